@@ -1,0 +1,207 @@
+"""Readers' outlines to areas, volumes, centroids, consensus masks and masks on a patch grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, map_coordinates
+from skimage.draw import polygon
+
+from nodulebook.annotations import Contour, Reading, Scan
+
+
+def polygon_area_centroid(points_xy: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Area and centroid (x, y) of a closed polygon by the shoelace formula, in pixels.
+
+    A polygon without area (one point, a line) has the mean of its points as centroid.
+    """
+    closed = np.concatenate([points_xy, points_xy[:1]]).astype(float)
+    # Moved to the origin first: the formula subtracts products of large coordinates.
+    mean = closed[:-1].mean(axis=0)
+    closed -= mean
+    here, there = closed[:-1], closed[1:]
+    cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
+    signed = float(cross.sum()) / 2
+    if abs(signed) < 1e-9:
+        return 0.0, float(mean[0]), float(mean[1])
+    x, y = mean + cross @ (here + there) / (6 * signed)
+    return abs(signed), float(x), float(y)
+
+
+def _slab_mm(scan: Scan, reading: Reading) -> dict[float, float]:
+    """Thickness that each marked slice stands for: half-way to its marked neighbours."""
+    z = np.unique([c.z_mm for c in reading.contours])
+    if len(z) == 1:
+        return {float(z[0]): scan.slice_thickness_mm}
+    padded = np.concatenate([[2 * z[0] - z[1]], z, [2 * z[-1] - z[-2]]])
+    return dict(zip(z.tolist(), ((padded[2:] - padded[:-2]) / 2).tolist(), strict=True))
+
+
+def reading_volume_centroid(
+    scan: Scan, reading: Reading
+) -> tuple[float, NDArray[np.float64]]:
+    """Volume inside one reader's outlines and its centre of mass, holes subtracted.
+
+    Returns:
+        The volume in mm^3, as pylidc's `Annotation.volume`; and the centre (x, y, z), x and y in
+        pixels, z in mm.
+    """
+    slab = _slab_mm(scan, reading)
+    weights, centres = [], []
+    for c in reading.contours:
+        area, x, y = polygon_area_centroid(c.points_xy)
+        weights.append((1 if c.inclusion else -1) * area * slab[c.z_mm])
+        centres.append((x, y, c.z_mm))
+    volume = sum(weights) * scan.pixel_spacing_mm**2
+    if volume <= 0:  # nothing but points and lines
+        return volume, np.mean(centres, axis=0)
+    return volume, np.array(weights) @ np.array(centres) / sum(weights)
+
+
+@dataclass(frozen=True, eq=False)
+class ConsensusMask:
+    """The voxels that at least half of the readers include, on the scan's own grid."""
+
+    mask: NDArray[np.bool_]  # (z, y, x)
+    x0_px: int  # column of mask[..., 0]
+    y0_px: int  # row of mask[:, 0]
+    z_mm: NDArray[np.float64]  # position of each slice of the mask, increasing
+    pixel_spacing_mm: float
+    slice_spacing_mm: float
+
+    @property
+    def volume_mm3(self) -> float:
+        """Number of voxels times their volume."""
+        return float(self.mask.sum() * self.pixel_spacing_mm**2 * self.slice_spacing_mm)
+
+
+def _draw(plane: NDArray[np.bool_], contour: Contour, x0: int, y0: int) -> None:
+    """Set (or clear, for a hole) the pixels strictly inside the outline."""
+    x, y = contour.points_xy[:, 0] - x0, contour.points_xy[:, 1] - y0
+    inside = np.zeros_like(plane)
+    inside[polygon(y, x, shape=plane.shape)] = True
+    # LIDC outlines run on the first pixels *outside* the nodule, and just inside of a hole.
+    inside[y, x] = False
+    if contour.inclusion:
+        plane |= inside
+    else:
+        plane &= ~inside
+
+
+def consensus_mask(
+    scan: Scan, readings: Sequence[Reading], threshold: float = 0.5
+) -> ConsensusMask:
+    """The readers' consensus, as pylidc's `consensus(clevel=0.5)`: voxel in at least half.
+
+    Args:
+        scan: the scan that the readings belong to.
+        readings: one lesion's readings.
+        threshold: the share of readers that must include a voxel.
+
+    Returns:
+        The mask over the smallest box that holds every outline.
+    """
+    every = [c for r in readings for c in r.contours]
+    points = np.vstack([c.points_xy for c in every])
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    slice_z = np.unique(scan.slice_z_mm)
+    marked = [int(np.abs(slice_z - c.z_mm).argmin()) for c in every]
+    first, last = min(marked), max(marked)
+    votes = np.zeros((last - first + 1, y1 - y0 + 1, x1 - x0 + 1), dtype=np.int16)
+    for reading in readings:
+        mask = np.zeros(votes.shape, dtype=bool)
+        # Holes last: a hole lies inside an outline, whatever order they were stored in.
+        for c in sorted(reading.contours, key=lambda c: not c.inclusion):
+            plane = mask[int(np.abs(slice_z - c.z_mm).argmin()) - first]
+            _draw(plane, c, int(x0), int(y0))
+        votes += mask
+    return ConsensusMask(
+        mask=votes >= threshold * len(readings),
+        x0_px=int(x0),
+        y0_px=int(y0),
+        z_mm=slice_z[first : last + 1],
+        pixel_spacing_mm=scan.pixel_spacing_mm,
+        slice_spacing_mm=scan.slice_spacing_mm,
+    )
+
+
+def grid_offsets_mm(size: int, spacing_mm: float = 1.0) -> NDArray[np.float64]:
+    """Positions of a patch's voxel centres along one axis, relative to its centre, mm."""
+    return (np.arange(size) - (size - 1) / 2) * spacing_mm
+
+
+def signed_distance_on_grid(
+    consensus: ConsensusMask, centre_xyz: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Distance to the lesion's surface, mm, positive inside, on a cube of 1 mm voxels.
+
+    The distance is taken on the scan's grid and interpolated linearly (shape-based
+    interpolation, Raya & Udupa 1990), so that thick slices become a smooth solid.
+
+    Args:
+        consensus: the mask on the scan's grid.
+        centre_xyz: centre of the cube: x and y in pixels, z in mm.
+        size: edge of the cube in voxels.
+
+    Returns:
+        (size, size, size) zyx.
+    """
+    spacing_zyx = np.array([consensus.slice_spacing_mm] + 2 * [consensus.pixel_spacing_mm])
+    pad = np.ceil(np.maximum(2.0, 4.0 / spacing_zyx)).astype(int)
+    mask = np.pad(consensus.mask, [(p, p) for p in pad])
+    inside = distance_transform_edt(mask, sampling=spacing_zyx)
+    outside = distance_transform_edt(~mask, sampling=spacing_zyx)
+    origin_zyx = (
+        np.array(
+            [
+                consensus.z_mm[0],
+                consensus.y0_px * consensus.pixel_spacing_mm,
+                consensus.x0_px * consensus.pixel_spacing_mm,
+            ]
+        )
+        - pad * spacing_zyx
+    )
+    centre_zyx = np.array(
+        [
+            centre_xyz[2],
+            centre_xyz[1] * consensus.pixel_spacing_mm,
+            centre_xyz[0] * consensus.pixel_spacing_mm,
+        ]
+    )
+    offsets = grid_offsets_mm(size)
+    index = [
+        (offsets + centre_zyx[axis] - origin_zyx[axis]) / spacing_zyx[axis] for axis in range(3)
+    ]
+    grid = np.meshgrid(*index, indexing="ij")
+    return map_coordinates(inside - outside, grid, order=1, mode="constant", cval=-4.0)
+
+
+def occupancy_on_grid(
+    consensus: ConsensusMask, centre_xyz: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Share of each 1 mm voxel that the lesion fills, (size, size, size) zyx in [0, 1].
+
+    The surface is shifted (by less than a voxel) so that the whole lesion, also what a small
+    cube cuts off, keeps the consensus mask's volume.
+    """
+    extent = np.array(consensus.mask.shape) * np.array(
+        [consensus.slice_spacing_mm] + 2 * [consensus.pixel_spacing_mm]
+    )
+    centre_of_box = np.array(
+        [
+            consensus.x0_px + (consensus.mask.shape[2] - 1) / 2,
+            consensus.y0_px + (consensus.mask.shape[1] - 1) / 2,
+            consensus.z_mm.mean(),
+        ]
+    )
+    whole = int(np.ceil(extent.max())) + 6
+    distance = signed_distance_on_grid(consensus, centre_of_box, whole)
+    low, high = -3.0, float(distance.max()) + 0.5
+    for _ in range(40):  # the filled volume falls as the surface moves inwards
+        shift = (low + high) / 2
+        if np.clip(distance - shift + 0.5, 0, 1).sum() > consensus.volume_mm3:
+            low = shift
+        else:
+            high = shift
+    return np.clip(signed_distance_on_grid(consensus, centre_xyz, size) - shift + 0.5, 0, 1)

@@ -1,0 +1,155 @@
+"""Patches: cubes of 32 voxels at 1 mm around each nodule, their window, and their store.
+
+Every data source (`nodulebook.sources`) fills the same store, so that all that follows does not
+know where the voxels came from.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook.errors import InputError
+from nodulebook.files import folder_written_aside, read_csv, read_json, sha256, write_csv, write_json
+
+PATCH_SIZE = 32
+"""Edge of a patch in voxels (paper 3.1.2), at 1 mm (paper 5.1)."""
+
+WINDOW_HU = (-1200.0, 600.0)
+"""The paper prints "[1200, 600]"; DeepLung, whose protocol it follows, has [-1200, 600]."""
+
+LUNG_HU = -860
+"""Typical aerated lung; stands where a source has no image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One nodule's cube. Both arrays are (32, 32, 32) zyx, 1 mm voxels."""
+
+    nodule_id: str
+    volume_hu: NDArray[np.int16]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchStore:
+    """A source's patches on disk, in the order of `table`'s rows."""
+
+    source: str
+    volumes_hu: NDArray[np.int16]  # (n, 32, 32, 32) zyx
+    masks: NDArray[np.bool_]  # (n, 32, 32, 32) zyx; the readers' consensus
+    table: pd.DataFrame  # nodule_id, patient_id, series_uid
+    digest: str  # SHA-256 over volumes, masks and table
+    recipe: dict[str, str]
+
+    def rows(self, nodule_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Row numbers of the nodules, in the order asked for.
+
+        Raises:
+            InputError: a nodule is not in the store.
+        """
+        position = {name: row for row, name in enumerate(self.table["nodule_id"])}
+        wanted = list(nodule_ids)
+        absent = [name for name in wanted if name not in position]
+        if absent:
+            raise InputError(
+                f"{len(absent)} nodules are not in the {self.source} patches, "
+                f"the first is {absent[0]}"
+            )
+        return np.array([position[name] for name in wanted], dtype=np.int64)
+
+
+def scale_to_unit(volume_hu: NDArray) -> NDArray[np.float32]:
+    """Clip to the window [-1200, 600] HU, then scale to [0, 1] (paper 5.1, order mended)."""
+    low, high = WINDOW_HU
+    clipped = np.clip(volume_hu, low, high).astype(np.float32)
+    return (clipped - np.float32(low)) / np.float32(high - low)
+
+
+def write_store(
+    folder: Path,
+    source: str,
+    patches: Iterator[Patch],
+    nodules: pd.DataFrame,
+    recipe: dict[str, str],
+) -> None:
+    """Write a source's patches as a store; nothing is left behind if it is interrupted.
+
+    Args:
+        folder: the store's folder; an older one is replaced at the end.
+        source: the source's name.
+        patches: the source's patches, at most one a row of `nodules`, in any order.
+        nodules: columns nodule_id, patient_id, series_uid; the nodules that may come.
+        recipe: what the patches depend on, as text; a store is used again while it is equal.
+    """
+    with folder_written_aside(folder) as aside:
+        wanted = nodules.set_index("nodule_id")
+        shape = (len(nodules), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+        volumes = np.lib.format.open_memmap(aside / "volumes_hu.npy", "w+", np.int16, shape)
+        masks = np.lib.format.open_memmap(aside / "masks.npy", "w+", np.bool_, shape)
+        names: list[str] = []
+        start = time.monotonic()
+        for patch in patches:
+            volumes[len(names)], masks[len(names)] = patch.volume_hu, patch.mask
+            names.append(patch.nodule_id)
+            if len(names) % 100 == 0:
+                rate = (time.monotonic() - start) / len(names)
+                left = rate * (len(nodules) - len(names))
+                print(
+                    f"{source}: {len(names)} of {len(nodules)} patches, {left:.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        if not names:
+            raise InputError(f"source {source}: none of the {len(nodules)} nodules was found")
+        volumes.flush()
+        masks.flush()
+        del volumes, masks
+        if len(names) < len(nodules):
+            for name in ("volumes_hu.npy", "masks.npy"):
+                full = np.load(aside / name, mmap_mode="r")
+                np.save(aside / f"short-{name}", full[: len(names)])
+                del full
+                shutil.move(aside / f"short-{name}", aside / name)
+        table = wanted.loc[names, ["patient_id", "series_uid"]].reset_index()
+        write_csv(table, aside / "table.csv")
+        digest = sha256(*(aside / name for name in ("volumes_hu.npy", "masks.npy", "table.csv")))
+        write_json({"source": source, "digest": digest, "recipe": recipe}, aside / "store.json")
+
+
+def read_store(folder: Path) -> PatchStore:
+    """Open a store (its arrays stay on disk until used).
+
+    Raises:
+        InputError: a file of it is missing or does not fit the others.
+    """
+    about = read_json(folder / "store.json")
+    table = read_csv(
+        folder / "table.csv", {"nodule_id": "str", "patient_id": "str", "series_uid": "str"}
+    )
+    shape = (len(table), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+    arrays = {}
+    for name in ("volumes_hu.npy", "masks.npy"):
+        try:
+            arrays[name] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder / name}: cannot be read ({error}); delete {folder}") from None
+        if arrays[name].shape != shape:
+            raise InputError(
+                f"{folder / name}: shape {arrays[name].shape}, but table.csv needs {shape}; "
+                f"delete {folder}"
+            )
+    return PatchStore(
+        source=about["source"],
+        volumes_hu=arrays["volumes_hu.npy"],
+        masks=arrays["masks.npy"],
+        table=table,
+        digest=about["digest"],
+        recipe=about["recipe"],
+    )

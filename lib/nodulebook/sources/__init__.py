@@ -1,0 +1,58 @@
+"""Data sources. Each yields the same patches; `open_source` builds a source's store once.
+
+A source module has two functions:
+
+    recipe(data: Path | None) -> dict[str, str]
+        What its patches depend on (versions, settings, the identity of the user's data), as
+        text. Cheap. Raises InputError where the data is missing or is not what it should be.
+    patches(nodules: pandas.DataFrame, data: Path | None) -> Iterator[Patch]
+        The patches of the nodules that it has, each once.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+from nodulebook import paths
+from nodulebook.cohort import REFERENCE_READERS, read_nodules
+from nodulebook.errors import InputError
+from nodulebook.patches import PatchStore, read_store, write_store
+
+SOURCES = {
+    "phantom": "rendered from the readers' contours and ratings of LIDC-IDRI; no CT",
+    "lidc_slices": "real CT slices of LIDC-IDRI, 8 bit, the readers' z range only",
+}
+"""The sources' names and what to call each beneath a figure."""
+
+
+def check_source(source: str) -> None:
+    """Refuse a source that does not exist.
+
+    Raises:
+        InputError: naming the sources there are.
+    """
+    if source not in SOURCES:
+        raise InputError(f"source {source!r} is not one of {', '.join(SOURCES)}")
+
+
+def open_source(source: str, data: Path | None = None) -> PatchStore:
+    """The patches of a source; built on first use, under `data/patches/<source>/`.
+
+    Args:
+        source: one of `SOURCES`.
+        data: the folder or file with the user's data; `NODULEBOOK_DATA` where None.
+
+    Raises:
+        InputError: an unknown source, or its data is missing, damaged or not as expected.
+    """
+    check_source(source)
+    module = import_module(f"nodulebook.sources.{source}")
+    recipe = module.recipe(data)
+    folder = paths.patch_stores() / source
+    if (folder / "store.json").is_file():
+        store = read_store(folder)
+        if store.recipe == recipe:
+            return store
+    nodules = read_nodules()
+    reference = nodules[nodules["readers"] >= REFERENCE_READERS]
+    write_store(folder, source, module.patches(reference, data), reference, recipe)
+    return read_store(folder)
