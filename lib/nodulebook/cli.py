@@ -1,0 +1,103 @@
+"""The command line: `nodulebook COMMAND`, or `python -m nodulebook COMMAND`.
+
+An `InputError` is printed as one message, without a traceback, and ends with exit code 2.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from nodulebook import paths
+from nodulebook.errors import InputError
+from nodulebook.settings import FoldParameters, check_fold_parameters
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Cohort, patches and folds of the book."""
+
+
+@commands.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=paths.DATA, show_default=True)
+def cohort(folder: Path) -> None:
+    """Write scans.csv, nodules.csv and folds.csv from the readers' annotations."""
+    from nodulebook.folds import write_cohort
+
+    write_cohort(folder)
+    click.echo(f"written: {folder}")
+
+
+@commands.command()
+@click.option("--source", default="phantom", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
+def patches(source: str, data: Path | None) -> None:
+    """Build a source's patch store, unless it is there."""
+    from nodulebook.sources import open_source
+
+    store = open_source(source, data)
+    click.echo(f"{len(store.table)} patches: {paths.patch_stores() / source}")
+
+
+def _fold_options(command):  # type: ignore[no-untyped-def]
+    for option in (
+        click.option("--profile", default="quick", show_default=True, help="file of profiles/"),
+        click.option("--source", default="phantom", show_default=True),
+        click.option("--run", default="", help="the run's name; <profile>-<source> by default"),
+        click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA"),
+    ):
+        command = option(command)
+    return command
+
+
+def _parameters(fold: int, profile: str, source: str, run: str, data: str) -> FoldParameters:
+    # The chapter runs in its own folder: a path typed here is meant from here.
+    data = str(Path(data).expanduser().resolve()) if data else ""
+    return check_fold_parameters(
+        {"fold": fold, "profile": profile, "source": source, "run": run, "data": data}
+    )
+
+
+@commands.command()
+@click.option("--fold", type=int, required=True, help="0 to 9: the fold that is held out")
+@_fold_options
+def fold(fold: int, profile: str, source: str, run: str, data: str) -> None:
+    """Train and test one fold with papermill; skip it if done, go on if it was stopped."""
+    from nodulebook.runs import run_fold
+
+    run_fold(_parameters(fold, profile, source, run, data))
+
+
+@commands.command()
+@_fold_options
+def folds(profile: str, source: str, run: str, data: str) -> None:
+    """Train and test all ten folds; skip those that are done, go on where it was stopped."""
+    from nodulebook.runs import run_folds
+
+    first = _parameters(0, profile, source, run, data)
+    run_folds(first)
+    click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
+
+
+@commands.command()
+def baseline() -> None:
+    """Write the run `diameter`: logistic regression on the readers' diameter in each fold."""
+    from nodulebook.baseline import RUN, run_diameter
+    from nodulebook.cohort import read_nodules
+    from nodulebook.folds import read_folds
+
+    run_diameter(read_nodules(), read_folds())
+    click.echo(f"all folds: {paths.runs_folder() / RUN}")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        commands(standalone_mode=True)
+    except InputError as error:
+        click.echo(f"nodulebook: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The SE block and the SE network (paper 3.1.3 and 3.1.6), in Keras 3 for any backend."""
+
+import keras
+from keras import layers
+
+from nodulebook.patches import PATCH_SIZE
+from nodulebook.settings import NetworkSettings
+
+CLASSES = ("benign", "malignant")
+MALIGNANT = 1
+
+
+def squeeze_excite(
+    u: keras.KerasTensor, reduction: int, name: str = "se"
+) -> keras.KerasTensor:
+    """Weigh each channel by a number between 0 and 1 that the block's whole content decides.
+
+    Hu et al. 2018, Eqs 2-4, in 3D: squeeze z_c = mean of u_c over all voxels; excitation
+    s = sigmoid(W2 mish(W1 z)) with W1: C -> C / r; scale u_c * s_c. The paper has Mish where
+    the original has ReLU (its section 3.1.3).
+
+    Args:
+        u: (batch, z, y, x, C).
+        reduction: r; C / r is rounded down, to at least 1.
+        name: prefix of the layers' names.
+
+    Returns:
+        (batch, z, y, x, C).
+    """
+    channels = u.shape[-1]
+    z = layers.GlobalAveragePooling3D(name=f"{name}_squeeze")(u)
+    s = layers.Dense(max(1, channels // reduction), activation="mish", name=f"{name}_reduce")(z)
+    s = layers.Dense(channels, activation="sigmoid", name=f"{name}_excite")(s)
+    s = layers.Reshape((1, 1, 1, channels), name=f"{name}_reshape")(s)
+    return layers.Multiply(name=f"{name}_scale")([u, s])
+
+
+def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
+    """The paper's network: 3^3 convolution, four stages of SE modules, pooling, FC, softmax.
+
+    A module is a bottleneck residual block (He et al. 2016) whose SE block comes before the
+    residual addition: 1^3 convolution to C / 4 channels, 3^3, 1^3 to C, each with batch
+    normalisation. ReLU everywhere but in the SE block.
+
+    Args:
+        settings: widths, depths and options.
+        weight_decay: factor lambda of the L2 penalty lambda / 2 |w|^2 on convolution and
+            fully connected kernels: with SGD the same as weight decay lambda.
+
+    Returns:
+        A model (batch, 32, 32, 32, 1) -> (batch, 2); layer "logits" gives the scores before
+        softmax, layer "last_convolution" the maps that Grad-CAM++ looks at.
+    """
+    penalty = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+
+    def convolve(x: keras.KerasTensor, channels: int, size: int, name: str) -> keras.KerasTensor:
+        x = layers.Conv3D(
+            channels,
+            size,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=penalty,
+            name=f"{name}_conv",
+        )(x)
+        return layers.BatchNormalization(
+            momentum=settings.batch_norm_momentum, epsilon=1e-5, name=f"{name}_bn"
+        )(x)
+
+    def module(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
+        u = x
+        u = layers.ReLU(name=f"{name}a_relu")(convolve(u, channels // 4, 1, f"{name}a"))
+        u = layers.ReLU(name=f"{name}b_relu")(convolve(u, channels // 4, 3, f"{name}b"))
+        u = convolve(u, channels, 1, f"{name}c")
+        if settings.squeeze_excitation:
+            u = squeeze_excite(u, settings.reduction, f"{name}_se")
+        if x.shape[-1] != channels:
+            x = convolve(x, channels, 1, f"{name}_shortcut")
+        return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, u]))
+
+    inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1), name="patch")
+    def pool_after(x: keras.KerasTensor, place: str) -> keras.KerasTensor:
+        if place not in settings.pool_after:
+            return x
+        return layers.AveragePooling3D(2, name=f"{place}_pool")(x)
+
+    x = inputs
+    if settings.input_pooling > 1:
+        x = layers.AveragePooling3D(settings.input_pooling, name="input_pool")(x)
+    x = layers.ReLU(name="first_relu")(convolve(x, settings.filters[0], 3, "first"))
+    x = pool_after(x, "first_convolution")
+    for stage, (channels, depth) in enumerate(
+        zip(settings.filters, settings.modules, strict=True), start=1
+    ):
+        for index in range(depth):
+            x = module(x, channels, f"stage{stage}_module{index + 1}")
+        x = pool_after(x, f"stage{stage}")
+    x = layers.Activation("linear", name="last_convolution")(x)
+    x = layers.GlobalAveragePooling3D(name="global_pool")(x)
+    logits = layers.Dense(len(CLASSES), kernel_regularizer=penalty, name="logits")(x)
+    return keras.Model(inputs, layers.Softmax(name="probabilities")(logits), name="senet")

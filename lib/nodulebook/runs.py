@@ -1,0 +1,125 @@
+"""Folds as papermill runs of the training chapter: one, or all ten; skip, resume, record."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+import pandas as pd
+
+from nodulebook import paths
+from nodulebook.artefacts import is_done, read_fold
+from nodulebook.errors import InputError
+from nodulebook.files import written_aside
+from nodulebook.folds import read_folds
+from nodulebook.settings import N_FOLDS, FoldParameters, read_profile
+
+TRAINING_CHAPTER = paths.CHAPTERS / "training.md"
+
+
+def expected_rows(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """The labelled nodules of one fold."""
+    return folds[folds["fold"] == fold]
+
+
+def fold_is_done(parameters: FoldParameters) -> bool:
+    """Whether the fold's artefacts are there, whole, and made with the profile as it is now.
+
+    Raises:
+        InputError: artefacts are there but are damaged, or were made with other settings;
+            nothing is overwritten unasked.
+    """
+    folder = paths.runs_folder() / parameters.run_name / f"fold-{parameters.fold}"
+    if not folder.exists():
+        return False
+    mend = f"delete {folder} to run it again, or give another name with --run"
+    try:
+        fold = read_fold(folder, expected_rows(read_folds(), parameters.fold))
+    except InputError as error:
+        raise InputError(f"{error}\n{mend}") from None
+    profile = read_profile(parameters.profile)
+    if fold.run["profile_hash"] != profile.hash() or fold.run["source"] != parameters.source:
+        raise InputError(
+            f"{folder}: made with other settings than profile {parameters.profile!r} and source "
+            f"{parameters.source!r}; {mend}"
+        )
+    return True
+
+
+def run_fold(parameters: FoldParameters) -> Path:
+    """Run the training chapter for one fold, unless it is done; it goes on where it was stopped.
+
+    Returns:
+        The fold's folder.
+
+    Raises:
+        InputError: the fold's data, settings or artefacts are wrong.
+    """
+    folder = paths.runs_folder() / parameters.run_name / f"fold-{parameters.fold}"
+    read_profile(parameters.profile)
+    if fold_is_done(parameters):
+        print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)
+        return folder
+    notebook = jupytext.read(TRAINING_CHAPTER)
+    output = folder.with_name(f".fold-{parameters.fold}.ipynb")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _show_progress()
+    try:
+        done = papermill.execute_notebook(
+            notebook,
+            str(output),
+            parameters=parameters.model_dump(),
+            cwd=str(paths.CHAPTERS),
+            kernel_name="python3",
+            log_output=True,
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        if error.ename == InputError.__name__:
+            raise InputError(str(error.evalue)) from None
+        raise InputError(
+            f"the training chapter failed in fold {parameters.fold} with {error.ename}: "
+            f"{error.evalue}\nthe notebook with its traceback: {output}"
+        ) from None
+    if not is_done(folder):
+        raise InputError(f"the training chapter ended, but wrote no {folder}")
+    _write_notebook(done, folder.with_suffix(".ipynb"))
+    output.unlink(missing_ok=True)
+    print(f"fold {parameters.fold} of {parameters.run_name}: {folder}", flush=True)
+    return folder
+
+
+def run_folds(first: FoldParameters) -> None:
+    """Run all folds one after the other; those that are done are skipped."""
+    for fold in range(N_FOLDS):
+        run_fold(first.model_copy(update={"fold": fold}))
+
+
+def _show_progress() -> None:
+    """Let papermill's log, which carries the notebook's printed lines, through to the terminal."""
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    logger = logging.getLogger("papermill")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(lambda record: record.getMessage().startswith(("fold ", "going on")))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def _write_notebook(notebook: Any, path: Path) -> None:
+    """Keep what a reader wants of an executed notebook; drop the times that change each run."""
+    notebook.metadata = {
+        "kernelspec": notebook.metadata["kernelspec"],
+        "papermill": {"parameters": dict(notebook.metadata["papermill"]["parameters"])},
+    }
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+    with written_aside(path) as aside:
+        nbformat.write(notebook, aside)

@@ -1,0 +1,164 @@
+"""Every setting of a run, as pydantic models: unknown keys and wrong types are refused."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nodulebook import paths
+from nodulebook.errors import InputError
+
+N_FOLDS = 10
+"""The paper's section 5: "10 subgroups"."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NetworkSettings(_Strict):
+    """The SE network (paper 3.1.3, 3.1.6); what the paper leaves open is a field here."""
+
+    filters: list[Annotated[int, Field(ge=4)]] = Field(min_length=4, max_length=4)
+    """Channels C of the four stages."""
+    modules: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
+    """SE modules in each stage; the paper: 3, 4, 6, 3."""
+    squeeze_excitation: bool = True
+    reduction: int = Field(default=4, ge=1)
+    """The squeeze C -> C / r; not given in the paper."""
+    pool_after: list[Literal["first_convolution", "stage1", "stage2", "stage3"]] = [
+        "stage1",
+        "stage2",
+        "stage3",
+    ]
+    """Where average pooling halves the maps; the paper's "four" may be these three and the head's."""
+    input_pooling: Literal[1, 2] = 1
+    """2: the patch is pooled to 16 voxels of 2 mm first. Not in the paper; for small machines."""
+    batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
+
+
+class TrainingSettings(_Strict):
+    """Optimisation and augmentation (paper 5.1)."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=24, ge=1)
+    learning_rate: float = Field(gt=0)
+    learning_rate_drops: list[Annotated[int, Field(ge=1)]] = []
+    """After each of these epochs the learning rate falls to a tenth."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    flips: bool = True
+    quarter_turns: bool = True
+    """Random turns by multiples of 90 degrees in the axial plane."""
+
+    @model_validator(mode="after")
+    def _drops_rise(self) -> Self:
+        if sorted(set(self.learning_rate_drops)) != self.learning_rate_drops:
+            raise ValueError("learning_rate_drops must rise")
+        return self
+
+
+class Profile(_Strict):
+    """One file of `profiles/`."""
+
+    description: str
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    network: NetworkSettings
+    training: TrainingSettings
+
+    def hash(self) -> str:
+        """SHA-256 of the parsed values (not of the file's spelling), without the description."""
+        values = self.model_dump(mode="json", exclude={"description"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+class FoldParameters(_Strict):
+    """The papermill parameters of the training chapter."""
+
+    fold: int = Field(default=0, ge=0, lt=N_FOLDS)
+    profile: str = Field(default="quick", pattern=r"^[\w-]+$")
+    source: Literal["phantom", "lidc_slices"] = "phantom"
+    run: str = Field(default="", pattern=r"^[\w-]*$")
+    data: str = ""
+
+    @property
+    def run_name(self) -> str:
+        """`run`, or `<profile>-<source>` where it is empty."""
+        return self.run or f"{self.profile}-{self.source}"
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validate(model: type[_Model], values: Any, where: str) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"]) or "(all)"
+            if problem["type"] == "extra_forbidden":
+                known = _fields_beside(model, problem["loc"])
+                lines.append(f"{key}: unknown; known here: {', '.join(known)}")
+            else:
+                lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+        raise InputError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _fields_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
+
+
+def profile_names() -> list[str]:
+    """The profiles there are, by name."""
+    return sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
+
+
+def read_profile(name: str) -> Profile:
+    """Read and check `profiles/<name>.yaml`.
+
+    Raises:
+        InputError: no such profile, not YAML, an unknown key, a wrong type or value.
+    """
+    path = paths.PROFILES / f"{name}.yaml"
+    if name not in profile_names():
+        raise InputError(f"profile {name!r} is not one of {', '.join(profile_names())}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML ({error})") from None
+    return _validate(Profile, values, str(path))
+
+
+def check_fold_parameters(values: Mapping[str, Any]) -> FoldParameters:
+    """Check the training chapter's parameters.
+
+    Raises:
+        InputError: an unknown parameter, a wrong type, a fold out of range, an unknown source.
+    """
+    return _validate(FoldParameters, dict(values), "parameters")
+
+
+def notebook_parameters(namespace: Mapping[str, Any], before: set[str]) -> FoldParameters:
+    """The parameters of a running notebook, those that papermill injected among them.
+
+    papermill only warns of a parameter that the notebook does not know; here it is an error.
+
+    Args:
+        namespace: the notebook's `globals()`.
+        before: its names before the cell tagged `parameters`.
+
+    Raises:
+        InputError: as `check_fold_parameters`.
+    """
+    # A name with an underscore in front is IPython's own, or private to the chapter.
+    new = {k: v for k, v in namespace.items() if k not in before and not k.startswith("_")}
+    return check_fold_parameters(new)

@@ -1,0 +1,351 @@
+"""One fold, from patches to probabilities: a function of (profile, source, fold, seed).
+
+Stopped at any moment and started again, it goes on from the last finished epoch and ends with the
+same numbers, bit for bit, on the same machine.
+"""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook import paths
+from nodulebook.artefacts import write_fold
+from nodulebook.augment import augmented_epoch
+from nodulebook.errors import InputError
+from nodulebook.files import replace_folder, written_aside
+from nodulebook.network import MALIGNANT, senet
+from nodulebook.patches import PatchStore, scale_to_unit
+from nodulebook.settings import FoldParameters, Profile
+
+ARM = "senet"
+CHECKPOINT = "checkpoint.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class FoldData:
+    """A fold's patches, scaled to [0, 1], (n, 32, 32, 32) zyx, and its tables."""
+
+    train: pd.DataFrame  # nodule_id, patient_id, label, fold
+    test: pd.DataFrame
+    train_volumes: NDArray[np.float32]
+    test_volumes: NDArray[np.float32]
+    absent: list[str]  # nodules of the fold table that the source does not have
+    digest: str
+
+
+def split_fold(folds: pd.DataFrame, store: PatchStore, fold: int) -> FoldData:
+    """Training and test patches of one fold.
+
+    Args:
+        folds: columns nodule_id, patient_id, label, fold.
+        store: the source's patches; labelled nodules that it lacks are left out and listed.
+        fold: the fold that is held out.
+
+    Raises:
+        InputError: the store has no nodule to train on or none to test on.
+    """
+    here = folds["nodule_id"].isin(set(store.table["nodule_id"]))
+    present = folds[here].reset_index(drop=True)
+    test = present[present["fold"] == fold].reset_index(drop=True)
+    train = present[present["fold"] != fold].reset_index(drop=True)
+    if test.empty or train["label"].nunique() < 2:
+        raise InputError(
+            f"the {store.source} patches hold {len(test)} test and {len(train)} training nodules "
+            f"of fold {fold}: too few to train and test on"
+        )
+
+    def volumes(table: pd.DataFrame) -> NDArray[np.float32]:
+        return scale_to_unit(store.volumes_hu[store.rows(table["nodule_id"])])
+
+    return FoldData(
+        train=train,
+        test=test,
+        train_volumes=volumes(train),
+        test_volumes=volumes(test),
+        absent=sorted(folds.loc[~here, "nodule_id"]),
+        digest=store.digest,
+    )
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator, and have TensorFlow use only operations that repeat exactly."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+def learning_rate(profile: Profile, epoch: int) -> float:
+    """The rate in an epoch (from 0): a tenth for each drop that lies behind."""
+    drops = sum(epoch >= after for after in profile.training.learning_rate_drops)
+    return profile.training.learning_rate / 10**drops
+
+
+def build_model(profile: Profile) -> keras.Model:
+    """The network of a profile, compiled: SGD with momentum, softmax cross-entropy (Eq. 10)."""
+    make_deterministic(profile.seed)
+    model = senet(profile.network, profile.training.weight_decay)
+    model.compile(
+        optimizer=keras.optimizers.SGD(
+            profile.training.learning_rate, momentum=profile.training.momentum
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        weighted_metrics=[],
+        metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        ],
+        jit_compile=False,  # XLA trains this network several times slower on a CPU
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _state(model: keras.Model) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _checkpoint_key(profile: Profile, data: FoldData, fold: int) -> dict[str, Any]:
+    return {
+        "profile_hash": profile.hash(),
+        "data_hash": data.digest,
+        "fold": fold,
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+    }
+
+
+def save_checkpoint(
+    path: Path, model: keras.Model, history: list[dict[str, float]], key: dict[str, Any]
+) -> None:
+    """All of a model's and its optimizer's numbers, and what they belong to."""
+    about = json.dumps({"history": history, "key": key})
+    arrays = {
+        f"v{i:04d}": keras.ops.convert_to_numpy(v.value) for i, v in enumerate(_state(model))
+    }
+    with written_aside(path) as aside:
+        np.savez(aside, about=np.array(about), **arrays)
+
+
+def load_checkpoint(
+    path: Path, model: keras.Model, key: dict[str, Any]
+) -> list[dict[str, float]] | None:
+    """Put a checkpoint into the model; its history, or None where it is of another run."""
+    with np.load(path, allow_pickle=False) as stored:
+        about = json.loads(str(stored["about"]))
+        if about["key"] != key:
+            return None
+        for i, variable in enumerate(_state(model)):
+            variable.assign(stored[f"v{i:04d}"])
+    history: list[dict[str, float]] = about["history"]
+    return history
+
+
+def train(
+    model: keras.Model,
+    profile: Profile,
+    data: FoldData,
+    fold: int,
+    checkpoint: Path,
+    report: Callable[[str], None] = print,
+) -> list[dict[str, float]]:
+    """Train to the profile's last epoch, from the checkpoint where there is one.
+
+    Args:
+        model: from `build_model(profile)`.
+        profile: the run's settings.
+        data: the fold's patches; only the training part is used.
+        fold: the fold's number.
+        checkpoint: file that is rewritten after each epoch.
+        report: gets a line an epoch.
+
+    Returns:
+        A dict an epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
+    """
+    key = _checkpoint_key(profile, data, fold)
+    history: list[dict[str, float]] = []
+    if checkpoint.is_file():
+        stored = load_checkpoint(checkpoint, model, key)
+        if stored is None:
+            report(f"{checkpoint.name} is of other settings, data or versions: starting over")
+        else:
+            history = stored
+            report(f"going on after epoch {len(history)}")
+    settings = profile.training
+    label = data.train["label"].to_numpy()
+    for epoch in range(len(history), settings.epochs):
+        start = time.monotonic()
+        model.optimizer.learning_rate = learning_rate(profile, epoch)
+        volumes, order = augmented_epoch(
+            data.train_volumes, profile.seed, epoch, settings.flips, settings.quarter_turns
+        )
+        logs = model.fit(
+            volumes[..., None],
+            label[order],
+            batch_size=settings.batch_size,
+            shuffle=False,  # augmented_epoch has shuffled, by a seed of its own
+            verbose=0,
+        ).history
+        if not np.isfinite(logs["loss"][0]):
+            raise InputError(
+                f"fold {fold}: the loss is {logs['loss'][0]} in epoch {epoch + 1}; "
+                "lower learning_rate in the profile"
+            )
+        history.append(
+            {"epoch": epoch + 1}
+            | {name: float(values[0]) for name, values in logs.items()}
+            | {
+                "learning_rate": learning_rate(profile, epoch),
+                "seconds": round(time.monotonic() - start, 3),
+            }
+        )
+        save_checkpoint(checkpoint, model, history, key)
+        left = np.mean([row["seconds"] for row in history]) * (settings.epochs - epoch - 1)
+        report(
+            f"fold {fold} epoch {epoch + 1}/{settings.epochs} "
+            f"cross-entropy {history[-1]['cross_entropy']:.4f} "
+            f"accuracy {history[-1]['accuracy']:.3f} ({left:.0f} s left)"
+        )
+    return history
+
+
+def predict_malignant(model: keras.Model, volumes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The predicted malignant probability of each patch.
+
+    Args:
+        model: a network of `nodulebook.network`.
+        volumes: (n, z, y, x), scaled to [0, 1].
+
+    Returns:
+        (n,) in [0, 1].
+    """
+    probabilities = model.predict(volumes[..., None], batch_size=24, verbose=0)
+    return np.asarray(probabilities, dtype=np.float64)[:, MALIGNANT]
+
+
+def fold_folder(run: str, fold: int) -> Path:
+    """`papermill_runs/<run>/fold-<k>`."""
+    return paths.runs_folder() / run / f"fold-{fold}"
+
+
+def partial_folder(run: str, fold: int) -> Path:
+    """Where an unfinished fold keeps its checkpoint; renamed to `fold_folder` at the end."""
+    return paths.runs_folder() / run / f".fold-{fold}.partial"
+
+
+def probabilities_table(
+    data: FoldData, p_malignant: NDArray[np.float64], fold: int, arm: str = ARM
+) -> pd.DataFrame:
+    """The fold's `probabilities.csv`."""
+    return data.test[["nodule_id", "patient_id", "label"]].assign(
+        p_malignant=p_malignant, fold=fold, arm=arm
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("keras", "tensorflow", "numpy", "scipy", "pandas", "scikit-learn", "nodulebook")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def device() -> str:
+    """The processor, as far as the system says."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:  # not Linux
+        pass
+    return f"CPU: {name}, {os.cpu_count()} cores"
+
+
+def run_record(
+    parameters: FoldParameters, profile: Profile, data: FoldData, recipe: dict[str, str]
+) -> dict[str, Any]:
+    """What `run.json` says of a fold before it starts."""
+    return {
+        "run": parameters.run_name,
+        "arm": ARM,
+        "source": parameters.source,
+        "fold": parameters.fold,
+        "seed": profile.seed,
+        "profile_name": parameters.profile,
+        "profile": profile.model_dump(mode="json"),
+        "profile_hash": profile.hash(),
+        "data_hash": data.digest,
+        "data_recipe": recipe,
+        "absent_nodules": data.absent,
+        "n_train": len(data.train),
+        "n_test": len(data.test),
+        "versions": versions(),
+        "backend": keras.backend.backend(),
+        "device": device(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def finish_fold(
+    run: str,
+    fold: int,
+    probabilities: pd.DataFrame,
+    history: list[dict[str, float]],
+    record: dict[str, Any],
+) -> Path:
+    """Write the fold's files beside its checkpoint, then rename the folder: done, or not at all.
+
+    Returns:
+        The fold's folder.
+    """
+    partial = partial_folder(run, fold)
+    partial.mkdir(parents=True, exist_ok=True)
+    record = record | {
+        "wall_seconds": round(sum(row["seconds"] for row in history), 1),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_fold(partial, probabilities, pd.DataFrame(history), record)
+    folder = fold_folder(run, fold)
+    replace_folder(partial, folder)
+    return folder
+
+
+def trained_model(
+    profile: Profile,
+    data: FoldData,
+    parameters: FoldParameters,
+    report: Callable[[str], None] = print,
+) -> keras.Model:
+    """The model of a fold: from the weights beside its artefacts, or trained again.
+
+    Weights are not committed. Where a fold came with the repository, its model is trained once
+    here and kept, out of git's sight.
+    """
+    model = build_model(profile)
+    kept = fold_folder(parameters.run_name, parameters.fold) / CHECKPOINT
+    if not kept.is_file():
+        again = paths.runs_folder() / ".models"
+        kept = again / f"{parameters.run_name}-fold-{parameters.fold}.npz"
+    train(model, profile, data, parameters.fold, kept, report)
+    return model
+
+
+def forget_partial(run: str, fold: int) -> None:
+    """Delete an unfinished fold's checkpoint, so that the fold starts from the beginning."""
+    shutil.rmtree(partial_folder(run, fold), ignore_errors=True)
