@@ -90,6 +90,14 @@ def baseline() -> None:
     click.echo(f"all folds: {paths.runs_folder() / RUN}")
 
 
+@commands.command()
+def prepare() -> None:
+    """Run what the book shows and is not there yet (what `make book` does before it builds)."""
+    from nodulebook.runs import prepare_book
+
+    prepare_book()
+
+
 def main() -> None:
     """Run the command line."""
     try:

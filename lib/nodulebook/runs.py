@@ -12,7 +12,9 @@ import papermill
 import pandas as pd
 
 from nodulebook import paths
-from nodulebook.artefacts import is_done, read_fold
+from nodulebook.artefacts import is_done, list_runs, read_fold, read_run
+from nodulebook.baseline import RUN, run_diameter
+from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.files import written_aside
 from nodulebook.folds import read_folds
@@ -97,6 +99,23 @@ def run_folds(first: FoldParameters) -> None:
     """Run all folds one after the other; those that are done are skipped."""
     for fold in range(N_FOLDS):
         run_fold(first.model_copy(update={"fold": fold}))
+
+
+def prepare_book() -> None:
+    """Run what the book's chapters show, where it is not there: the quick profile on the phantom,
+    and the diameter baseline. Folds that are done are skipped."""
+    if RUN not in list_runs() or read_run(RUN, folds=read_folds()).missing_folds:
+        run_diameter(read_nodules(), read_folds())
+    quick = FoldParameters()
+    missing = [
+        fold
+        for fold in range(N_FOLDS)
+        if not fold_is_done(quick.model_copy(update={"fold": fold}))
+    ]
+    if missing:
+        print(f"run {quick.run_name}: {len(missing)} folds to train, under a minute each", flush=True)
+    for fold in missing:
+        run_fold(quick.model_copy(update={"fold": fold}))
 
 
 def _show_progress() -> None:

@@ -106,7 +106,6 @@ def build_model(profile: Profile) -> keras.Model:
             profile.training.learning_rate, momentum=profile.training.momentum
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(),
-        weighted_metrics=[],
         metrics=[
             keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),

@@ -1,0 +1,60 @@
+# The two commands of a newcomer: make book, make test. Both set up what they need.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON  ?= python3
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+PROFILE ?= quick
+SOURCE  ?= phantom
+FOLD    ?= 0
+RUN     ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help env book test fold folds check clean cohort format
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo; echo 'fold and folds take PROFILE=quick|laptop|paper SOURCE=phantom|lidc_slices [RUN=name];'
+	@echo 'real CT is found through NODULEBOOK_DATA=/folder. FOLD=0 to 9.'
+
+env: $(BIN)/.installed ## the environment, in .venv (a few minutes, once)
+
+$(BIN)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.11 ...'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo 'The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
+	@echo 'Installing the pinned packages into $(VENV) (about 2.5 GB, a few minutes) ...'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: env ## build the book; where no run is committed, run the quick profile on the phantom first
+	@$(BIN)/nodulebook prepare
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet
+	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
+
+test: env ## all tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+fold: env ## train and test one fold (FOLD=3), by papermill
+	@$(BIN)/nodulebook fold --fold $(FOLD) --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"
+
+folds: env ## train and test all ten folds; done ones are skipped, stopped ones go on
+	@$(BIN)/nodulebook folds --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"
+
+cohort: env ## write data/*.csv again from the readers' annotations
+	@$(BIN)/nodulebook cohort
+
+check: env ## style, types, and the book from scratch with warnings as errors
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/nodulebook prepare
+	@rm -rf _build/.doctrees
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet -W -n --keep-going
+
+format: env ## put the code in order
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean: ## remove what is built, not what was trained or installed
+	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

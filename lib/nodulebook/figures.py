@@ -1,0 +1,238 @@
+"""Figures of the book. Each function returns a closed figure, to be displayed or glued."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from nodulebook.patches import WINDOW_HU
+from nodulebook.statistics import RocBand
+
+BLUE, ORANGE, GREEN, RED = sns.color_palette("colorblind")[:4]
+"""Benign is blue, malignant is orange, in every figure; told apart by the colour-blind too."""
+
+CLASS_COLOURS = {"benign": BLUE, "malignant": ORANGE}
+
+sns.set_theme(context="notebook", style="ticks", palette="colorblind")
+plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def _figure(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)
+) -> tuple[Figure, NDArray[np.object_]]:
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False
+    )
+    plt.close(figure)  # or the notebook shows it a second time
+    return figure, axes
+
+
+def diameter_histogram(labelled: pd.DataFrame) -> Figure:
+    """Diameters of benign and malignant nodules.
+
+    Args:
+        labelled: columns diameter_mm and label.
+    """
+    figure, axes = _figure(size=(6.4, 3.4))
+    data = labelled.assign(label=labelled["label"].map({0: "benign", 1: "malignant"}))
+    sns.histplot(
+        data, x="diameter_mm", hue="label", hue_order=list(CLASS_COLOURS), binwidth=1,
+        palette=CLASS_COLOURS, element="step", ax=axes[0, 0],
+    )
+    axes[0, 0].set(xlabel="mean diameter drawn by the readers (mm)", ylabel="nodules")
+    axes[0, 0].get_legend().set_title(None)
+    return figure
+
+
+def malignancy_bars(reference: pd.DataFrame) -> Figure:
+    """How many nodules have which mean malignancy rating.
+
+    Args:
+        reference: column malignancy_mean.
+    """
+    figure, axes = _figure(size=(6.4, 3.0))
+    mean = reference["malignancy_mean"]
+    edges = np.arange(0.875, 5.2, 0.25)
+    for name, part, colour in (
+        ("below 3: benign", mean[mean < 3], BLUE),
+        ("exactly 3: left out", mean[mean == 3], "0.7"),
+        ("above 3: malignant", mean[mean > 3], ORANGE),
+    ):
+        axes[0, 0].hist(part, bins=edges, color=colour, label=f"{name} ({len(part)})")
+    axes[0, 0].set(xlabel="mean malignancy rating, 1 to 5", ylabel="nodules")
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def show_slice(
+    axis: Axes,
+    image_hu: NDArray[np.number],
+    mask: NDArray[np.bool_] | None = None,
+    heat: NDArray[np.floating] | None = None,
+) -> None:
+    """One plane of a patch in the book's window, with contour and map where given.
+
+    Args:
+        axis: where to draw.
+        image_hu: (rows, columns), HU.
+        mask: (rows, columns), the readers' consensus; drawn as a contour.
+        heat: (rows, columns), 0 to 1; drawn more opaque where it is higher.
+    """
+    axis.imshow(image_hu, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], interpolation="none")
+    if heat is not None:
+        axis.imshow(
+            heat, cmap="viridis", vmin=0, vmax=1, alpha=0.55 * np.clip(heat, 0, 1),
+            interpolation="bilinear",
+        )
+    if mask is not None and mask.any():
+        axis.contour(mask, levels=[0.5], colors=[ORANGE], linewidths=1.2)
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def montage(
+    volumes_hu: NDArray[np.number],
+    masks: NDArray[np.bool_] | None,
+    titles: Sequence[str],
+    columns: int = 6,
+) -> Figure:
+    """The middle axial plane of several patches.
+
+    Args:
+        volumes_hu: (n, z, y, x), HU.
+        masks: (n, z, y, x), or None.
+        titles: n lines over the planes.
+        columns: planes a row.
+    """
+    rows = -(-len(volumes_hu) // columns)
+    figure, axes = _figure(rows, columns, (1.35 * columns, 1.6 * rows))
+    middle = volumes_hu.shape[1] // 2
+    for axis in axes.flat[len(volumes_hu) :]:
+        axis.set_visible(False)
+    for index, axis in enumerate(axes.flat[: len(volumes_hu)]):
+        show_slice(axis, volumes_hu[index, middle], None if masks is None else masks[index, middle])
+        axis.set_title(titles[index], fontsize=7.5)
+    return figure
+
+
+def planes(volume: NDArray[np.number], index: int | None = None) -> list[NDArray[np.number]]:
+    """The axial, coronal and sagittal planes through one voxel (the middle) of a cube zyx."""
+    i = volume.shape[0] // 2 if index is None else index
+    return [volume[i], volume[:, i][::-1], volume[:, :, i][::-1]]  # head up
+
+
+PLANE_NAMES = ("axial", "coronal", "sagittal")
+
+
+def three_planes(volumes_hu: NDArray[np.number], masks: NDArray[np.bool_], titles: Sequence[str]) -> Figure:
+    """Axial, coronal and sagittal plane of several patches, a row each."""
+    figure, axes = _figure(len(volumes_hu), 3, (5.4, 1.85 * len(volumes_hu)))
+    for row, (volume, mask) in enumerate(zip(volumes_hu, masks, strict=True)):
+        for column, (image, inside) in enumerate(zip(planes(volume), planes(mask), strict=True)):
+            show_slice(axes[row, column], image, inside)
+            if row == 0:
+                axes[row, column].set_title(PLANE_NAMES[column], fontsize=9)
+        axes[row, 0].set_ylabel(titles[row], fontsize=8)
+    return figure
+
+
+def overlays(
+    volumes_hu: NDArray[np.number],
+    masks: NDArray[np.bool_],
+    maps: NDArray[np.floating],
+    titles: Sequence[str],
+) -> Figure:
+    """Patch, and patch under its map, in three planes: a row a nodule.
+
+    Args:
+        volumes_hu: (n, z, y, x), HU.
+        masks: (n, z, y, x), the readers' consensus.
+        maps: (n, z, y, x), 0 to 1.
+        titles: n short texts, at the left of each row.
+    """
+    figure, axes = _figure(len(volumes_hu), 6, (8.6, 1.6 * len(volumes_hu)))
+    for row, (volume, mask, heat) in enumerate(zip(volumes_hu, masks, maps, strict=True)):
+        images = zip(planes(volume), planes(mask), planes(heat), strict=True)
+        for column, (image, inside, warm) in enumerate(images):
+            show_slice(axes[row, 2 * column], image, inside)
+            show_slice(axes[row, 2 * column + 1], image, inside, warm)
+            if row == 0:
+                axes[0, 2 * column].set_title(PLANE_NAMES[column], fontsize=8)
+                axes[0, 2 * column + 1].set_title("Grad-CAM++", fontsize=8)
+        axes[row, 0].set_ylabel(titles[row], fontsize=7.5)
+    return figure
+
+
+def history_figure(history: pd.DataFrame) -> Figure:
+    """Cross-entropy and accuracy on the training patches, an epoch each.
+
+    Args:
+        history: columns epoch, cross_entropy, accuracy, learning_rate.
+    """
+    figure, axes = _figure(1, 2, (7.6, 3.0))
+    for axis, name, text in (
+        (axes[0, 0], "cross_entropy", "cross-entropy (nats)"),
+        (axes[0, 1], "accuracy", "accuracy"),
+    ):
+        axis.plot(history["epoch"], history[name], marker="o", markersize=3, color=BLUE)
+        axis.set(xlabel="epoch", ylabel=text)
+        for epoch in history["epoch"][history["learning_rate"].diff() < 0]:
+            axis.axvline(epoch - 0.5, color="0.6", linestyle=":", linewidth=1)
+    return figure
+
+
+def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
+    """ROC curves with their pointwise bands.
+
+    Args:
+        bands: name -> (band, text for the legend).
+    """
+    figure, axes = _figure(size=(5.4, 4.8))
+    axis = axes[0, 0]
+    styles = zip(
+        sns.color_palette("colorblind", len(bands)), ("-", "--", "-.", ":") * len(bands), strict=False
+    )
+    for (_, (band, text)), (colour, line) in zip(bands.items(), styles, strict=False):
+        axis.fill_between(band.fpr, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+        axis.plot(band.fpr, band.tpr, color=colour, linestyle=line, label=text)
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axis.set(xlabel="false-positive rate (1 − specificity)", ylabel="true-positive rate (sensitivity)")
+    axis.set_aspect("equal")
+    axis.legend(frameon=False, fontsize="small", loc="lower right")
+    return figure
+
+
+def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure:
+    """One metric, a dot a fold, a row a run.
+
+    Args:
+        per_fold: columns run, fold and the metric.
+        metric: the column.
+        text: the axis label.
+    """
+    runs = list(dict.fromkeys(per_fold["run"]))
+    figure, axes = _figure(size=(6.4, 0.9 + 0.55 * len(runs)))
+    sns.stripplot(
+        per_fold, x=metric, y="run", order=runs, hue="run", hue_order=runs, legend=False,
+        jitter=0.15, alpha=0.8, ax=axes[0, 0],
+    )
+    axes[0, 0].set(xlabel=text, ylabel="")
+    axes[0, 0].grid(axis="x", color="0.9")
+    return figure
+
+
+def activation_figure() -> Figure:
+    """Mish beside ReLU."""
+    figure, axes = _figure(size=(5.2, 2.8))
+    x = np.linspace(-5, 3, 400)
+    axes[0, 0].plot(x, x * np.tanh(np.log1p(np.exp(x))), label="Mish", color=BLUE)
+    axes[0, 0].plot(x, np.maximum(x, 0), "--", label="ReLU", color=ORANGE)
+    axes[0, 0].set(xlabel="x", ylabel="activation")
+    axes[0, 0].legend(frameon=False)
+    return figure

@@ -1,0 +1,379 @@
+"""Artefacts to what the chapters print: formatted strings and tables. Nothing is typed in."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook import metrics, paths
+from nodulebook.annotations import read_scans
+from nodulebook.artefacts import Fold, Run, list_runs, read_run
+from nodulebook.cohort import cluster_readings
+from nodulebook.contours import consensus_mask
+from nodulebook.errors import InputError
+from nodulebook.folds import read_folds
+from nodulebook.patches import PatchStore
+from nodulebook.settings import N_FOLDS
+from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
+
+SOURCE_TEXT = {
+    "phantom": "phantom, rendered from the readers' contours; not CT",
+    "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
+    "annotations": "readers' annotations, no image",
+}
+"""How a source is called beneath figures and in tables."""
+
+METRIC_TEXT = {
+    "roc_auc": "AUC",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "brier": "Brier",
+}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as the book prints it; "undefined" for nan."""
+    return "undefined" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage."""
+    return "undefined" if np.isnan(value) else f"{100 * value:.{digits}f} %"
+
+
+def interval(value: Interval, digits: int = 3) -> str:
+    """`0.912 (0.890 to 0.931)`."""
+    return f"{value.estimate:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
+
+
+def fold_caption(fold: Fold) -> str:
+    """Source, n and settings of one fold, for a caption."""
+    run = fold.run
+    return (
+        f"Run {run['run']}, fold {run['fold']}; source: {SOURCE_TEXT[run['source']]}; "
+        f"{run['n_train']} training nodules. Dotted lines: the learning rate falls to a tenth."
+    )
+
+
+def complete_runs() -> dict[str, Run]:
+    """The runs that have all ten folds, valid; real CT first, then the readers, then phantom.
+
+    Raises:
+        InputError: there is none, or one is damaged.
+    """
+    folds = read_folds()
+    runs = {name: read_run(name, folds=folds) for name in list_runs()}
+    complete = {name: run for name, run in runs.items() if not run.missing_folds}
+    if not complete:
+        raise InputError(
+            f"{paths.runs_folder()} has no run with all {N_FOLDS} folds: "
+            "`make folds PROFILE=quick SOURCE=phantom` makes one in some minutes"
+        )
+    order = {"lidc_slices": 0, "annotations": 1, "phantom": 2}
+    return dict(
+        sorted(complete.items(), key=lambda item: (order.get(source(item[1]), 3), item[0]))
+    )
+
+
+def source(run: Run) -> str:
+    """The data source of a run."""
+    return str(next(iter(run.folds.values())).run["source"])
+
+
+def arm(run: Run) -> str:
+    """The arm (network or baseline) of a run."""
+    return str(next(iter(run.folds.values())).run["arm"])
+
+
+def per_fold_metrics(runs: dict[str, Run]) -> pd.DataFrame:
+    """Eqs 11 to 15, AUC and Brier score of every fold of every run; columns run, fold, ..."""
+    rows = [
+        {"run": name, "fold": k}
+        | metrics.summarise(fold.probabilities["label"], fold.probabilities["p_malignant"])
+        for name, run in runs.items()
+        for k, fold in run.folds.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def pooled_table(runs: dict[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)) -> pd.DataFrame:
+    """Metrics of the pooled predictions with 95 % patient-bootstrap intervals, a row a run."""
+    rows = []
+    for name, run in runs.items():
+        table = run.probabilities
+        row = {
+            "run": name,
+            "source": SOURCE_TEXT[source(run)],
+            "n": str(len(table)),
+            "malignant": str(int(table["label"].sum())),
+        }
+        for metric in names:
+            row[METRIC_TEXT[metric]] = interval(patient_bootstrap(table, metric))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fold_mean_table(per_fold: pd.DataFrame, names: Sequence[str] = tuple(METRIC_TEXT)) -> pd.DataFrame:
+    """Mean and standard deviation over the folds, a row a run."""
+    rows = []
+    for run, part in per_fold.groupby("run", sort=False):
+        row = {"run": str(run), "folds": str(len(part))}
+        for metric in names:
+            row[METRIC_TEXT[metric]] = f"{part[metric].mean():.3f} ± {part[metric].std(ddof=1):.3f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+DIAMETER_EDGES_MM = (3, 5, 10, 15, 20, 25, 30, 60)
+
+
+def diameter_table(labelled: pd.DataFrame) -> pd.DataFrame:
+    """Nodules by diameter and label: the paper's Table 1, from our cohort.
+
+    Args:
+        labelled: columns diameter_mm and label.
+
+    Returns:
+        Columns "diameter (mm)", "nodules", "benign", "malignant", as text, with a row of totals.
+    """
+    below = [0, *DIAMETER_EDGES_MM]
+    rows = []
+    for low, high in zip(below[:-1], below[1:], strict=True):
+        part = labelled[(labelled["diameter_mm"] >= low) & (labelled["diameter_mm"] < high)]
+        if len(part) or low:
+            name = f"{low} to {high}" if high != below[-1] else f"{low} and above"
+            rows.append(_diameter_row(name if low else f"below {high}", part))
+    rows.append(_diameter_row("all", labelled))
+    return pd.DataFrame(rows)
+
+
+def _diameter_row(name: str, part: pd.DataFrame) -> dict[str, str]:
+    malignant = int(part["label"].sum())
+    return {
+        "diameter (mm)": name,
+        "nodules": str(len(part)),
+        "benign": str(len(part) - malignant),
+        "malignant": str(malignant),
+    }
+
+
+def layer_table(model: Any) -> pd.DataFrame:
+    """The paper's Table 2 from a Keras model: part, output shape and size, parameters."""
+    rows: dict[str, dict[str, Any]] = {}
+    for layer in model.layers:
+        part = _part(layer.name)
+        shape = layer.output.shape[1:]
+        row = rows.setdefault(part, {"part": part, "parameters": 0})
+        row["output shape"] = " × ".join(str(n) for n in shape)
+        row["output size"] = f"{int(np.prod(shape)):,}"
+        row["parameters"] += layer.count_params()
+    table = pd.DataFrame(rows.values())
+    total = {"part": "all", "output shape": "", "output size": ""}
+    table = pd.concat(
+        [table, pd.DataFrame([total | {"parameters": model.count_params()}])], ignore_index=True
+    )
+    table["parameters"] = [f"{n:,}" for n in table["parameters"]]
+    return table[["part", "output shape", "output size", "parameters"]]
+
+
+def _part(layer: str) -> str:
+    """The row of Table 2 that a layer of `network.senet` belongs to."""
+    if match := re.match(r"stage(\d)_module", layer):
+        return f"stage {match[1]}: SE modules"
+    if match := re.match(r"stage(\d)_pool", layer):
+        return f"average pooling after stage {match[1]}"
+    return {
+        "patch": "patch",
+        "input_pool": "average pooling of the patch",
+        "first_pool": "average pooling after the first convolution",
+        "first_convolution_pool": "average pooling after the first convolution",
+        "last_convolution": "stage 4: SE modules",
+        "global_pool": "global average pooling",
+        "logits": "fully connected",
+        "probabilities": "softmax",
+    }.get(layer, "first convolution 3³")
+
+
+def network_table(networks: dict[str, Any]) -> pd.DataFrame:
+    """Depth, width, last maps and parameters of several models, a row each."""
+    rows = []
+    for name, model in networks.items():
+        last = model.get_layer("last_convolution").output.shape[1:]
+        modules = [
+            len({m[1] for layer in model.layers if (m := re.match(rf"stage{k}_module(\d+)", layer.name))})
+            for k in range(1, 5)
+        ]
+        rows.append(
+            {
+                "profile": name,
+                "modules": "-".join(str(n) for n in modules),
+                "last maps": " × ".join(str(n) for n in last),
+                "parameters": f"{model.count_params():,}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFrame:
+    """Rendered volume against the readers' consensus volume, by diameter.
+
+    Args:
+        nodules: columns nodule_id, series_uid, cluster, diameter_mm.
+        store: the phantom's patches.
+
+    Returns:
+        Columns "diameter (mm)", "nodules", "within 10 %", "median ratio", as text.
+    """
+    known = nodules.set_index("nodule_id").loc[store.table["nodule_id"]]
+    consensus = consensus_volumes_mm3(known)
+    rendered = store.masks.sum(axis=(1, 2, 3))  # 1 mm voxels
+    drawn = consensus > 0  # half of the readers agree on no voxel at all for a few small ones
+    ratio = rendered[drawn] / consensus[drawn]
+    diameter = known["diameter_mm"].to_numpy()[drawn]
+    rows = []
+    for low, high, name in ((0, 5, "up to 5"), (5, 10, "5 to 10"), (10, 20, "10 to 20"),
+                            (20, 1e9, "above 20"), (5, 1e9, "all above 5")):
+        part = ratio[(diameter > low) & (diameter <= high)]
+        rows.append(
+            {
+                "diameter (mm)": name,
+                "nodules": str(len(part)),
+                "within 10 %": percent(float(np.mean(np.abs(part - 1) <= 0.1))),
+                "median ratio": number(float(np.median(part))),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def consensus_volumes_mm3(nodules: pd.DataFrame) -> NDArray[np.float64]:
+    """The volume that at least half of a nodule's readers include, on the scan's own grid.
+
+    Args:
+        nodules: columns series_uid and cluster.
+    """
+    scans = {scan.series_uid: scan for scan in read_scans(set(nodules["series_uid"]))}
+    lesions = {uid: cluster_readings(scan) for uid, scan in scans.items()}
+    return np.array(
+        [
+            consensus_mask(scans[uid], lesions[uid][cluster]).volume_mm3
+            for uid, cluster in zip(nodules["series_uid"], nodules["cluster"], strict=True)
+        ]
+    )
+
+
+def overlay_caption(fold: Fold, n: int) -> str:
+    """Source and n beneath maps."""
+    run = fold.run
+    return (
+        f"Run {run['run']}, fold {run['fold']}: {n} of its {run['n_test']} test nodules; "
+        f"source: {SOURCE_TEXT[run['source']]}."
+    )
+
+
+def runs_caption(runs: dict[str, Run]) -> str:
+    """Runs, sources and n beneath a figure."""
+    parts = [
+        f"{name}: {len(run.probabilities):,} nodules, {SOURCE_TEXT[source(run)]}"
+        for name, run in runs.items()
+    ]
+    return "Runs, ten patient-grouped folds each: " + "; ".join(parts) + "."
+
+
+def headline(runs: dict[str, Run]) -> dict[str, str]:
+    """The sentences of the results on real CT and of diameter alone, for glue.
+
+    Of several networks on real CT the one with the most training epochs stands for them.
+    """
+    real = [run for run in runs.values() if source(run) == "lidc_slices"]
+    diameter = runs.get("diameter")
+    out = {
+        "headline-real": "no run is here yet",
+        "headline-diameter": "has not been run",
+        "headline-difference": "",
+    }
+    if diameter is not None:
+        auc = patient_bootstrap(diameter.probabilities, "roc_auc")
+        right = patient_bootstrap(diameter.probabilities, "accuracy")
+        out["headline-diameter"] = (
+            f"reaches AUC {interval(auc)} and accuracy {interval(right)} on "
+            f"{len(diameter.probabilities):,} nodules"
+        )
+    if real:
+        run = max(real, key=lambda run: len(run.folds[0].history))
+        auc = patient_bootstrap(run.probabilities, "roc_auc")
+        right = patient_bootstrap(run.probabilities, "accuracy")
+        out["headline-real"] = (
+            f"the network of the run {run.name} reaches AUC {interval(auc)} and accuracy "
+            f"{interval(right)} on {len(run.probabilities):,} nodules (LIDC-IDRI CT slices, 8 bit; "
+            "95 % patient-bootstrap intervals)"
+        )
+        if diameter is not None:
+            out["headline-difference"] = _difference(run, diameter)
+    return out
+
+
+def _difference(run: Run, other: Run) -> str:
+    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
+    both = [r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other)]
+    difference = paired_bootstrap_difference(both[0], both[1], "roc_auc")
+    verdict = "more than" if difference.low > 0 else "less than" if difference.high < 0 else ""
+    sentence = (
+        f"On the {len(ids):,} nodules that both have, the difference in AUC, network minus diameter, is "
+        f"{interval(difference)}: "
+    )
+    if verdict:
+        return sentence + f"the network gives {verdict} diameter alone."
+    return sentence + "the network cannot be told apart from diameter alone."
+
+
+def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
+    """`data/literature.csv` as the book shows it."""
+    cited = [
+        f"{row.row} {{cite:p}}`{row.citation}`" if row.citation else row.row
+        for row in literature.itertuples()
+    ]
+    return pd.DataFrame(
+        {
+            "row of the paper": cited,
+            "table": literature["table"],
+            "what it is": literature["what_it_is"],
+            "data": literature["data"],
+            "accuracy, %": literature["accuracy_percent"],
+            "AUC": literature["auc"],
+            "how seen": literature["how_seen"],
+        }
+    )
+
+
+def provenance_table(runs: dict[str, Run]) -> pd.DataFrame:
+    """Where each run comes from and how to make it again."""
+    rows = []
+    for name, run in runs.items():
+        first = next(iter(run.folds.values())).run
+        seconds = sum(fold.run["wall_seconds"] for fold in run.folds.values())
+        profile = first.get("profile_name")
+        command = (
+            f"`make folds PROFILE={profile} SOURCE={first['source']}`"
+            if profile
+            else "`nodulebook baseline`"
+        )
+        if profile and name != f"{profile}-{first['source']}":
+            command = f"{command[:-1]} RUN={name}`"
+        rows.append(
+            {
+                "run": name,
+                "source": SOURCE_TEXT[first["source"]],
+                "command": command,
+                "seed": str(first["seed"]),
+                "backend": first["backend"],
+                "device": first["device"],
+                "seconds": f"{seconds:,.0f}",
+                "ended": max(fold.run["ended"] for fold in run.folds.values())[:10],
+            }
+        )
+    return pd.DataFrame(rows)
