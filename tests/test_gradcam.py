@@ -82,6 +82,15 @@ def test_one_case_in_numbers():
     np.testing.assert_allclose(_plain(a, g), [[1 * 1 + 2 * 2, 3 * 1]], rtol=1e-12)
 
 
+def test_weights_where_the_gradient_differs_from_voxel_to_voxel():
+    # One channel, A = (1, 3), g = (1, -2): alpha_1 = 1 / (2 + 4) and voxel 2 has relu(g) = 0, so
+    # w = 1/6; Grad-CAM's weight is the mean, -1/2.
+    a, g = np.array([[[1.0], [3.0]]]), np.array([[[1.0], [-2.0]]])
+    np.testing.assert_allclose(_plus_plus(a, g), [[1 / 6, 3 / 6]], rtol=1e-12)
+    np.testing.assert_array_equal(_plain(a, g), [[0, 0]])
+    np.testing.assert_allclose(_plain(a, -g), [[0.5, 1.5]], rtol=1e-12)
+
+
 def test_grad_cam_weights_are_mean_gradients():
     head = np.array([[2.0], [-1.0]])
     a = _volumes((4, 4), n=2, channels=2)
@@ -160,7 +169,7 @@ def test_no_support_is_a_zero_map_and_never_nan(method, head):
 
 
 def test_zero_denominator_and_tiny_gradients_are_not_nan():
-    a = np.array([[[-1.0], [-1.0]]])
+    a = np.array([[[-3.0], [1.0]]])
     assert (_plus_plus(a, np.ones((1, 2, 1))) == 0).all()  # 2 + 1 * (-2) = 0
     tiny = _plus_plus(np.ones((1, 2, 1)), np.full((1, 2, 1), 1e-200))
     np.testing.assert_allclose(tiny, 1e-200)
@@ -193,8 +202,8 @@ def test_maps_are_scaled_to_one_and_follow_each_volume_alone(spatial):
 def test_a_class_for_each_volume():
     model = _conv_model((6, 4, 8), seed=1)
     volumes = _volumes((6, 4, 8), n=3)
-    each = grad_cam_plus_plus(model, volumes, np.array([1, 0, 1]), batch_size=2)
-    for row, label in enumerate((1, 0, 1)):
+    each = grad_cam_plus_plus(model, volumes, np.array([1, 0, 0]), batch_size=2)
+    for row, label in enumerate((1, 0, 0)):
         alone = grad_cam_plus_plus(model, volumes[row : row + 1], label)[0]
         np.testing.assert_allclose(each[row], alone, atol=1e-5)
     assert grad_cam_plus_plus(model, volumes[:0], 0).shape == (0, 6, 4, 8)
