@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+
 from nodulebook.errors import InputError
 from nodulebook.gradcam import _plain, _plus_plus, _resize, grad_cam, grad_cam_plus_plus
 

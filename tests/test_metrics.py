@@ -7,6 +7,7 @@ import pytest
 import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nodulebook import metrics
 from nodulebook.errors import InputError
 from nodulebook.metrics import Confusion, confusion, roc_auc, roc_curve_points, summarise

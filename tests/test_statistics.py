@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nodulebook import metrics
 from nodulebook.errors import InputError
 from nodulebook.statistics import (

@@ -18,7 +18,9 @@ from nodulebook.settings import N_FOLDS
 RUN = "diameter"
 
 
-def diameter_fold(nodules: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, float]:
+def diameter_fold(
+    nodules: pd.DataFrame, folds: pd.DataFrame, fold: int
+) -> tuple[pd.DataFrame, float]:
     """Predict one fold from the logarithm of the readers' mean diameter.
 
     Args:

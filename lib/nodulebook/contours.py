@@ -38,9 +38,7 @@ def _slab_mm(scan: Scan, reading: Reading) -> dict[float, float]:
     return dict(zip(z.tolist(), ((padded[2:] - padded[:-2]) / 2).tolist(), strict=True))
 
 
-def reading_volume_centroid(
-    scan: Scan, reading: Reading
-) -> tuple[float, NDArray[np.float64]]:
+def reading_volume_centroid(scan: Scan, reading: Reading) -> tuple[float, NDArray[np.float64]]:
     """Volume inside one reader's outlines and its centre of mass, holes subtracted.
 
     Returns:

@@ -25,9 +25,7 @@ plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.r
 def _figure(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)
 ) -> tuple[Figure, NDArray[np.object_]]:
-    figure, axes = plt.subplots(
-        rows, columns, figsize=size, layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     plt.close(figure)  # or the notebook shows it a second time
     return figure, axes
 
@@ -41,8 +39,14 @@ def diameter_histogram(labelled: pd.DataFrame) -> Figure:
     figure, axes = _figure(size=(6.4, 3.4))
     data = labelled.assign(label=labelled["label"].map({0: "benign", 1: "malignant"}))
     sns.histplot(
-        data, x="diameter_mm", hue="label", hue_order=list(CLASS_COLOURS), binwidth=1,
-        palette=CLASS_COLOURS, element="step", ax=axes[0, 0],
+        data,
+        x="diameter_mm",
+        hue="label",
+        hue_order=list(CLASS_COLOURS),
+        binwidth=1,
+        palette=CLASS_COLOURS,
+        element="step",
+        ax=axes[0, 0],
     )
     axes[0, 0].set(xlabel="mean diameter drawn by the readers (mm)", ylabel="nodules")
     axes[0, 0].get_legend().set_title(None)
@@ -86,7 +90,11 @@ def show_slice(
     axis.imshow(image_hu, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], interpolation="none")
     if heat is not None:
         axis.imshow(
-            heat, cmap="viridis", vmin=0, vmax=1, alpha=0.55 * np.clip(heat, 0, 1),
+            heat,
+            cmap="viridis",
+            vmin=0,
+            vmax=1,
+            alpha=0.55 * np.clip(heat, 0, 1),
             interpolation="bilinear",
         )
     if mask is not None and mask.any():
@@ -130,7 +138,9 @@ def planes(volume: NDArray[np.number], index: int | None = None) -> list[NDArray
 PLANE_NAMES = ("axial", "coronal", "sagittal")
 
 
-def three_planes(volumes_hu: NDArray[np.number], masks: NDArray[np.bool_], titles: Sequence[str]) -> Figure:
+def three_planes(
+    volumes_hu: NDArray[np.number], masks: NDArray[np.bool_], titles: Sequence[str]
+) -> Figure:
     """Axial, coronal and sagittal plane of several patches, a row each."""
     figure, axes = _figure(len(volumes_hu), 3, (5.4, 1.85 * len(volumes_hu)))
     for row, (volume, mask) in enumerate(zip(volumes_hu, masks, strict=True)):
@@ -196,13 +206,17 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     figure, axes = _figure(size=(5.4, 4.8))
     axis = axes[0, 0]
     styles = zip(
-        sns.color_palette("colorblind", len(bands)), ("-", "--", "-.", ":") * len(bands), strict=False
+        sns.color_palette("colorblind", len(bands)),
+        ("-", "--", "-.", ":") * len(bands),
+        strict=False,
     )
     for (_, (band, text)), (colour, line) in zip(bands.items(), styles, strict=False):
         axis.fill_between(band.fpr, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(band.fpr, band.tpr, color=colour, linestyle=line, label=text)
     axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
-    axis.set(xlabel="false-positive rate (1 − specificity)", ylabel="true-positive rate (sensitivity)")
+    axis.set(
+        xlabel="false-positive rate (1 − specificity)", ylabel="true-positive rate (sensitivity)"
+    )
     axis.set_aspect("equal")
     axis.legend(frameon=False, fontsize="small", loc="lower right")
     return figure
@@ -219,8 +233,16 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
     runs = list(dict.fromkeys(per_fold["run"]))
     figure, axes = _figure(size=(6.4, 0.9 + 0.55 * len(runs)))
     sns.stripplot(
-        per_fold, x=metric, y="run", order=runs, hue="run", hue_order=runs, legend=False,
-        jitter=0.15, alpha=0.8, ax=axes[0, 0],
+        per_fold,
+        x=metric,
+        y="run",
+        order=runs,
+        hue="run",
+        hue_order=runs,
+        legend=False,
+        jitter=0.15,
+        alpha=0.8,
+        ax=axes[0, 0],
     )
     axes[0, 0].set(xlabel=text, ylabel="")
     axes[0, 0].grid(axis="x", color="0.9")

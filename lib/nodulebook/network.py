@@ -10,9 +10,7 @@ CLASSES = ("benign", "malignant")
 MALIGNANT = 1
 
 
-def squeeze_excite(
-    u: keras.KerasTensor, reduction: int, name: str = "se"
-) -> keras.KerasTensor:
+def squeeze_excite(u: keras.KerasTensor, reduction: int, name: str = "se") -> keras.KerasTensor:
     """Weigh each channel by a number between 0 and 1 that the block's whole content decides.
 
     Hu et al. 2018, Eqs 2-4, in 3D: squeeze z_c = mean of u_c over all voxels; excitation
@@ -79,6 +77,7 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
         return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, u]))
 
     inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1), name="patch")
+
     def pool_after(x: keras.KerasTensor, place: str) -> keras.KerasTensor:
         if place not in settings.pool_after:
             return x

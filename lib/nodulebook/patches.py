@@ -16,7 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.errors import InputError
-from nodulebook.files import folder_written_aside, read_csv, read_json, sha256, write_csv, write_json
+from nodulebook.files import (
+    folder_written_aside,
+    read_csv,
+    read_json,
+    sha256,
+    write_csv,
+    write_json,
+)
 
 PATCH_SIZE = 32
 """Edge of a patch in voxels (paper 3.1.2), at 1 mm (paper 5.1)."""
@@ -139,7 +146,9 @@ def read_store(folder: Path) -> PatchStore:
         try:
             arrays[name] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder / name}: cannot be read ({error}); delete {folder}") from None
+            raise InputError(
+                f"{folder / name}: cannot be read ({error}); delete {folder}"
+            ) from None
         if arrays[name].shape != shape:
             raise InputError(
                 f"{folder / name}: shape {arrays[name].shape}, but table.csv needs {shape}; "

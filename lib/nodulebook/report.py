@@ -75,9 +75,7 @@ def complete_runs() -> dict[str, Run]:
             "`make folds PROFILE=quick SOURCE=phantom` makes one in some minutes"
         )
     order = {"lidc_slices": 0, "annotations": 1, "phantom": 2}
-    return dict(
-        sorted(complete.items(), key=lambda item: (order.get(source(item[1]), 3), item[0]))
-    )
+    return dict(sorted(complete.items(), key=lambda item: (order.get(source(item[1]), 3), item[0])))
 
 
 def source(run: Run) -> str:
@@ -118,7 +116,9 @@ def pooled_table(runs: dict[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)
     return pd.DataFrame(rows)
 
 
-def fold_mean_table(per_fold: pd.DataFrame, names: Sequence[str] = tuple(METRIC_TEXT)) -> pd.DataFrame:
+def fold_mean_table(
+    per_fold: pd.DataFrame, names: Sequence[str] = tuple(METRIC_TEXT)
+) -> pd.DataFrame:
     """Mean and standard deviation over the folds, a row a run."""
     rows = []
     for run, part in per_fold.groupby("run", sort=False):
@@ -205,7 +205,13 @@ def network_table(networks: dict[str, Any]) -> pd.DataFrame:
     for name, model in networks.items():
         last = model.get_layer("last_convolution").output.shape[1:]
         modules = [
-            len({m[1] for layer in model.layers if (m := re.match(rf"stage{k}_module(\d+)", layer.name))})
+            len(
+                {
+                    m[1]
+                    for layer in model.layers
+                    if (m := re.match(rf"stage{k}_module(\d+)", layer.name))
+                }
+            )
             for k in range(1, 5)
         ]
         rows.append(
@@ -236,8 +242,13 @@ def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFra
     ratio = rendered[drawn] / consensus[drawn]
     diameter = known["diameter_mm"].to_numpy()[drawn]
     rows = []
-    for low, high, name in ((0, 5, "up to 5"), (5, 10, "5 to 10"), (10, 20, "10 to 20"),
-                            (20, 1e9, "above 20"), (5, 1e9, "all above 5")):
+    for low, high, name in (
+        (0, 5, "up to 5"),
+        (5, 10, "5 to 10"),
+        (10, 20, "10 to 20"),
+        (20, 1e9, "above 20"),
+        (5, 1e9, "all above 5"),
+    ):
         part = ratio[(diameter > low) & (diameter <= high)]
         rows.append(
             {

@@ -8,8 +8,8 @@ from typing import Any
 
 import jupytext
 import nbformat
-import papermill
 import pandas as pd
+import papermill
 
 from nodulebook import paths
 from nodulebook.artefacts import is_done, list_runs, read_fold, read_run
@@ -108,12 +108,12 @@ def prepare_book() -> None:
         run_diameter(read_nodules(), read_folds())
     quick = FoldParameters()
     missing = [
-        fold
-        for fold in range(N_FOLDS)
-        if not fold_is_done(quick.model_copy(update={"fold": fold}))
+        fold for fold in range(N_FOLDS) if not fold_is_done(quick.model_copy(update={"fold": fold}))
     ]
     if missing:
-        print(f"run {quick.run_name}: {len(missing)} folds to train, under a minute each", flush=True)
+        print(
+            f"run {quick.run_name}: {len(missing)} folds to train, under a minute each", flush=True
+        )
     for fold in missing:
         run_fold(quick.model_copy(update={"fold": fold}))
 

@@ -135,9 +135,7 @@ def save_checkpoint(
 ) -> None:
     """All of a model's and its optimizer's numbers, and what they belong to."""
     about = json.dumps({"history": history, "key": key})
-    arrays = {
-        f"v{i:04d}": keras.ops.convert_to_numpy(v.value) for i, v in enumerate(_state(model))
-    }
+    arrays = {f"v{i:04d}": keras.ops.convert_to_numpy(v.value) for i, v in enumerate(_state(model))}
     with written_aside(path) as aside:
         np.savez(aside, about=np.array(about), **arrays)
 
