@@ -13,7 +13,7 @@ from nodulebook.contours import polygon_area_centroid, reading_volume_centroid
 from nodulebook.errors import InputError
 
 FIRST = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"  # LIDC-IDRI-0001
-TWO_SCANS = (  # LIDC-IDRI-0332
+TWO_SCANS = (  # LIDC-IDRI-0332, in the database's order
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.316900421002460665752357657094",
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.159996104466052855396410079250",
 )
@@ -62,12 +62,11 @@ def test_contours_lie_on_the_scans_slices_inside_the_image(first):
 
 
 def test_a_patients_scans_are_numbered_whichever_are_asked_for():
-    both = read_scans(TWO_SCANS)
-    assert [(s.patient_id, s.scan_number) for s in both] == [
-        ("LIDC-IDRI-0332", 1),
-        ("LIDC-IDRI-0332", 2),
-    ]
-    (second,) = read_scans([both[1].series_uid])
+    both = read_scans(TWO_SCANS[::-1])
+    assert [s.patient_id for s in both] == ["LIDC-IDRI-0332"] * 2
+    assert [s.scan_number for s in both] == [1, 2]
+    assert tuple(s.series_uid for s in both) == TWO_SCANS
+    (second,) = read_scans(TWO_SCANS[1:])
     assert second.scan_number == 2
 
 

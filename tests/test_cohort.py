@@ -192,6 +192,17 @@ def test_more_than_four_readings_are_split_with_a_smaller_tolerance():
     assert lesions(*same[:3], square(5, 6)) == [[1, 2, 3, 5]]
 
 
+def test_the_tolerance_shrinks_by_a_tenth_and_for_the_whole_scan():
+    # tolerances 3.2, then 2.88: a gap of 3 px is cut, one of 2 px is not
+    same = [square(i, 0) for i in (1, 2, 3, 4)]
+    elsewhere = square(6, 100), square(7, 106)
+    assert lesions(*same, square(5, 7), *elsewhere, thickness_mm=3.2) == [
+        [1, 2, 3, 4],
+        [5],
+        [6, 7],
+    ]
+
+
 def test_five_that_coincide_stay_together():
     assert lesions(*(square(i, 0) for i in range(5))) == [[0, 1, 2, 3, 4]]
 
@@ -246,7 +257,7 @@ HARD = (  # patients
     686,  # 49 readings, the most there are
     7,  # holes
 )
-SAMPLE = 18
+SAMPLE = 20
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +308,9 @@ def test_lesions_of_hard_scans_are_pylidcs(pylidc, scans, patient):
 
 
 def test_lesions_of_a_sample_of_scans_are_pylidcs(pylidc, scans):
-    for scan in random.Random(0).sample(scans, SAMPLE):
+    # pylidc's time grows with the square of the readings; HARD has scans with many
+    quick = [scan for scan in scans if len(scan.readings) <= 16]
+    for scan in random.Random(0).sample(quick, SAMPLE):
         assert_same_lesions(pylidc, scan)
 
 

@@ -25,7 +25,7 @@ from nodulebook.paths import DATA, FOLDS_CSV, NODULES_CSV
 N_FOLDS = 10
 
 SEED = 0
-"""The first seed tried; its folds have 100 to 102 nodules, so no other was looked for."""
+"""Gives folds of 100 to 102 nodules, 44 to 45 % of them malignant; never chosen for a result."""
 
 COLUMNS = {"nodule_id": "str", "patient_id": "str", "label": "int", "fold": "int"}
 
@@ -44,7 +44,7 @@ def make_folds(labelled: pd.DataFrame, n_folds: int = N_FOLDS, seed: int = SEED)
     """Deal labelled nodules to folds: grouped by patient, stratified by label.
 
     scikit-learn's `StratifiedGroupKFold`: patients are shuffled, sorted by how unequal their
-    labels are, and each given to the fold that keeps the labels' spread over the folds least.
+    label counts are, and each given to the fold where it leaves the labels spread most evenly.
     The order of the rows does not matter.
 
     Args:
@@ -57,7 +57,8 @@ def make_folds(labelled: pd.DataFrame, n_folds: int = N_FOLDS, seed: int = SEED)
         `labelled`.
 
     Raises:
-        InputError: fewer patients, or fewer nodules of every label, than folds.
+        InputError: `n_folds` is below 2, or above the number of patients or of nodules of the
+            commoner label.
     """
     patients = labelled["patient_id"].nunique()
     most = int(labelled["label"].value_counts().max()) if len(labelled) else 0
