@@ -94,7 +94,7 @@ def read_folds(path: Path = FOLDS_CSV) -> pd.DataFrame:
         """Raise for the first row that is bad, with `why` filled in from that row."""
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            text = why.format(**folds.iloc[row].to_dict())
+            text = why.format_map({str(name): value for name, value in folds.iloc[row].items()})
             raise InputError(
                 f"{path}: line {row + 2}: {text}; restore the file, or write it again with "
                 "nodulebook.folds.write_cohort()"
@@ -115,8 +115,8 @@ def read_folds(path: Path = FOLDS_CSV) -> pd.DataFrame:
     )
     first = folds.groupby("patient_id")["fold"].transform("first")
     refuse(folds["fold"] != first, "patient {patient_id} is in fold {fold} and in another")
-    absent = labelled.index.difference(name)
-    if len(absent):
+    absent = sorted(set(labelled.index) - set(name))
+    if absent:
         raise InputError(
             f"{path}: {len(absent)} labelled nodules are missing, the first is {absent[0]}; "
             "restore the file"
