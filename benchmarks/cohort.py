@@ -18,6 +18,7 @@ import warnings
 from importlib.resources import files
 
 import numpy as np
+
 from nodulebook.cohort import cluster_readings, luna16_scans
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nodulebook import annotations
 from nodulebook.annotations import CHARACTERISTICS, Contour, Reading, Scan, read_scans
 from nodulebook.cohort import reading_diameter_mm

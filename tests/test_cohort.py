@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+
 from nodulebook import cohort
 from nodulebook.annotations import Contour, Reading, Scan, database_path
 from nodulebook.cohort import (

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nodulebook.errors import InputError
 from nodulebook.files import (
     folder_written_aside,

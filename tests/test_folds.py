@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from nodulebook.cohort import label_nodules, read_nodules
 from nodulebook.errors import InputError
 from nodulebook.folds import N_FOLDS, check_fold, make_folds, read_folds

@@ -22,13 +22,11 @@ import pandas as pd
 from nodulebook import paths
 from nodulebook.errors import InputError
 from nodulebook.files import read_csv, read_json, write_csv, write_json
+from nodulebook.settings import N_FOLDS
 
 PROBABILITIES = "probabilities.csv"
 HISTORY = "history.csv"
 RUN = "run.json"
-
-N_FOLDS = 10
-"""The paper's ten folds, 0 to 9."""
 
 PROBABILITY_COLUMNS = {
     "nodule_id": "str",
@@ -298,7 +296,7 @@ def _check_expected(folder: Path, fold: Fold, expected: pd.DataFrame) -> None:
     known = expected.set_index("nodule_id")
     extra = ~table["nodule_id"].isin(known.index)
     _refuse(path, table, "nodule_id", extra, f"which is none of fold {fold.run['fold']}'s nodules")
-    missing = known.index.difference(table["nodule_id"]).tolist()
+    missing = known.index.difference(table["nodule_id"].tolist()).tolist()
     if missing:
         raise InputError(f"{path}: {len(missing)} nodules are missing, the first is {missing[0]}")
     for name in ("patient_id", "label"):

@@ -21,7 +21,7 @@ def augment(
     """
     if flips:
         axes = [axis for axis in range(3) if generator.random() < 0.5]
-        volume = np.flip(volume, axes)
+        volume = np.flip(volume, tuple(axes))
     if quarter_turns:
         volume = np.rot90(volume, int(generator.integers(4)), axes=(1, 2))
     return volume

@@ -4,13 +4,17 @@ An `InputError` is printed as one message, without a traceback, and ends with ex
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from nodulebook import paths
 from nodulebook.errors import InputError
 from nodulebook.settings import FoldParameters, check_fold_parameters
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,7 +43,7 @@ def patches(source: str, data: Path | None) -> None:
     click.echo(f"{len(store.table)} patches: {paths.patch_stores() / source}")
 
 
-def _fold_options(command):  # type: ignore[no-untyped-def]
+def _fold_options(command: Command) -> Command:
     for option in (
         click.option("--profile", default="quick", show_default=True, help="file of profiles/"),
         click.option("--source", default="phantom", show_default=True),

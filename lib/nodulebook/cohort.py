@@ -10,9 +10,7 @@ from scipy.spatial import cKDTree
 from nodulebook.annotations import CHARACTERISTICS, Reading, Scan, read_scans
 from nodulebook.contours import reading_volume_centroid
 from nodulebook.files import read_csv
-from nodulebook.paths import DATA, NODULES_CSV
-
-SCANS_CSV = DATA / "scans.csv"
+from nodulebook.paths import NODULES_CSV, SCANS_CSV
 
 MAX_SLICE_THICKNESS_MM = 2.5
 """LUNA16's limit. The paper says 3 mm, which would keep 1,014 scans, not 888."""

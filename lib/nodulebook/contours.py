@@ -91,7 +91,7 @@ def _draw(plane: NDArray[np.bool_], contour: Contour, x0: int, y0: int) -> None:
     """Set (or clear, for a hole) the pixels strictly inside the outline."""
     x, y = contour.points_xy[:, 0] - x0, contour.points_xy[:, 1] - y0
     inside = np.zeros_like(plane)
-    inside[polygon(y, x, shape=plane.shape)] = True
+    inside[polygon(y, x, shape=plane.shape)] = True  # type: ignore[no-untyped-call]
     # LIDC outlines run on the first pixels *outside* the nodule, and just inside of a hole.
     inside[y, x] = False
     if contour.inclusion:

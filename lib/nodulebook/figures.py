@@ -1,6 +1,7 @@
 """Figures of the book. Each function returns a closed figure, to be displayed or glued."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from nodulebook.patches import WINDOW_HU
 from nodulebook.statistics import RocBand
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 BLUE, ORANGE, GREEN, RED = sns.color_palette("colorblind")[:4]
 """Benign is blue, malignant is orange, in every figure; told apart by the colour-blind too."""
@@ -129,7 +132,7 @@ def montage(
     return figure
 
 
-def planes(volume: NDArray[np.number], index: int | None = None) -> list[NDArray[np.number]]:
+def planes(volume: NDArray[Scalar], index: int | None = None) -> list[NDArray[Scalar]]:
     """The axial, coronal and sagittal planes through one voxel (the middle) of a cube zyx."""
     i = volume.shape[0] // 2 if index is None else index
     return [volume[i], volume[:, i][::-1], volume[:, :, i][::-1]]  # head up

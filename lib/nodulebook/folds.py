@@ -11,7 +11,6 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from nodulebook.cohort import (
-    SCANS_CSV,
     label_nodules,
     luna16_scans,
     nodule_table,
@@ -20,9 +19,8 @@ from nodulebook.cohort import (
 )
 from nodulebook.errors import InputError
 from nodulebook.files import read_csv, write_csv
-from nodulebook.paths import DATA, FOLDS_CSV, NODULES_CSV
-
-N_FOLDS = 10
+from nodulebook.paths import DATA, FOLDS_CSV, NODULES_CSV, SCANS_CSV
+from nodulebook.settings import N_FOLDS
 
 SEED = 0
 """Gives folds of 100 to 102 nodules, 44 to 45 % of them malignant; never chosen for a result."""

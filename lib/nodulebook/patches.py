@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,11 +73,13 @@ class PatchStore:
         return np.array([position[name] for name in wanted], dtype=np.int64)
 
 
-def scale_to_unit(volume_hu: NDArray) -> NDArray[np.float32]:
+def scale_to_unit(volume_hu: NDArray[Any]) -> NDArray[np.float32]:
     """Clip to the window [-1200, 600] HU, then scale to [0, 1] (paper 5.1, order mended)."""
     low, high = WINDOW_HU
-    clipped = np.clip(volume_hu, low, high).astype(np.float32)
-    return (clipped - np.float32(low)) / np.float32(high - low)
+    scaled: NDArray[np.float32] = np.clip(volume_hu, low, high).astype(np.float32)
+    scaled -= np.float32(low)
+    scaled /= np.float32(high - low)
+    return scaled
 
 
 def write_store(

@@ -22,6 +22,7 @@ ROOT = _find_root()
 CHAPTERS = ROOT / "chapters"
 PROFILES = ROOT / "profiles"
 DATA = ROOT / "data"
+SCANS_CSV = DATA / "scans.csv"
 NODULES_CSV = DATA / "nodules.csv"
 FOLDS_CSV = DATA / "folds.csv"
 PATCH_STORES = DATA / "patches"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ def diameter_table(labelled: pd.DataFrame) -> pd.DataFrame:
     """
     below = [0, *DIAMETER_EDGES_MM]
     rows = []
-    for low, high in zip(below[:-1], below[1:], strict=True):
+    for low, high in pairwise(below):
         part = labelled[(labelled["diameter_mm"] >= low) & (labelled["diameter_mm"] < high)]
         if len(part) or low:
             name = f"{low} to {high}" if high != below[-1] else f"{low} and above"
@@ -334,8 +335,8 @@ def _difference(run: Run, other: Run) -> str:
     difference = paired_bootstrap_difference(both[0], both[1], "roc_auc")
     verdict = "more than" if difference.low > 0 else "less than" if difference.high < 0 else ""
     sentence = (
-        f"On the {len(ids):,} nodules that both have, the difference in AUC, network minus diameter, is "
-        f"{interval(difference)}: "
+        f"On the {len(ids):,} nodules that both have, the difference in AUC, network minus "
+        f"diameter, is {interval(difference)}: "
     )
     if verdict:
         return sentence + f"the network gives {verdict} diameter alone."
@@ -345,8 +346,8 @@ def _difference(run: Run, other: Run) -> str:
 def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
     """`data/literature.csv` as the book shows it."""
     cited = [
-        f"{row.row} {{cite:p}}`{row.citation}`" if row.citation else row.row
-        for row in literature.itertuples()
+        f"{row} {{cite:p}}`{citation}`" if citation else row
+        for row, citation in zip(literature["row"], literature["citation"], strict=True)
     ]
     return pd.DataFrame(
         {

@@ -112,7 +112,7 @@ def prepare_book() -> None:
     ]
     if missing:
         print(
-            f"run {quick.run_name}: {len(missing)} folds to train, under a minute each", flush=True
+            f"run {quick.run_name}: {len(missing)} folds to train, about a minute each", flush=True
         )
     for fold in missing:
         run_fold(quick.model_copy(update={"fold": fold}))
@@ -126,6 +126,7 @@ def _show_progress() -> None:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         handler.addFilter(lambda record: record.getMessage().startswith(("fold ", "going on")))
+        handler.terminator = ""  # the messages are the notebook's own lines
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -141,4 +142,4 @@ def _write_notebook(notebook: Any, path: Path) -> None:
         tags = cell.metadata.get("tags", [])
         cell.metadata = {"tags": tags} if tags else {}
     with written_aside(path) as aside:
-        nbformat.write(notebook, aside)
+        aside.write_text(str(nbformat.writes(notebook)) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ class NetworkSettings(_Strict):
         "stage2",
         "stage3",
     ]
-    """Where average pooling halves the maps; the paper's "four" may be these three and the head's."""
+    """Where average pooling halves the maps; the paper's "four" may be these and the head's."""
     input_pooling: Literal[1, 2] = 1
     """2: the patch is pooled to 16 voxels of 2 mm first. Not in the paper; for small machines."""
     batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)

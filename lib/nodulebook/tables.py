@@ -20,7 +20,7 @@ def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
     rule = "|" + "|".join([":---", *["---:"] * (len(table.columns) - 1)]) + "|"
     rows = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in table.to_numpy()]
     lines = [f":::{{table}} {caption}", f":name: {name}", "", head, rule, *rows, ":::"]
-    return Markdown("\n".join(lines))
+    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
 
 
 def _cell(value: object) -> str:

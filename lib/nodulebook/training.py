@@ -94,7 +94,7 @@ def make_deterministic(seed: int) -> None:
 def learning_rate(profile: Profile, epoch: int) -> float:
     """The rate in an epoch (from 0): a tenth for each drop that lies behind."""
     drops = sum(epoch >= after for after in profile.training.learning_rate_drops)
-    return profile.training.learning_rate / 10**drops
+    return profile.training.learning_rate / float(10**drops)
 
 
 def build_model(profile: Profile) -> keras.Model:
