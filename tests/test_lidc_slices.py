@@ -16,6 +16,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import map_coordinates
+
 from nodulebook import paths
 from nodulebook.annotations import Contour, Reading, Scan
 from nodulebook.cohort import cluster_readings, luna16_scans, nodule_table
@@ -33,9 +37,6 @@ from nodulebook.sources.lidc_slices import (
     resample_hu,
     slices_to_hu,
 )
-from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import map_coordinates
 
 PATIENT = "LIDC-IDRI-0001"
 FOLDER = f"LIDC-IDRI-slices/{PATIENT}/nodule-0"

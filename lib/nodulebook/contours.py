@@ -88,12 +88,12 @@ class ConsensusMask:
 
 
 def _draw(plane: NDArray[np.bool_], contour: Contour, x0: int, y0: int) -> None:
-    """Set (or clear, for a hole) the pixels strictly inside the outline."""
+    """Set the pixels strictly inside an outline, or clear a hole and its outline."""
     x, y = contour.points_xy[:, 0] - x0, contour.points_xy[:, 1] - y0
     inside = np.zeros_like(plane)
     inside[polygon(y, x, shape=plane.shape)] = True  # type: ignore[no-untyped-call]
-    # LIDC outlines run on the first pixels *outside* the nodule, and just inside of a hole.
-    inside[y, x] = False
+    # LIDC outlines run on the first pixels *outside* the nodule, so also on those of a hole.
+    inside[y, x] = not contour.inclusion
     if contour.inclusion:
         plane |= inside
     else:
@@ -139,7 +139,7 @@ def consensus_mask(
 
 def grid_offsets_mm(size: int, spacing_mm: float = 1.0) -> NDArray[np.float64]:
     """Positions of a patch's voxel centres along one axis, relative to its centre, mm."""
-    return (np.arange(size) - (size - 1) / 2) * spacing_mm
+    return np.asarray((np.arange(size) - (size - 1) / 2) * spacing_mm, dtype=float)
 
 
 def signed_distance_on_grid(
@@ -185,7 +185,57 @@ def signed_distance_on_grid(
         (offsets + centre_zyx[axis] - origin_zyx[axis]) / spacing_zyx[axis] for axis in range(3)
     ]
     grid = np.meshgrid(*index, indexing="ij")
-    return map_coordinates(inside - outside, grid, order=1, mode="constant", cval=-4.0)
+    distance: NDArray[np.float64] = map_coordinates(
+        inside - outside, grid, order=1, mode="constant", cval=-4.0
+    )
+    return distance
+
+
+def lesion_distance_on_grid(
+    consensus: ConsensusMask, centre_xyz: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """The signed distance, its surface moved so that it encloses the consensus mask's volume.
+
+    Interpolation between thick slices rounds corners off, which would make small lesions smaller.
+    The move (less than a voxel) is found with the whole lesion in view, also what the cube cuts
+    off, on the cube's own grid.
+
+    Args:
+        consensus: the mask on the scan's grid; it must hold a voxel.
+        centre_xyz: centre of the cube: x and y in pixels, z in mm.
+        size: edge of the cube in voxels.
+
+    Returns:
+        (size, size, size) zyx, mm, positive inside.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    if not consensus.mask.any():
+        raise ValueError("an empty consensus mask has no surface")
+    spacing_zyx = np.array([consensus.slice_spacing_mm] + 2 * [consensus.pixel_spacing_mm])
+    first_zyx = np.array(
+        [
+            consensus.z_mm[0] - centre_xyz[2],
+            (consensus.y0_px - centre_xyz[1]) * consensus.pixel_spacing_mm,
+            (consensus.x0_px - centre_xyz[0]) * consensus.pixel_spacing_mm,
+        ]
+    )
+    last_zyx = first_zyx + (np.array(consensus.mask.shape) - 1) * spacing_zyx
+    reach = max(np.abs(first_zyx).max(), np.abs(last_zyx).max()) + spacing_zyx.max() + 1
+    margin = max(0, int(np.ceil(reach - size / 2)))
+    distance = signed_distance_on_grid(consensus, centre_xyz, size + 2 * margin)
+    near = distance[distance > -3.5]
+    volume = consensus.volume_mm3
+    low, high = -3.0, float(distance.max()) + 0.5
+    for _ in range(30):  # the filled volume falls as the surface moves inwards
+        shift = (low + high) / 2
+        if np.clip(near - shift + 0.5, 0, 1).sum() > volume:
+            low = shift
+        else:
+            high = shift
+    kept = slice(margin, margin + size)
+    return distance[kept, kept, kept] - shift
 
 
 def occupancy_on_grid(
@@ -193,26 +243,6 @@ def occupancy_on_grid(
 ) -> NDArray[np.float64]:
     """Share of each 1 mm voxel that the lesion fills, (size, size, size) zyx in [0, 1].
 
-    The surface is shifted (by less than a voxel) so that the whole lesion, also what a small
-    cube cuts off, keeps the consensus mask's volume.
+    Its sum is the consensus mask's volume in mm^3 where the cube holds the whole lesion.
     """
-    extent = np.array(consensus.mask.shape) * np.array(
-        [consensus.slice_spacing_mm] + 2 * [consensus.pixel_spacing_mm]
-    )
-    centre_of_box = np.array(
-        [
-            consensus.x0_px + (consensus.mask.shape[2] - 1) / 2,
-            consensus.y0_px + (consensus.mask.shape[1] - 1) / 2,
-            consensus.z_mm.mean(),
-        ]
-    )
-    whole = int(np.ceil(extent.max())) + 6
-    distance = signed_distance_on_grid(consensus, centre_of_box, whole)
-    low, high = -3.0, float(distance.max()) + 0.5
-    for _ in range(40):  # the filled volume falls as the surface moves inwards
-        shift = (low + high) / 2
-        if np.clip(distance - shift + 0.5, 0, 1).sum() > consensus.volume_mm3:
-            low = shift
-        else:
-            high = shift
-    return np.clip(signed_distance_on_grid(consensus, centre_xyz, size) - shift + 0.5, 0, 1)
+    return np.clip(lesion_distance_on_grid(consensus, centre_xyz, size) + 0.5, 0, 1)

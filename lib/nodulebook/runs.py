@@ -142,4 +142,5 @@ def _write_notebook(notebook: Any, path: Path) -> None:
         tags = cell.metadata.get("tags", [])
         cell.metadata = {"tags": tags} if tags else {}
     with written_aside(path) as aside:
-        aside.write_text(str(nbformat.writes(notebook)) + "\n", encoding="utf-8")
+        text = nbformat.writes(notebook) + "\n"  # type: ignore[no-untyped-call]
+        aside.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ from pathlib import Path
 from nodulebook import paths
 from nodulebook.cohort import REFERENCE_READERS, read_nodules
 from nodulebook.errors import InputError
+from nodulebook.files import sha256
 from nodulebook.patches import PatchStore, read_store, write_store
 
 SOURCES = {
@@ -46,7 +47,7 @@ def open_source(source: str, data: Path | None = None) -> PatchStore:
     """
     check_source(source)
     module = import_module(f"nodulebook.sources.{source}")
-    recipe = module.recipe(data)
+    recipe = module.recipe(data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
     folder = paths.patch_stores() / source
     if (folder / "store.json").is_file():
         store = read_store(folder)
