@@ -9,7 +9,7 @@ PROFILE ?= quick
 SOURCE  ?= phantom
 FOLD    ?= 0
 RUN     ?=
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help env book test fold folds check clean cohort format
 

@@ -70,8 +70,12 @@ class Profile(_Strict):
     training: TrainingSettings
 
     def hash(self) -> str:
-        """SHA-256 of the parsed values (not of the file's spelling), without the description."""
-        values = self.model_dump(mode="json", exclude={"description"})
+        """SHA-256 of the parsed values (not of the file's spelling), without the description.
+
+        Values equal to their default are left out, so that a setting added later does not change
+        the hash of older runs. A default, once released, therefore stays as it is.
+        """
+        values = self.model_dump(mode="json", exclude={"description"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
