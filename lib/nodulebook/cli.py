@@ -74,12 +74,13 @@ def fold(fold: int, profile: str, source: str, run: str, data: str) -> None:
 
 @commands.command()
 @_fold_options
-def folds(profile: str, source: str, run: str, data: str) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), help="folds side by side; by cores and memory")
+def folds(profile: str, source: str, run: str, data: str, jobs: int | None) -> None:
     """Train and test all ten folds; skip those that are done, go on where it was stopped."""
     from nodulebook.runs import run_folds
 
     first = _parameters(0, profile, source, run, data)
-    run_folds(first)
+    run_folds(first, jobs)
     click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
 
 

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ from nodulebook.errors import InputError
 from nodulebook.files import written_aside
 from nodulebook.folds import read_folds
 from nodulebook.settings import N_FOLDS, FoldParameters, read_profile
+from nodulebook.sources import SOURCES, open_source
+
+_SHOWN = ("fold ", "going on", *SOURCES)
+"""How the lines begin that a fold prints for the person who waits."""
 
 TRAINING_CHAPTER = paths.CHAPTERS / "training.md"
 
@@ -95,10 +101,38 @@ def run_fold(parameters: FoldParameters) -> Path:
     return folder
 
 
-def run_folds(first: FoldParameters) -> None:
-    """Run all folds one after the other; those that are done are skipped."""
-    for fold in range(N_FOLDS):
-        run_fold(first.model_copy(update={"fold": fold}))
+def default_jobs() -> int:
+    """How many folds to run side by side: one a core, and 3 GB of memory for each."""
+    cores = os.cpu_count() or 1
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # a system that does not tell
+        memory = 8 << 30
+    return max(1, min(cores, N_FOLDS, memory // (3 << 30)))
+
+
+def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
+    """Run all folds; those that are done are skipped, those that were stopped go on.
+
+    Args:
+        first: the parameters; their `fold` is replaced by 0 to 9.
+        jobs: folds side by side; `default_jobs()` where None. The numbers do not depend on it.
+
+    Raises:
+        InputError: a fold failed; the others that were under way are finished first.
+    """
+    every = [first.model_copy(update={"fold": fold}) for fold in range(N_FOLDS)]
+    waiting = [parameters for parameters in every if not fold_is_done(parameters)]
+    print(f"run {first.run_name}: {len(waiting)} of {N_FOLDS} folds to do", flush=True)
+    if not waiting:
+        return
+    # Built here, once, and not by the first folds side by side.
+    open_source(first.source, Path(first.data) if first.data else None)
+    with ProcessPoolExecutor(
+        min(jobs or default_jobs(), len(waiting)), mp_context=get_context("spawn")
+    ) as pool:
+        for future in [pool.submit(run_fold, parameters) for parameters in waiting]:
+            future.result()
 
 
 def prepare_book() -> None:
@@ -125,7 +159,7 @@ def _show_progress() -> None:
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.addFilter(lambda record: record.getMessage().startswith(("fold ", "going on")))
+        handler.addFilter(lambda record: record.getMessage().startswith(_SHOWN))
         handler.terminator = ""  # the messages are the notebook's own lines
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
