@@ -140,16 +140,7 @@ def prepare_book() -> None:
     and the diameter baseline. Folds that are done are skipped."""
     if RUN not in list_runs() or read_run(RUN, folds=read_folds()).missing_folds:
         run_diameter(read_nodules(), read_folds())
-    quick = FoldParameters()
-    missing = [
-        fold for fold in range(N_FOLDS) if not fold_is_done(quick.model_copy(update={"fold": fold}))
-    ]
-    if missing:
-        print(
-            f"run {quick.run_name}: {len(missing)} folds to train, about a minute each", flush=True
-        )
-    for fold in missing:
-        run_fold(quick.model_copy(update={"fold": fold}))
+    run_folds(FoldParameters())
 
 
 def _show_progress() -> None:
