@@ -1,0 +1,214 @@
+"""Folds through papermill, as a user runs them: done, skipped, refused, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pandas as pd
+import pytest
+
+from nodulebook import paths
+from nodulebook.artefacts import read_fold
+from nodulebook.folds import read_folds
+
+NODULEBOOK = [sys.executable, "-m", "nodulebook"]
+
+
+def command(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*NODULEBOOK, *words], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def fold_command(fold: int) -> list[str]:
+    return ["fold", "--fold", str(fold), "--profile", "tiny", "--source", "phantom"]
+
+
+@pytest.fixture(scope="module")
+def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs after fold 3 of `tiny-phantom` was run once."""
+    runs = tmp_path_factory.mktemp("finished")
+    env = os.environ | {"NODULEBOOK_ROOT": str(small_world), "NODULEBOOK_RUNS": str(runs)}
+    done = command(*fold_command(3), env=env)
+    assert done.returncode == 0, done.stderr
+    assert str(runs / "tiny-phantom" / "fold-3") in done.stdout  # it says where its results are
+    assert "epoch 3/3" in done.stdout  # and showed progress
+    return runs
+
+
+def test_a_fold_is_valid_and_of_the_nodules_that_the_source_has(finished: Path) -> None:
+    fold = read_fold(finished / "tiny-phantom" / "fold-3", read_folds())
+    folds = read_folds()
+    held_out = set(folds["nodule_id"][folds["fold"] == 3])
+    assert set(fold.probabilities["nodule_id"]) == set(folds["nodule_id"].head(300)) & held_out
+    assert len(fold.history) == 3
+    assert fold.history["learning_rate"].tolist() == pytest.approx([0.05, 0.05, 0.005])
+    assert fold.run["profile_name"] == "tiny"
+    assert fold.run["n_train"] == 300 - len(fold.probabilities)
+
+
+def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
+    notebook = nbformat.read(finished / "tiny-phantom" / "fold-3.ipynb", as_version=4)
+    assert notebook.metadata["papermill"] == {
+        "parameters": {"fold": 3, "profile": "tiny", "source": "phantom", "run": "", "data": ""}
+    }
+    assert any(cell.get("outputs") for cell in notebook.cells)
+    assert not any("papermill" in cell.metadata for cell in notebook.cells)
+    assert not list((finished / "tiny-phantom").glob(".fold*"))
+
+
+def test_a_done_fold_is_skipped(finished: Path, world_env: dict[str, str]) -> None:
+    record = finished / "tiny-phantom" / "fold-3" / "run.json"
+    before = record.stat().st_mtime_ns
+    done = command(*fold_command(3), env=world_env | {"NODULEBOOK_RUNS": str(finished)})
+    assert done.returncode == 0
+    assert "is done" in done.stdout
+    assert record.stat().st_mtime_ns == before
+
+
+def test_a_fold_of_other_settings_is_not_overwritten(
+    finished: Path, world_env: dict[str, str]
+) -> None:
+    env = world_env | {"NODULEBOOK_RUNS": str(finished)}
+    words = ["fold", "--fold", "3", "--profile", "quick", "--run", "tiny-phantom"]
+    refused = command(*words, env=env)
+    assert refused.returncode == 2
+    assert "other settings" in refused.stderr and "fold-3" in refused.stderr
+    read_fold(finished / "tiny-phantom" / "fold-3")
+
+
+def test_plain_papermill_does_the_same(
+    finished: Path, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    jupytext.write(jupytext.read(paths.CHAPTERS / "training.md"), tmp_path / "training.ipynb")
+    words = ["papermill", "training.ipynb", "out.ipynb", "-p", "fold", "3", "-p", "profile", "tiny"]
+    subprocess.run(
+        [sys.executable, "-m", *words], cwd=tmp_path, env=world_env, check=True, timeout=300,
+        capture_output=True,
+    )  # fmt: skip
+    ours = read_fold(finished / "tiny-phantom" / "fold-3").probabilities
+    theirs = read_fold(tmp_path / "runs" / "tiny-phantom" / "fold-3").probabilities
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_killed_and_started_again_a_fold_ends_with_the_same_numbers(
+    finished: Path, world_env: dict[str, str]
+) -> None:
+    runs = Path(world_env["NODULEBOOK_RUNS"])
+    partial = runs / "tiny-phantom" / ".fold-3.partial"
+    process = subprocess.Popen(
+        [*NODULEBOOK, *fold_command(3)], env=world_env, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while not (partial / "checkpoint.npz").is_file():
+            assert process.poll() is None, "the fold ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # with the notebook's kernel
+        process.communicate()
+    assert not (partial.parent / "fold-3").exists()  # nothing that looks like a result
+
+    again = command(*fold_command(3), env=world_env)
+    assert again.returncode == 0, again.stderr
+    assert "going on after epoch" in again.stdout
+    fold, whole = (
+        read_fold(folder / "tiny-phantom" / "fold-3")
+        for folder in (Path(world_env["NODULEBOOK_RUNS"]), finished)
+    )
+    pd.testing.assert_frame_equal(fold.probabilities, whole.probabilities, check_exact=True)
+    columns = ["epoch", "loss", "cross_entropy", "accuracy"]
+    pd.testing.assert_frame_equal(fold.history[columns], whole.history[columns], check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fold", "--fold", "10", "--profile", "tiny"], "fold"),
+        (["fold", "--fold", "-1", "--profile", "tiny"], "fold"),
+        (["fold", "--fold", "3", "--profile", "papr"], "laptop, paper, quick, tiny"),
+        (["fold", "--fold", "3", "--source", "luna"], "'phantom' or 'lidc_slices'"),
+        (["fold", "--fold", "3", "--source", "lidc_slices"], "NODULEBOOK_DATA"),
+        (["fold", "--fold", "3", "--source", "lidc_slices", "--data", "/none"], "/none"),
+        (["folds", "--run", "a/b"], "run"),
+        (["patches", "--source", "x"], "phantom, lidc_slices"),
+    ],
+)
+def test_wrong_words_are_refused_with_what_to_do(
+    words: list[str], message: str, world_env: dict[str, str]
+) -> None:
+    refused = command(*words, env=world_env)
+    assert refused.returncode != 0
+    assert message in refused.stderr
+    assert "Traceback" not in refused.stderr
+    runs = Path(world_env["NODULEBOOK_RUNS"])
+    assert not list(runs.glob("*/fold-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("folds", "3", "folds: unknown"),
+        ("fold", "12", "fold"),
+        ("fold", "three", "fold"),
+        ("profile", "nope", "'nope' is not one of"),
+    ],
+)
+def test_plain_papermill_refuses_wrong_parameters(
+    name: str, value: str, message: str, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    jupytext.write(jupytext.read(paths.CHAPTERS / "training.md"), tmp_path / "training.ipynb")
+    refused = subprocess.run(
+        [sys.executable, "-m", "papermill", "training.ipynb", "out.ipynb", "-p", name, value],
+        cwd=tmp_path, env=world_env, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert f"InputError: {message}" in refused.stderr or message in refused.stderr
+    assert "InputError" in refused.stderr
+    assert not Path(world_env["NODULEBOOK_RUNS"]).exists()
+
+
+def test_an_unknown_profile_key_is_named(small_world: Path, world_env: dict[str, str]) -> None:
+    bad = small_world / "profiles" / f"bad{os.getpid()}.yaml"
+    bad.write_text((small_world / "profiles" / "tiny.yaml").read_text() + "  epoch: 5\n")
+    try:
+        refused = command("fold", "--fold", "1", "--profile", bad.stem, env=world_env)
+    finally:
+        bad.unlink()
+    assert refused.returncode == 2
+    assert bad.name in refused.stderr and "training.epoch: unknown" in refused.stderr
+    assert "epochs" in refused.stderr  # what it could have been
+
+
+@pytest.mark.parametrize("damage", ["row", "nan", "json"])
+def test_a_damaged_fold_is_named_and_left_alone(
+    damage: str, finished: Path, world_env: dict[str, str]
+) -> None:
+    runs = Path(world_env["NODULEBOOK_RUNS"])
+    folder = runs / "tiny-phantom" / "fold-3"
+    folder.mkdir(parents=True)
+    for path in (finished / "tiny-phantom" / "fold-3").glob("*.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    table = (folder / "probabilities.csv").read_text().splitlines()
+    if damage == "row":
+        del table[5]
+    elif damage == "nan":
+        cells = table[5].split(",")
+        table[5] = ",".join([*cells[:3], "nan", *cells[4:]])
+    else:
+        (folder / "run.json").write_text(json.dumps({"fold": 3}))
+    (folder / "probabilities.csv").write_text("\n".join(table) + "\n")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = command(*fold_command(3), env=world_env)
+    assert refused.returncode == 2
+    assert str(folder) in refused.stderr and "delete" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,0 +1,138 @@
+"""Training as a function of (profile, source, fold, seed)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodulebook import training
+from nodulebook.errors import InputError
+from nodulebook.patches import PATCH_SIZE, PatchStore
+from nodulebook.settings import NetworkSettings, Profile, TrainingSettings
+
+
+def profile(**settings: object) -> Profile:
+    return Profile(
+        description="",
+        seed=1,
+        network=NetworkSettings(
+            filters=[4, 4, 4, 4], modules=[1, 1, 1, 1], input_pooling=2,
+            pool_after=["first_convolution", "stage1"],
+        ),
+        training=TrainingSettings.model_validate(
+            {"epochs": 2, "batch_size": 8, "learning_rate": 0.05} | settings
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def data() -> training.FoldData:
+    """24 patches, bright where malignant; 16 to train on."""
+    generator = np.random.default_rng(0)
+    label = np.arange(24) % 2
+    names = [f"n{i:02d}" for i in range(24)]
+    level = np.where(label == 1, 0, -700)[:, None, None, None]
+    shape = (24, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+    volumes = (level + generator.normal(0, 50, shape)).astype(np.int16)
+    patients = [f"p{i // 2:02d}" for i in range(24)]
+    table = pd.DataFrame({"nodule_id": names, "patient_id": patients, "series_uid": "1.2"})
+    store = PatchStore("phantom", volumes, volumes > -300, table, "digest", {})
+    folds = table[["nodule_id", "patient_id"]].assign(label=label, fold=np.arange(24) // 8)
+    absent = pd.DataFrame({"nodule_id": ["n99"], "patient_id": ["p99"], "label": [1], "fold": [1]})
+    return training.split_fold(pd.concat([folds, absent], ignore_index=True), store, 1)
+
+
+def test_a_fold_holds_out_its_nodules_and_lists_the_absent(data: training.FoldData) -> None:
+    assert data.test["nodule_id"].tolist() == [f"n{i:02d}" for i in range(8, 16)]
+    assert len(data.train) == 16
+    assert not set(data.train["nodule_id"]) & set(data.test["nodule_id"])
+    assert data.absent == ["n99"]
+    assert data.test_volumes.dtype == np.float32
+    # n08 is benign: about -700 HU, which is (-700 + 1200) / 1800 of the window
+    assert data.test_volumes[0].mean() == pytest.approx(500 / 1800, abs=0.01)
+
+
+def test_a_source_without_the_fold_is_refused(data: training.FoldData) -> None:
+    store = PatchStore(
+        "phantom",
+        np.zeros((1, 32, 32, 32), np.int16),
+        np.zeros((1, 32, 32, 32), bool),
+        pd.DataFrame({"nodule_id": ["n00"], "patient_id": ["p00"], "series_uid": ["1"]}),
+        "",
+        {},
+    )
+    folds = pd.concat([data.train, data.test])
+    with pytest.raises(InputError, match="fold 1: too few"):
+        training.split_fold(folds, store, 1)
+
+
+def test_the_learning_rate_falls_after_each_drop() -> None:
+    rates = [training.learning_rate(profile(learning_rate_drops=[2, 3]), e) for e in range(5)]
+    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.0005, 0.0005])
+
+
+def test_stopped_after_an_epoch_training_goes_on_exactly(
+    data: training.FoldData, tmp_path: Path
+) -> None:
+    settings = profile(epochs=3)
+    whole = training.build_model(settings)
+    history = training.train(whole, settings, data, 1, tmp_path / "whole.npz", lambda _: None)
+
+    class Stop(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if "epoch 2/3" in line:
+            raise Stop
+
+    halted = training.build_model(settings)
+    with pytest.raises(Stop):
+        training.train(halted, settings, data, 1, tmp_path / "halted.npz", stop)
+    lines: list[str] = []
+    resumed = training.build_model(settings)
+    again = training.train(resumed, settings, data, 1, tmp_path / "halted.npz", lines.append)
+    assert lines[0] == "going on after epoch 2"
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(history, again, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    np.testing.assert_array_equal(
+        training.predict_malignant(whole, data.test_volumes),
+        training.predict_malignant(resumed, data.test_volumes),
+    )
+
+
+def test_training_learns_and_the_seed_matters(data: training.FoldData, tmp_path: Path) -> None:
+    settings = profile(epochs=12)
+    model = training.build_model(settings)
+    history = training.train(model, settings, data, 1, tmp_path / "a.npz", lambda _: None)
+    assert history[-1]["cross_entropy"] < history[0]["cross_entropy"] / 2
+    p = training.predict_malignant(model, data.test_volumes)
+    label = data.test["label"].to_numpy()
+    assert p[label == 1].min() > p[label == 0].max()
+    other = training.build_model(settings.model_copy(update={"seed": 2}))
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(
+            training.build_model(settings).get_weights(), other.get_weights(), strict=True
+        )
+    )
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(
+    data: training.FoldData, tmp_path: Path
+) -> None:
+    first = profile(epochs=1)
+    training.train(training.build_model(first), first, data, 1, tmp_path / "c.npz", lambda _: None)
+    lines: list[str] = []
+    second = profile(epochs=1, learning_rate=0.01)
+    training.train(training.build_model(second), second, data, 1, tmp_path / "c.npz", lines.append)
+    assert "starting over" in lines[0]
+
+
+def test_a_loss_that_diverges_is_said(data: training.FoldData, tmp_path: Path) -> None:
+    settings = profile(epochs=5, learning_rate=1e30)
+    model = training.build_model(settings)
+    with pytest.raises(InputError, match="lower learning_rate"):
+        training.train(model, settings, data, 1, tmp_path / "d.npz", lambda _: None)
