@@ -1,4 +1,4 @@
-"""A small world for tests that train: the real chapters and tables, a tiny profile, made patches."""
+"""A small world for tests that train: real chapters and tables, a tiny profile, made patches."""
 
 import os
 import shutil
