@@ -23,7 +23,7 @@ network:
   input_pooling: 2
   pool_after: [first_convolution, stage1]
 training:
-  epochs: 3
+  epochs: 8
   batch_size: 64
   learning_rate: 0.05
   learning_rate_drops: [2]

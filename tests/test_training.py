@@ -104,7 +104,7 @@ def test_stopped_after_an_epoch_training_goes_on_exactly(
 
 
 def test_training_learns_and_the_seed_matters(data: training.FoldData, tmp_path: Path) -> None:
-    settings = profile(epochs=12)
+    settings = profile(epochs=8)
     model = training.build_model(settings)
     history = training.train(model, settings, data, 1, tmp_path / "a.npz", lambda _: None)
     assert history[-1]["cross_entropy"] < history[0]["cross_entropy"] / 2
@@ -136,3 +136,13 @@ def test_a_loss_that_diverges_is_said(data: training.FoldData, tmp_path: Path) -
     model = training.build_model(settings)
     with pytest.raises(InputError, match="lower learning_rate"):
         training.train(model, settings, data, 1, tmp_path / "d.npz", lambda _: None)
+
+
+def test_two_processes_do_not_train_one_fold(
+    data: training.FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "LOCK_SECONDS", 0.1)
+    settings = profile(epochs=1)
+    model = training.build_model(settings)
+    with training._claimed(tmp_path / "c.npz"), pytest.raises(InputError, match="another process"):
+        training.train(model, settings, data, 1, tmp_path / "c.npz", lambda _: None)

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -129,7 +131,10 @@ def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
     # Built here, once, and not by the first folds side by side.
     open_source(first.source, Path(first.data) if first.data else None)
     with ProcessPoolExecutor(
-        min(jobs or default_jobs(), len(waiting)), mp_context=get_context("spawn")
+        min(jobs or default_jobs(), len(waiting)),
+        mp_context=get_context("spawn"),
+        initializer=_end_with_parent,
+        initargs=(os.getpid(),),
     ) as pool:
         for future in [pool.submit(run_fold, parameters) for parameters in waiting]:
             future.result()
@@ -141,6 +146,17 @@ def prepare_book() -> None:
     if RUN not in list_runs() or read_run(RUN, folds=read_folds()).missing_folds:
         run_diameter(read_nodules(), read_folds())
     run_folds(FoldParameters())
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process soon after its parent: a fold must not train on behind a killed command."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _show_progress() -> None:
@@ -164,6 +180,8 @@ def _write_notebook(notebook: Any, path: Path) -> None:
         "papermill": {"parameters": dict(notebook.metadata["papermill"]["parameters"])},
     }
     for cell in notebook.cells:
+        if "outputs" in cell:  # stderr holds TensorFlow's remarks about the machine
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         tags = cell.metadata.get("tags", [])
         cell.metadata = {"tags": tags} if tags else {}
     with written_aside(path) as aside:

@@ -4,12 +4,15 @@ Stopped at any moment and started again, it goes on from the last finished epoch
 same numbers, bit for bit, on the same machine.
 """
 
+import hashlib
 import json
 import os
 import platform
 import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,6 +27,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 import keras
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nodulebook import paths
@@ -37,6 +41,9 @@ from nodulebook.settings import FoldParameters, Profile
 
 ARM = "senet"
 CHECKPOINT = "checkpoint.npz"
+
+LOCK_SECONDS = 15.0
+"""How long to wait for a fold that another process trains: one that was killed needs a moment."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +184,40 @@ def train(
 
     Returns:
         A dict an epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
+
+    Raises:
+        InputError: another process trains with this checkpoint, or the loss is not finite.
     """
+    with _claimed(checkpoint):
+        return _train(model, profile, data, fold, checkpoint, report)
+
+
+@contextmanager
+def _claimed(checkpoint: Path) -> Iterator[None]:
+    """Keep a second process of this machine from the same checkpoint."""
+    # Not beside the checkpoint, whose folder is renamed at the end.
+    name = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:24]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"nodulebook-{name}.lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{checkpoint.parent}: another process is training this fold; wait for it or end it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train(
+    model: keras.Model,
+    profile: Profile,
+    data: FoldData,
+    fold: int,
+    checkpoint: Path,
+    report: Callable[[str], None],
+) -> list[dict[str, float]]:
     key = _checkpoint_key(profile, data, fold)
     history: list[dict[str, float]] = []
     if checkpoint.is_file():
