@@ -140,14 +140,19 @@ def read_store(folder: Path) -> PatchStore:
         InputError: a file of it is missing or does not fit the others.
     """
     about = read_json(folder / "store.json")
+    if not isinstance(about, dict) or not {"source", "digest", "recipe"} <= set(about):
+        raise InputError(
+            f"{folder / 'store.json'}: source, digest or recipe is missing; delete {folder}"
+        )
     table = read_csv(
         folder / "table.csv", {"nodule_id": "str", "patient_id": "str", "series_uid": "str"}
     )
     shape = (len(table), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
     arrays = {}
-    for name in ("volumes_hu.npy", "masks.npy"):
+    for name, dtype in (("volumes_hu.npy", np.int16), ("masks.npy", np.bool_)):
         try:
-            arrays[name] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            # Unlike np.load, this takes a .npy file only, and no pickle.
+            arrays[name] = np.lib.format.open_memmap(folder / name, mode="r")
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{folder / name}: cannot be read ({error}); delete {folder}"
@@ -156,6 +161,11 @@ def read_store(folder: Path) -> PatchStore:
             raise InputError(
                 f"{folder / name}: shape {arrays[name].shape}, but table.csv needs {shape}; "
                 f"delete {folder}"
+            )
+        if arrays[name].dtype != dtype:
+            raise InputError(
+                f"{folder / name}: holds {arrays[name].dtype}, but must hold "
+                f"{np.dtype(dtype)}; delete {folder}"
             )
     return PatchStore(
         source=about["source"],

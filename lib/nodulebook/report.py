@@ -48,7 +48,9 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def interval(value: Interval, digits: int = 3) -> str:
-    """`0.912 (0.890 to 0.931)`."""
+    """`0.912 (0.890 to 0.931)`; "undefined" for nan."""
+    if np.isnan(value.estimate):
+        return "undefined"
     return f"{value.estimate:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
 
 
@@ -125,12 +127,14 @@ def fold_mean_table(
     for run, part in per_fold.groupby("run", sort=False):
         row = {"run": str(run), "folds": str(len(part))}
         for metric in names:
-            row[METRIC_TEXT[metric]] = f"{part[metric].mean():.3f} ± {part[metric].std(ddof=1):.3f}"
+            # Undefined in one fold, undefined over all: a mean of the others would hide it.
+            mean, deviation = part[metric].mean(skipna=False), part[metric].std(skipna=False)
+            row[METRIC_TEXT[metric]] = f"{number(mean)} ± {number(deviation)}"
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-DIAMETER_EDGES_MM = (3, 5, 10, 15, 20, 25, 30, 60)
+DIAMETER_EDGES_MM = (3, 5, 10, 15, 20, 25, 30)
 
 
 def diameter_table(labelled: pd.DataFrame) -> pd.DataFrame:
@@ -142,12 +146,11 @@ def diameter_table(labelled: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns "diameter (mm)", "nodules", "benign", "malignant", as text, with a row of totals.
     """
-    below = [0, *DIAMETER_EDGES_MM]
     rows = []
-    for low, high in pairwise(below):
+    for low, high in pairwise((0, *DIAMETER_EDGES_MM, np.inf)):
         part = labelled[(labelled["diameter_mm"] >= low) & (labelled["diameter_mm"] < high)]
         if len(part) or low:
-            name = f"{low} to {high}" if high != below[-1] else f"{low} and above"
+            name = f"{low} and above" if np.isinf(high) else f"{low} to {high}"
             rows.append(_diameter_row(name if low else f"below {high}", part))
     rows.append(_diameter_row("all", labelled))
     return pd.DataFrame(rows)

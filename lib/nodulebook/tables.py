@@ -15,10 +15,13 @@ def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
         caption: names the data source, n, unit and interval.
         name: the label for `{numref}`.
     """
-    head = "| " + " | ".join(str(column) for column in table.columns) + " |"
+    head = "| " + " | ".join(_cell(column) for column in table.columns) + " |"
     # The first column names the row, the others are numbers or short words.
     rule = "|" + "|".join([":---", *["---:"] * (len(table.columns) - 1)]) + "|"
-    rows = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in table.to_numpy()]
+    # As objects, or whole numbers beside others would get a decimal point.
+    cells = table.astype(object).to_numpy()
+    rows = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in cells]
+    caption = caption.replace("\n", " ")
     lines = [f":::{{table}} {caption}", f":name: {name}", "", head, rule, *rows, ":::"]
     return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
 
@@ -29,7 +32,8 @@ def _cell(value: object) -> str:
 
 def key_value(values: dict[str, object], caption: str, name: str) -> Markdown:
     """A two-column table."""
-    return numbered(pd.DataFrame(list(values.items()), columns=["", "value"]), caption, name)
+    table = pd.DataFrame(list(values.items()), columns=["", "value"], dtype=object)
+    return numbered(table, caption, name)
 
 
 def profile_table(profile: Profile, profile_name: str, name: str) -> Markdown:

@@ -1,0 +1,328 @@
+"""What the chapters print: every number is the artefacts' own, and every nodule is counted once."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodulebook import metrics, report
+from nodulebook.artefacts import Run
+from nodulebook.baseline import run_diameter
+from nodulebook.cohort import label_nodules, read_nodules
+from nodulebook.errors import InputError
+from nodulebook.folds import read_folds
+from nodulebook.network import senet
+from nodulebook.report import (
+    complete_runs,
+    diameter_table,
+    fold_mean_table,
+    headline,
+    interval,
+    layer_table,
+    literature_table,
+    number,
+    per_fold_metrics,
+    percent,
+    pooled_table,
+    provenance_table,
+)
+from nodulebook.settings import NetworkSettings
+from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
+from test_artefacts import _fold
+
+NAN = float("nan")
+
+
+def _run(name="trial", source="phantom", skill=1.0, epochs=3, **about):
+    """Ten folds of eight nodules, in memory; the larger `skill`, the better the probabilities."""
+    folds = {}
+    for k in range(10):
+        fold = _fold(k, 8, name)
+        random = np.random.default_rng([k, epochs])
+        score = skill * (fold.probabilities["label"] - 0.5) + random.normal(0, 0.5, 8)
+        p = 1 / (1 + np.exp(-score))
+        history = pd.DataFrame({"epoch": range(1, epochs + 1), "loss": 0.5})
+        seconds = {"wall_seconds": 100.0 + k, "ended": f"2024-01-{k + 1:02d}T00:00:00+00:00"}
+        folds[k] = replace(
+            fold,
+            probabilities=fold.probabilities.assign(p_malignant=p),
+            history=history,
+            run=fold.run | {"source": source} | seconds | about,
+        )
+    pooled = pd.concat([fold.probabilities for fold in folds.values()], ignore_index=True)
+    return Run(name, folds, pooled, ())
+
+
+def test_numbers_by_hand():
+    assert number(0.12345) == "0.123" and number(2, 1) == "2.0" and number(NAN) == "undefined"
+    assert percent(0.9567) == "95.7 %" and percent(1, 0) == "100 %" and percent(NAN) == "undefined"
+    assert interval(Interval(0.9123, 0.8897, 0.9312, 10)) == "0.912 (0.890 to 0.931)"
+    assert interval(Interval(0.5, 0.25, 0.75, 10), 2) == "0.50 (0.25 to 0.75)"
+    assert interval(Interval(NAN, NAN, NAN, 0)) == "undefined"
+
+
+def test_diameter_table_by_hand():
+    labelled = pd.DataFrame(
+        {
+            "diameter_mm": [3.0, 4.99, 5.0, 12.0, 29.9, 30.0, 71.0],
+            "label": [0, 1, 0, 1, 1, 1, 0],
+        }
+    )
+    assert diameter_table(labelled).to_numpy().tolist() == [
+        ["3 to 5", "2", "1", "1"],
+        ["5 to 10", "1", "1", "0"],
+        ["10 to 15", "1", "0", "1"],
+        ["15 to 20", "0", "0", "0"],
+        ["20 to 25", "0", "0", "0"],
+        ["25 to 30", "1", "0", "1"],
+        ["30 and above", "2", "1", "1"],
+        ["all", "7", "3", "4"],
+    ]
+    small = pd.DataFrame({"diameter_mm": [2.9], "label": [1]})
+    assert diameter_table(small).to_numpy()[0].tolist() == ["below 3", "1", "0", "1"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.floats(0, 500), st.integers(0, 1)), min_size=1))
+def test_diameter_table_has_every_nodule_once(rows):
+    table = diameter_table(pd.DataFrame(rows, columns=["diameter_mm", "label"]))
+    counts = table[["nodules", "benign", "malignant"]].astype(int)
+    assert counts.iloc[-1]["nodules"] == len(rows)
+    assert counts.iloc[-1]["malignant"] == sum(label for _, label in rows)
+    assert (counts.iloc[:-1].sum() == counts.iloc[-1]).all()
+    assert (counts["benign"] + counts["malignant"] == counts["nodules"]).all()
+
+
+def test_diameter_table_of_the_cohort():
+    labelled = label_nodules(read_nodules())
+    total = diameter_table(labelled).iloc[-1]
+    assert total["nodules"] == str(len(labelled)) == str(len(read_folds()))
+
+
+def test_per_fold_metrics_are_each_folds_own():
+    runs = {"b": _run("b"), "a": _run("a", skill=3)}
+    table = per_fold_metrics(runs)
+    assert table["run"].tolist() == ["b"] * 10 + ["a"] * 10
+    assert table["fold"].tolist() == [*range(10)] * 2
+    part = runs["a"].folds[4].probabilities
+    wanted = metrics.summarise(part["label"], part["p_malignant"])
+    row = table[(table["run"] == "a") & (table["fold"] == 4)].iloc[0]
+    assert {name: row[name] for name in wanted} == pytest.approx(wanted, nan_ok=True)
+
+
+def test_pooled_table_is_the_patient_bootstrap():
+    runs = {"b": _run("b"), "a": _run("a", "lidc_slices", skill=3)}
+    table = pooled_table(runs, ["roc_auc", "brier"])
+    assert list(table.columns) == ["run", "source", "n", "malignant", "AUC", "Brier"]
+    assert table["run"].tolist() == ["b", "a"]
+    assert table["source"].str.contains("not CT").tolist() == [True, False]
+    assert table["n"].tolist() == ["80", "80"] and table["malignant"].tolist() == ["40", "40"]
+    for name, run in runs.items():
+        row = table[table["run"] == name].iloc[0]
+        assert row["AUC"] == interval(patient_bootstrap(run.probabilities, "roc_auc"))
+        assert row["Brier"] == interval(patient_bootstrap(run.probabilities, "brier"))
+
+
+def test_fold_means_by_hand():
+    per_fold = pd.DataFrame(
+        {"run": ["b", "b", "b", "a", "a"], "fold": [0, 1, 2, 0, 1], "roc_auc": [0.8, 0.9, 1, 0, 1]}
+    )
+    table = fold_mean_table(per_fold, ["roc_auc"])
+    assert table.to_numpy().tolist() == [
+        ["b", "3", "0.900 ± 0.100"],
+        ["a", "2", "0.500 ± 0.707"],
+    ]
+
+
+def test_fold_mean_does_not_leave_out_an_undefined_fold():
+    per_fold = pd.DataFrame({"run": "a", "fold": [0, 1, 2], "precision": [0.8, 0.9, NAN]})
+    assert fold_mean_table(per_fold, ["precision"])["precision"].tolist() == [
+        "undefined ± undefined"
+    ]
+
+
+@pytest.fixture(scope="module")
+def diameter_run(tmp_path_factory):
+    """The complete run `diameter`."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NODULEBOOK_RUNS", str(folder))
+        run_diameter(read_nodules(), read_folds())
+    return folder / "diameter"
+
+
+@pytest.fixture
+def folder(diameter_run, tmp_path, monkeypatch):
+    """A folder of runs with the complete run `diameter`."""
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path))
+    shutil.copytree(diameter_run, tmp_path / "diameter")
+    return tmp_path
+
+
+def _copy(folder, name, source, numbers=range(10)):
+    for k in numbers:
+        target = folder / name / f"fold-{k}"
+        shutil.copytree(folder / "diameter" / f"fold-{k}", target)
+        about = json.loads((target / "run.json").read_text())
+        (target / "run.json").write_text(json.dumps(about | {"run": name, "source": source}))
+
+
+def test_complete_runs_come_in_the_order_of_their_sources(folder):
+    _copy(folder, "a-phantom", "phantom")
+    _copy(folder, "z-real", "lidc_slices")
+    _copy(folder, "b-real", "lidc_slices")
+    _copy(folder, "started", "lidc_slices", range(9))
+    (folder / "quick" / ".fold-0.partial").mkdir(parents=True)
+    assert list(complete_runs()) == ["b-real", "z-real", "diameter", "a-phantom"]
+
+
+def test_no_complete_run_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path))
+    with pytest.raises(InputError, match=r"no run with all 10 folds: `make folds "):
+        complete_runs()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "why"),
+    [
+        ("probabilities.csv", r",[01],0\.\d+,", ",1,1.5,", "p_malignant is 1.5"),
+        ("probabilities.csv", r"LIDC-IDRI-\d+-s1-n00", "someone", "none of fold 2's nodules"),
+        ("run.json", r'"seed": 0,', "", "seed is missing"),
+        ("history.csv", r"epoch", "epok", "epoch is missing"),
+    ],
+)
+def test_damaged_run_is_refused(folder, file, old, new, why):
+    path = folder / "diameter" / "fold-2" / file
+    path.write_text(re.sub(old, new, path.read_text(), count=1))
+    with pytest.raises(InputError, match=rf"fold-2/{re.escape(file)}: .*{why}"):
+        complete_runs()
+
+
+def test_headline_without_runs():
+    assert headline({"quick-phantom": _run()}) == {
+        "headline-real": "no run is here yet",
+        "headline-diameter": "has not been run",
+        "headline-difference": "",
+    }
+
+
+def test_headline_takes_the_longest_run_on_real_ct():
+    short, long = (_run(n, "lidc_slices", s, e) for n, s, e in (("q", 1, 3), ("p", 6, 9)))
+    diameter = _run("diameter", "annotations", 0.0, 1)
+    out = headline({"q": short, "p": long, "phantom": _run(epochs=20), "diameter": diameter})
+    auc, right = (patient_bootstrap(long.probabilities, s) for s in ("roc_auc", "accuracy"))
+    assert f"the run p reaches AUC {interval(auc)}" in out["headline-real"]
+    assert f"accuracy {interval(right)} on 80 nodules" in out["headline-real"]
+    auc = patient_bootstrap(diameter.probabilities, "roc_auc")
+    assert f"reaches AUC {interval(auc)}" in out["headline-diameter"]
+    wanted = paired_bootstrap_difference(long.probabilities, diameter.probabilities, "roc_auc")
+    assert interval(wanted) in out["headline-difference"] and wanted.low > 0
+    assert "the network gives more than diameter alone" in out["headline-difference"]
+
+
+@pytest.mark.parametrize(
+    ("network", "diameter", "verdict"),
+    [
+        (0.0, 6.0, "gives less than diameter alone"),
+        (1.0, 1.0, "cannot be told apart"),  # -0.020 (-0.102 to 0.074)
+        (1.0, 0.8, "cannot be told apart"),  # 0.037 (-0.058 to 0.147)
+    ],
+)
+def test_headline_says_what_the_interval_allows(network, diameter, verdict):
+    out = headline(
+        {
+            "p": _run("p", "lidc_slices", network, 9),
+            "diameter": _run("diameter", "annotations", diameter, 1),
+        }
+    )
+    assert verdict in out["headline-difference"]
+
+
+def test_headline_compares_the_nodules_that_both_have():
+    real = _run("p", "lidc_slices")
+    fewer = replace(real, probabilities=real.probabilities.iloc[:60])
+    out = headline({"p": fewer, "diameter": _run("diameter", "annotations")})
+    assert out["headline-difference"].startswith("On the 60 nodules that both have")
+
+
+def test_literature_table_cites_where_there_is_a_source():
+    literature = pd.DataFrame(
+        {
+            "table": ["3", "4"],
+            "row": ["[1] A", "[2] B"],
+            "citation": ["key2020", ""],
+            "what_it_is": ["w", "v"],
+            "data": ["d", "e"],
+            "accuracy_percent": ["90", ""],
+            "auc": ["", "0.9"],
+            "how_seen": ["abstract", "full"],
+        }
+    )
+    table = literature_table(literature)
+    assert table["row of the paper"].tolist() == ["[1] A {cite:p}`key2020`", "[2] B"]
+    assert table["accuracy, %"].tolist() == ["90", ""] and table["AUC"].tolist() == ["", "0.9"]
+
+
+def test_provenance_has_the_command_that_makes_the_run():
+    runs = {
+        "quick-phantom": _run("quick-phantom", profile_name="quick"),
+        "mine": _run("mine", "lidc_slices", profile_name="paper"),
+        "diameter": _run("diameter", "annotations"),
+    }
+    table = provenance_table(runs)
+    assert table["command"].tolist() == [
+        "`make folds PROFILE=quick SOURCE=phantom`",
+        "`make folds PROFILE=paper SOURCE=lidc_slices RUN=mine`",
+        "`nodulebook baseline`",
+    ]
+    assert table["seconds"].tolist() == ["1,045"] * 3  # 10 * 100 + 0 + 1 + ... + 9
+    assert table["ended"].tolist() == ["2024-01-10"] * 3
+
+
+def test_layer_table_has_every_parameter_once():
+    model = senet(
+        NetworkSettings(
+            filters=[4, 4, 8, 8], modules=[1, 1, 2, 1], input_pooling=2, pool_after=["stage1"]
+        )
+    )
+    table = layer_table(model)
+    parameters = table["parameters"].str.replace(",", "").astype(int)
+    assert parameters.iloc[:-1].sum() == parameters.iloc[-1] == model.count_params()
+    rows = table.set_index("part")
+    assert list(rows.index) == [
+        "patch",
+        "average pooling of the patch",
+        "first convolution 3³",
+        "stage 1: SE modules",
+        "average pooling after stage 1",
+        "stage 2: SE modules",
+        "stage 3: SE modules",
+        "stage 4: SE modules",
+        "global average pooling",
+        "fully connected",
+        "softmax",
+        "all",
+    ]
+    assert rows.loc["first convolution 3³", "parameters"] == str(27 * 4 + 4 * 4)
+    assert rows.loc["stage 3: SE modules", "output shape"] == "8 × 8 × 8 × 8"
+    assert rows.loc["stage 3: SE modules", "output size"] == "4,096"
+    assert rows.loc["fully connected", "parameters"] == str(8 * 2 + 2)
+    table = report.network_table({"tiny": model})
+    assert table.to_numpy().tolist() == [
+        ["tiny", "1-1-2-1", "8 × 8 × 8 × 8", f"{model.count_params():,}"]
+    ]
+
+
+def test_captions_name_run_source_and_n():
+    run = _run("quick-phantom")
+    text = report.fold_caption(run.folds[3])
+    assert "quick-phantom, fold 3" in text and "not CT" in text and "20 training" in text
+    text = report.overlay_caption(run.folds[3], 4)
+    assert "4 of its 8 test nodules" in text and "not CT" in text
+    assert "quick-phantom: 80 nodules, phantom" in report.runs_caption({"quick-phantom": run})
