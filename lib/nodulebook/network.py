@@ -10,7 +10,12 @@ CLASSES = ("benign", "malignant")
 MALIGNANT = 1
 
 
-def squeeze_excite(u: keras.KerasTensor, reduction: int, name: str = "se") -> keras.KerasTensor:
+def squeeze_excite(
+    u: keras.KerasTensor,
+    reduction: int,
+    name: str = "se",
+    penalty: keras.regularizers.Regularizer | None = None,
+) -> keras.KerasTensor:
     """Weigh each channel by a number between 0 and 1 that the block's whole content decides.
 
     Hu et al. 2018, Eqs 2-4, in 3D: squeeze z_c = mean of u_c over all voxels; excitation
@@ -21,14 +26,22 @@ def squeeze_excite(u: keras.KerasTensor, reduction: int, name: str = "se") -> ke
         u: (batch, z, y, x, C).
         reduction: r; C / r is rounded down, to at least 1.
         name: prefix of the layers' names.
+        penalty: regularises both kernels.
 
     Returns:
         (batch, z, y, x, C).
     """
     channels = u.shape[-1]
     z = layers.GlobalAveragePooling3D(name=f"{name}_squeeze")(u)
-    s = layers.Dense(max(1, channels // reduction), activation="mish", name=f"{name}_reduce")(z)
-    s = layers.Dense(channels, activation="sigmoid", name=f"{name}_excite")(s)
+    s = layers.Dense(
+        max(1, channels // reduction),
+        activation="mish",
+        kernel_regularizer=penalty,
+        name=f"{name}_reduce",
+    )(z)
+    s = layers.Dense(
+        channels, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
+    )(s)
     s = layers.Reshape((1, 1, 1, channels), name=f"{name}_reshape")(s)
     return layers.Multiply(name=f"{name}_scale")([u, s])
 
@@ -42,8 +55,8 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
 
     Args:
         settings: widths, depths and options.
-        weight_decay: factor lambda of the L2 penalty lambda / 2 |w|^2 on convolution and
-            fully connected kernels: with SGD the same as weight decay lambda.
+        weight_decay: factor lambda of the L2 penalty lambda / 2 |w|^2 on every convolution and
+            fully connected kernel, those of the SE blocks too: with SGD, weight decay lambda.
 
     Returns:
         A model (batch, 32, 32, 32, 1) -> (batch, 2); layer "logits" gives the scores before
@@ -71,7 +84,7 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
         u = layers.ReLU(name=f"{name}b_relu")(convolve(u, channels // 4, 3, f"{name}b"))
         u = convolve(u, channels, 1, f"{name}c")
         if settings.squeeze_excitation:
-            u = squeeze_excite(u, settings.reduction, f"{name}_se")
+            u = squeeze_excite(u, settings.reduction, f"{name}_se", penalty)
         if x.shape[-1] != channels:
             x = convolve(x, channels, 1, f"{name}_shortcut")
         return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, u]))

@@ -194,7 +194,6 @@ def _part(layer: str) -> str:
     return {
         "patch": "patch",
         "input_pool": "average pooling of the patch",
-        "first_pool": "average pooling after the first convolution",
         "first_convolution_pool": "average pooling after the first convolution",
         "last_convolution": "stage 4: SE modules",
         "global_pool": "global average pooling",

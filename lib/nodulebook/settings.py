@@ -39,6 +39,13 @@ class NetworkSettings(_Strict):
     """2: the patch is pooled to 16 voxels of 2 mm first. Not in the paper; for small machines."""
     batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
 
+    @model_validator(mode="after")
+    def _pools_in_order(self) -> Self:
+        places = ["first_convolution", "stage1", "stage2", "stage3"]
+        if [place for place in places if place in self.pool_after] != self.pool_after:
+            raise ValueError(f"pool_after must name each place once, in the order {places}")
+        return self
+
 
 class TrainingSettings(_Strict):
     """Optimisation and augmentation (paper 5.1)."""
