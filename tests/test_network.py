@@ -183,11 +183,11 @@ def test_input_pooling_is_the_mean_of_2_mm_cubes(small):
     np.testing.assert_allclose(_numpy(pooled(patches)), cubes.mean(axis=(2, 4, 6)), rtol=1e-5)
 
 
-def test_penalty_is_on_the_kernels_of_convolutions_and_of_the_fully_connected_layer():
+def test_penalty_is_on_every_kernel():
     decay = 0.01
     model = _small(decay)
-    kernels = [*_kernels(model, keras.layers.Conv3D), model.get_layer("logits").kernel]
-    assert len(kernels) == 1 + 4 * 3 + 1 + 1  # first, modules, one shortcut, logits
+    kernels = [*_kernels(model, keras.layers.Conv3D), *_kernels(model, keras.layers.Dense)]
+    assert len(kernels) == 1 + 4 * 3 + 1 + 4 * 2 + 1  # first, modules, shortcut, SE, logits
     wanted = decay / 2 * sum(float((_numpy(kernel) ** 2).sum()) for kernel in kernels)
     assert float(sum(_numpy(loss) for loss in model.losses)) == pytest.approx(wanted, rel=1e-5)
 

@@ -223,13 +223,13 @@ def test_headline_takes_the_longest_run_on_real_ct():
     assert f"reaches AUC {interval(auc)}" in out["headline-diameter"]
     wanted = paired_bootstrap_difference(long.probabilities, diameter.probabilities, "roc_auc")
     assert interval(wanted) in out["headline-difference"] and wanted.low > 0
-    assert "the network gives more than diameter alone" in out["headline-difference"]
+    assert "the network's is above that of diameter alone" in out["headline-difference"]
 
 
 @pytest.mark.parametrize(
     ("network", "diameter", "verdict"),
     [
-        (0.0, 6.0, "gives less than diameter alone"),
+        (0.0, 6.0, "the network's is below that of diameter alone"),
         (1.0, 1.0, "cannot be told apart"),  # -0.020 (-0.102 to 0.074)
         (1.0, 0.8, "cannot be told apart"),  # 0.037 (-0.058 to 0.147)
     ],
@@ -265,8 +265,11 @@ def test_literature_table_cites_where_there_is_a_source():
         }
     )
     table = literature_table(literature)
-    assert table["row of the paper"].tolist() == ["[1] A {cite:p}`key2020`", "[2] B"]
-    assert table["accuracy, %"].tolist() == ["90", ""] and table["AUC"].tolist() == ["", "0.9"]
+    assert table["row of the paper"].tolist() == [
+        "Table 3: [1] A {cite:p}`key2020`",
+        "Table 4: [2] B",
+    ]
+    assert table["acc., %"].tolist() == ["90", ""] and table["AUC"].tolist() == ["", "0.9"]
 
 
 def test_provenance_has_the_command_that_makes_the_run():

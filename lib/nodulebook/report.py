@@ -335,29 +335,31 @@ def _difference(run: Run, other: Run) -> str:
     ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
     both = [r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other)]
     difference = paired_bootstrap_difference(both[0], both[1], "roc_auc")
-    verdict = "more than" if difference.low > 0 else "less than" if difference.high < 0 else ""
+    verdict = "above" if difference.low > 0 else "below" if difference.high < 0 else ""
     sentence = (
         f"On the {len(ids):,} nodules that both have, the difference in AUC, network minus "
         f"diameter, is {interval(difference)}: "
     )
     if verdict:
-        return sentence + f"the network gives {verdict} diameter alone."
+        return sentence + f"the network's is {verdict} that of diameter alone."
     return sentence + "the network cannot be told apart from diameter alone."
 
 
 def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
     """`data/literature.csv` as the book shows it."""
     cited = [
-        f"{row} {{cite:p}}`{citation}`" if citation else row
-        for row, citation in zip(literature["row"], literature["citation"], strict=True)
+        (f"Table {table}: " if table.isdigit() else "")
+        + (f"{row} {{cite:p}}`{citation}`" if citation else row)
+        for table, row, citation in zip(
+            literature["table"], literature["row"], literature["citation"], strict=True
+        )
     ]
     return pd.DataFrame(
         {
             "row of the paper": cited,
-            "table": literature["table"],
             "what it is": literature["what_it_is"],
             "data": literature["data"],
-            "accuracy, %": literature["accuracy_percent"],
+            "acc., %": literature["accuracy_percent"],
             "AUC": literature["auc"],
             "how seen": literature["how_seen"],
         }

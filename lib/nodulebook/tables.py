@@ -1,5 +1,7 @@
 """Numbered tables of the book: data frames to MyST `table` directives."""
 
+import re
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -16,11 +18,13 @@ def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
         name: the label for `{numref}`.
     """
     head = "| " + " | ".join(_cell(column) for column in table.columns) + " |"
-    # The first column names the row, the others are numbers or short words.
-    rule = "|" + "|".join([":---", *["---:"] * (len(table.columns) - 1)]) + "|"
     # As objects, or whole numbers beside others would get a decimal point.
-    cells = table.astype(object).to_numpy()
-    rows = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in cells]
+    cells = [[_cell(value) for value in row] for row in table.astype(object).to_numpy()]
+    columns = list(zip(*cells, strict=True)) or [()] * len(table.columns)
+    # The first column names the row; of the others those with numbers are read from the right.
+    right = [index > 0 and all(map(_is_number, cells)) for index, cells in enumerate(columns)]
+    rule = "|" + "|".join("---:" if numbers else ":---" for numbers in right) + "|"
+    rows = ["| " + " | ".join(row) + " |" for row in cells]
     caption = caption.replace("\n", " ")
     lines = [f":::{{table}} {caption}", f":name: {name}", "", head, rule, *rows, ":::"]
     return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
@@ -28,6 +32,11 @@ def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is empty or begins as a number does ("0.912 (0.890 to 0.931)", "45 %")."""
+    return re.match(r"[-−]?[\d.,]|$|undefined", cell) is not None
 
 
 def key_value(values: dict[str, object], caption: str, name: str) -> Markdown:
