@@ -9,6 +9,9 @@ PROFILE ?= quick
 SOURCE  ?= phantom
 FOLD    ?= 0
 RUN     ?=
+# What kernels and TensorFlow say of themselves while the book is built.
+CHATTER := IPKernelApp|absl::InitializeLog|cudart_stub|cuda_platform|^$$
+
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help env book test fold folds check clean cohort format
@@ -32,7 +35,7 @@ $(BIN)/.installed: requirements.txt pyproject.toml
 
 book: env ## build the book; where no run is committed, run the quick profile on the phantom first
 	@$(BIN)/nodulebook prepare
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet 2> >(grep -vE "$(CHATTER)" >&2)
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
 
 test: env ## all tests

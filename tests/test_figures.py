@@ -36,7 +36,6 @@ DRAWN = {
     "diameter_histogram": (lambda: figures.diameter_histogram(LABELLED), 1),
     "malignancy_bars": (lambda: figures.malignancy_bars(REFERENCE), 1),
     "montage": (lambda: figures.montage(VOLUMES, MASKS, TITLES, columns=2), 4),
-    "three_planes": (lambda: figures.three_planes(VOLUMES, MASKS, TITLES), 9),
     "overlays": (lambda: figures.overlays(VOLUMES, MASKS, MAPS, TITLES), 18),
     "history_figure": (lambda: figures.history_figure(HISTORY), 2),
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),

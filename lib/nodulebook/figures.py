@@ -141,20 +141,6 @@ def planes(volume: NDArray[Scalar], index: int | None = None) -> list[NDArray[Sc
 PLANE_NAMES = ("axial", "coronal", "sagittal")
 
 
-def three_planes(
-    volumes_hu: NDArray[np.number], masks: NDArray[np.bool_], titles: Sequence[str]
-) -> Figure:
-    """Axial, coronal and sagittal plane of several patches, a row each."""
-    figure, axes = _figure(len(volumes_hu), 3, (5.4, 1.85 * len(volumes_hu)))
-    for row, (volume, mask) in enumerate(zip(volumes_hu, masks, strict=True)):
-        for column, (image, inside) in enumerate(zip(planes(volume), planes(mask), strict=True)):
-            show_slice(axes[row, column], image, inside)
-            if row == 0:
-                axes[row, column].set_title(PLANE_NAMES[column], fontsize=9)
-        axes[row, 0].set_ylabel(titles[row], fontsize=8)
-    return figure
-
-
 def overlays(
     volumes_hu: NDArray[np.number],
     masks: NDArray[np.bool_],

@@ -87,6 +87,7 @@ def run_fold(parameters: FoldParameters) -> Path:
             kernel_name="python3",
             log_output=True,
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its remarks on transport
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == InputError.__name__:

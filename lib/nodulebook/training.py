@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from nodulebook.artefacts import write_fold
 from nodulebook.augment import augmented_epoch
 from nodulebook.errors import InputError
 from nodulebook.files import replace_folder, written_aside
+from nodulebook.folds import check_fold
 from nodulebook.network import MALIGNANT, senet
 from nodulebook.patches import PatchStore, scale_to_unit
 from nodulebook.settings import FoldParameters, Profile
@@ -67,8 +67,9 @@ def split_fold(folds: pd.DataFrame, store: PatchStore, fold: int) -> FoldData:
         fold: the fold that is held out.
 
     Raises:
-        InputError: the store has no nodule to train on or none to test on.
+        InputError: the fold is out of range, or the store has no nodule to train or test on.
     """
+    check_fold(fold)
     here = folds["nodule_id"].isin(set(store.table["nodule_id"]))
     present = folds[here].reset_index(drop=True)
     test = present[present["fold"] == fold].reset_index(drop=True)
@@ -385,8 +386,3 @@ def trained_model(
         kept = again / f"{parameters.run_name}-fold-{parameters.fold}.npz"
     train(model, profile, data, parameters.fold, kept, report)
     return model
-
-
-def forget_partial(run: str, fold: int) -> None:
-    """Delete an unfinished fold's checkpoint, so that the fold starts from the beginning."""
-    shutil.rmtree(partial_folder(run, fold), ignore_errors=True)
