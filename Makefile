@@ -39,7 +39,7 @@ book: env ## build the book; where no run is committed, run the quick profile on
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
 
 test: env ## all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadscope
 
 fold: env ## train and test one fold (FOLD=3), by papermill
 	@$(BIN)/nodulebook fold --fold $(FOLD) --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"
