@@ -34,6 +34,16 @@ def runs_folder() -> Path:
     return Path(given).expanduser().resolve() if given else ROOT / "papermill_runs"
 
 
+def fold_folder(run: str, fold: int) -> Path:
+    """`papermill_runs/<run>/fold-<k>`."""
+    return runs_folder() / run / f"fold-{fold}"
+
+
+def partial_folder(run: str, fold: int) -> Path:
+    """Where an unfinished fold keeps its checkpoint; renamed to `fold_folder` at the end."""
+    return runs_folder() / run / f".fold-{fold}.partial"
+
+
 def patch_stores() -> Path:
     """Where patch stores are kept: `data/patches/`, or `NODULEBOOK_PATCHES` where that is set."""
     given = os.environ.get("NODULEBOOK_PATCHES")

@@ -43,7 +43,7 @@ def fold_is_done(parameters: FoldParameters) -> bool:
         InputError: artefacts are there but are damaged, or were made with other settings;
             nothing is overwritten unasked.
     """
-    folder = paths.runs_folder() / parameters.run_name / f"fold-{parameters.fold}"
+    folder = paths.fold_folder(parameters.run_name, parameters.fold)
     if not folder.exists():
         return False
     mend = f"delete {folder} to run it again, or give another name with --run"
@@ -69,7 +69,7 @@ def run_fold(parameters: FoldParameters) -> Path:
     Raises:
         InputError: the fold's data, settings or artefacts are wrong.
     """
-    folder = paths.runs_folder() / parameters.run_name / f"fold-{parameters.fold}"
+    folder = paths.fold_folder(parameters.run_name, parameters.fold)
     read_profile(parameters.profile)
     if fold_is_done(parameters):
         print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)

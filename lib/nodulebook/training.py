@@ -37,6 +37,7 @@ from nodulebook.files import replace_folder, written_aside
 from nodulebook.folds import check_fold
 from nodulebook.network import MALIGNANT, senet
 from nodulebook.patches import PatchStore, scale_to_unit
+from nodulebook.paths import fold_folder, partial_folder
 from nodulebook.settings import FoldParameters, Profile
 
 ARM = "senet"
@@ -278,16 +279,6 @@ def predict_malignant(model: keras.Model, volumes: NDArray[np.float32]) -> NDArr
     """
     probabilities = model.predict(volumes[..., None], batch_size=24, verbose=0)
     return np.asarray(probabilities, dtype=np.float64)[:, MALIGNANT]
-
-
-def fold_folder(run: str, fold: int) -> Path:
-    """`papermill_runs/<run>/fold-<k>`."""
-    return paths.runs_folder() / run / f"fold-{fold}"
-
-
-def partial_folder(run: str, fold: int) -> Path:
-    """Where an unfinished fold keeps its checkpoint; renamed to `fold_folder` at the end."""
-    return paths.runs_folder() / run / f".fold-{fold}.partial"
 
 
 def probabilities_table(
