@@ -38,8 +38,8 @@ METRIC_TEXT = {
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number as the book prints it; "undefined" for nan."""
-    return "undefined" if np.isnan(value) else f"{value:.{digits}f}"
+    """A number as the book prints it, with a minus sign; "undefined" for nan."""
+    return "undefined" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -51,7 +51,8 @@ def interval(value: Interval, digits: int = 3) -> str:
     """`0.912 (0.890 to 0.931)`; "undefined" for nan."""
     if np.isnan(value.estimate):
         return "undefined"
-    return f"{value.estimate:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
+    estimate, low, high = (number(v, digits) for v in (value.estimate, value.low, value.high))
+    return f"{estimate} ({low} to {high})"
 
 
 def fold_caption(fold: Fold) -> str:
