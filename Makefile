@@ -33,9 +33,15 @@ $(BIN)/.installed: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Sphinx reads a page again only if its own text changed. Pages also depend on these:
+BEHIND_THE_PAGES := lib data profiles papermill_runs references.bib _config.yml
+
 book: env ## build the book; where no run is committed, run the quick profile on the phantom first
 	@$(BIN)/nodulebook prepare
+	@if [ -z "$$(find _build/.built 2>/dev/null)" ] || [ -n "$$(find $(BEHIND_THE_PAGES) -type f \
+	  ! -name '*.pyc' -newer _build/.built -print -quit)" ]; then rm -rf _build/.doctrees; fi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet 2> >(grep -vE "$(CHATTER)" >&2)
+	@touch _build/.built
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
 
 test: env ## all tests
