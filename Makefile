@@ -45,7 +45,8 @@ book: env ## build the book; where no run is committed, run the quick profile on
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
 
 test: env ## all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadscope
+	@# A file to a worker (its fixtures are made once), the longest first.
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/test_runs.py tests
 
 fold: env ## train and test one fold (FOLD=3), by papermill
 	@$(BIN)/nodulebook fold --fold $(FOLD) --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"

@@ -23,7 +23,7 @@ network:
   input_pooling: 2
   pool_after: [first_convolution, stage1]
 training:
-  epochs: 8
+  epochs: 10
   batch_size: 64
   learning_rate: 0.05
   learning_rate_drops: [2]
@@ -49,7 +49,7 @@ def _made_patches(n_nodules: int) -> dict[str, Patch]:
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project root: chapters and data as they are, a profile `tiny`, a phantom store of balls.
 
-    Its patches hold the first 300 labelled nodules only, which also tests sources with absent
+    Its patches hold the first 150 labelled nodules only, which also tests sources with absent
     nodules.
     """
     root = tmp_path_factory.mktemp("world")
@@ -60,7 +60,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(paths.PROFILES, root / "profiles")
     shutil.copy(paths.ROOT / "_toc.yml", root)
     (root / "profiles" / "tiny.yaml").write_text(TINY)
-    patches = _made_patches(300)
+    patches = _made_patches(150)
     nodules = read_nodules()
     recipe = phantom.recipe(None) | {"nodules_csv": sha256(paths.NODULES_CSV)}
     write_store(

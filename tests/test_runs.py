@@ -38,7 +38,7 @@ def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = command(*fold_command(3), env=env)
     assert done.returncode == 0, done.stderr
     assert str(runs / "tiny-phantom" / "fold-3") in done.stdout  # it says where its results are
-    assert "epoch 8/8" in done.stdout  # and showed progress
+    assert "epoch 10/10" in done.stdout  # and showed progress
     return runs
 
 
@@ -46,11 +46,11 @@ def test_a_fold_is_valid_and_of_the_nodules_that_the_source_has(finished: Path) 
     fold = read_fold(finished / "tiny-phantom" / "fold-3", read_folds())
     folds = read_folds()
     held_out = set(folds["nodule_id"][folds["fold"] == 3])
-    assert set(fold.probabilities["nodule_id"]) == set(folds["nodule_id"].head(300)) & held_out
-    assert len(fold.history) == 8
-    assert fold.history["learning_rate"].tolist() == pytest.approx([0.05] * 2 + [0.005] * 6)
+    assert set(fold.probabilities["nodule_id"]) == set(folds["nodule_id"].head(150)) & held_out
+    assert len(fold.history) == 10
+    assert fold.history["learning_rate"].tolist() == pytest.approx([0.05] * 2 + [0.005] * 8)
     assert fold.run["profile_name"] == "tiny"
-    assert fold.run["n_train"] == 300 - len(fold.probabilities)
+    assert fold.run["n_train"] == 150 - len(fold.probabilities)
 
 
 def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
@@ -134,7 +134,7 @@ def test_folds_side_by_side_end_with_their_command(
     """Killed, `nodulebook folds` leaves no worker and no kernel that trains on behind it."""
     text = (small_world / "profiles" / "tiny.yaml").read_text()
     long = small_world / "profiles" / "long.yaml"
-    long.write_text(text.replace("epochs: 8", "epochs: 500"))
+    long.write_text(text.replace("epochs: 10", "epochs: 500"))
     run = Path(world_env["NODULEBOOK_RUNS"]) / "long-phantom"
     process = subprocess.Popen(
         [*NODULEBOOK, "folds", "--profile", "long", "--jobs", "2"],
