@@ -18,13 +18,10 @@ from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
 from nodulebook.patches import PatchStore
 from nodulebook.settings import N_FOLDS
+from nodulebook.sources import SOURCES
 from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
 
-SOURCE_TEXT = {
-    "phantom": "phantom, rendered from the readers' contours; not CT",
-    "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
-    "annotations": "readers' annotations, no image",
-}
+SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
 
 METRIC_TEXT = {
@@ -85,11 +82,6 @@ def complete_runs() -> dict[str, Run]:
 def source(run: Run) -> str:
     """The data source of a run."""
     return str(next(iter(run.folds.values())).run["source"])
-
-
-def arm(run: Run) -> str:
-    """The arm (network or baseline) of a run."""
-    return str(next(iter(run.folds.values())).run["arm"])
 
 
 def per_fold_metrics(runs: dict[str, Run]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # One thread an operation: the sums are then added in the same order whatever the number of cores,
@@ -155,13 +156,20 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: keras.Model, key: dict[str, Any]
 ) -> list[dict[str, float]] | None:
-    """Put a checkpoint into the model; its history, or None where it is of another run."""
-    with np.load(path, allow_pickle=False) as stored:
-        about = json.loads(str(stored["about"]))
-        if about["key"] != key:
-            return None
-        for i, variable in enumerate(_state(model)):
-            variable.assign(stored[f"v{i:04d}"])
+    """Put a checkpoint into the model; its history, or None where it is of another run.
+
+    Raises:
+        InputError: the file is damaged, or holds another network's numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            if about["key"] != key:
+                return None
+            for i, variable in enumerate(_state(model)):
+                variable.assign(stored[f"v{i:04d}"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise InputError(f"{path}: not a checkpoint of this network ({error}); delete it") from None
     history: list[dict[str, float]] = about["history"]
     return history
 
@@ -292,7 +300,8 @@ def probabilities_table(
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    packages = ("keras", "tensorflow", "numpy", "scipy", "pandas", "scikit-learn", "nodulebook")
+    backend = keras.backend.backend()
+    packages = ("keras", backend, "numpy", "scipy", "pandas", "scikit-learn", "nodulebook")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
@@ -371,9 +380,11 @@ def trained_model(
     here and kept, out of git's sight.
     """
     model = build_model(profile)
-    kept = fold_folder(parameters.run_name, parameters.fold) / CHECKPOINT
-    if not kept.is_file():
+    own = fold_folder(parameters.run_name, parameters.fold) / CHECKPOINT
+    key = _checkpoint_key(profile, data, parameters.fold)
+    # A finished fold's own checkpoint is read, and never written again.
+    if not own.is_file() or load_checkpoint(own, model, key) is None:
         again = paths.runs_folder() / ".models"
         kept = again / f"{parameters.run_name}-fold-{parameters.fold}.npz"
-    train(model, profile, data, parameters.fold, kept, report)
+        train(model, profile, data, parameters.fold, kept, report)
     return model

@@ -19,8 +19,8 @@ from nodulebook.files import sha256
 from nodulebook.patches import PatchStore, read_store, write_store
 
 SOURCES = {
-    "phantom": "rendered from the readers' contours and ratings of LIDC-IDRI; no CT",
-    "lidc_slices": "real CT slices of LIDC-IDRI, 8 bit, the readers' z range only",
+    "phantom": "phantom, rendered from the readers' contours; not CT",
+    "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
 }
 """The sources' names and what to call each beneath a figure."""
 
