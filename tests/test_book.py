@@ -14,6 +14,11 @@ from jupyter_server.services.contents.largefilemanager import LargeFileManager
 from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 
 from nodulebook import paths
+from nodulebook.annotations import DATABASE_SHA256
+from nodulebook.files import sha256
+from nodulebook.report import complete_runs
+from nodulebook.settings import FoldParameters, read_profile
+from nodulebook.sources import SOURCES, lidc_slices, phantom
 
 ROOT = paths.ROOT
 PAGES = [ROOT / "index.md", *sorted((ROOT / "chapters").glob("*.md"))]
@@ -137,3 +142,31 @@ def test_no_weights_and_no_voxels_are_committed() -> None:
         pytest.skip("not a git checkout")
     endings = (".npz", ".npy", ".h5", ".keras", ".dcm", ".mhd", ".raw", ".zraw", ".png", ".zip")
     assert not [name for name in listed.stdout.splitlines() if name.endswith(endings)]
+
+
+def test_the_committed_runs_are_of_the_present_settings_and_data() -> None:
+    """A change of profile, rendering or cohort that is not followed by new runs fails here."""
+    nodules_csv = sha256(paths.NODULES_CSV)
+    present = {
+        "phantom": phantom.recipe(None) | {"nodules_csv": nodules_csv},
+        "lidc_slices": {
+            "slices": lidc_slices.VERSION,
+            "annotations_sha256": DATABASE_SHA256,
+            "nodules_csv": nodules_csv,
+        },
+    }
+    runs = complete_runs()
+    assert {"diameter", "quick-phantom", "quick-lidc_slices"} <= set(runs)
+    for run in runs.values():
+        for fold in run.folds.values():
+            about = fold.run
+            if about["source"] == "annotations":
+                assert about["data_hash"] == sha256(paths.NODULES_CSV, paths.FOLDS_CSV)
+            else:
+                assert about["profile_hash"] == read_profile(about["profile_name"]).hash()
+                assert present[about["source"]].items() <= about["data_recipe"].items()
+
+
+def test_the_parameter_source_takes_every_source() -> None:
+    for name in SOURCES:
+        assert FoldParameters(source=name).source == name  # type: ignore[arg-type]

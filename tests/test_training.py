@@ -146,3 +146,11 @@ def test_two_processes_do_not_train_one_fold(
     model = training.build_model(settings)
     with training._claimed(tmp_path / "c.npz"), pytest.raises(InputError, match="another process"):
         training.train(model, settings, data, 1, tmp_path / "c.npz", lambda _: None)
+
+
+def test_a_damaged_checkpoint_is_named(data: training.FoldData, tmp_path: Path) -> None:
+    settings = profile(epochs=1)
+    model = training.build_model(settings)
+    (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(InputError, match=r"c\.npz: not a checkpoint .* delete it"):
+        training.train(model, settings, data, 1, tmp_path / "c.npz", lambda _: None)
