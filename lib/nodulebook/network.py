@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from nodulebook.layers import AveragePool3D, BatchNorm, RowConv3D, VoxelMean
 from nodulebook.patches import PATCH_SIZE
 from nodulebook.settings import NetworkSettings
 
@@ -32,7 +33,7 @@ def squeeze_excite(
         (batch, z, y, x, C).
     """
     channels = u.shape[-1]
-    z = layers.GlobalAveragePooling3D(name=f"{name}_squeeze")(u)
+    z = VoxelMean(name=f"{name}_squeeze")(u)
     s = layers.Dense(
         max(1, channels // reduction),
         activation="mish",
@@ -49,9 +50,9 @@ def squeeze_excite(
 def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
     """The paper's network: 3^3 convolution, four stages of SE modules, pooling, FC, softmax.
 
-    A module is a bottleneck residual block (He et al. 2016) whose SE block comes before the
-    residual addition: 1^3 convolution to C / 4 channels, 3^3, 1^3 to C, each with batch
-    normalisation. ReLU everywhere but in the SE block.
+    A module is a bottleneck block (He et al. 2016) whose SE block comes last, in a residual module
+    before the addition: 1^3 convolution to C / 4 channels, 3^3, 1^3 to C, each with batch
+    normalisation. What the paper leaves open is an option of `NetworkSettings`.
 
     Args:
         settings: widths, depths and options.
@@ -64,43 +65,52 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
     """
     penalty = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
 
-    def convolve(x: keras.KerasTensor, channels: int, size: int, name: str) -> keras.KerasTensor:
-        x = layers.Conv3D(
+    def convolve(
+        x: keras.KerasTensor, channels: int, size: int, name: str, groups: int = 1, pooled: int = 1
+    ) -> keras.KerasTensor:
+        x = RowConv3D(
             channels,
             size,
-            padding="same",
+            pooled=pooled,
+            groups=groups,
             use_bias=False,
             kernel_initializer="he_normal",
             kernel_regularizer=penalty,
             name=f"{name}_conv",
         )(x)
-        return layers.BatchNormalization(
-            momentum=settings.batch_norm_momentum, epsilon=1e-5, name=f"{name}_bn"
-        )(x)
+        return BatchNorm(momentum=settings.batch_norm_momentum, epsilon=1e-5, name=f"{name}_bn")(x)
+
+    def activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        return layers.Activation(settings.activation, name=f"{name}_{settings.activation}")(x)
 
     def module(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
-        u = x
-        u = layers.ReLU(name=f"{name}a_relu")(convolve(u, channels // 4, 1, f"{name}a"))
-        u = layers.ReLU(name=f"{name}b_relu")(convolve(u, channels // 4, 3, f"{name}b"))
+        inner = channels // settings.bottleneck
+        u = activate(convolve(x, inner, 1, f"{name}a"), f"{name}a")
+        u = activate(convolve(u, inner, 3, f"{name}b", min(settings.groups, inner)), f"{name}b")
         u = convolve(u, channels, 1, f"{name}c")
         if settings.squeeze_excitation:
             u = squeeze_excite(u, settings.reduction, f"{name}_se", penalty)
-        if x.shape[-1] != channels:
-            x = convolve(x, channels, 1, f"{name}_shortcut")
-        return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, u]))
+        if settings.block == "residual":
+            if x.shape[-1] != channels:
+                x = convolve(x, channels, 1, f"{name}_shortcut")
+            u = layers.Add(name=f"{name}_add")([x, u])
+        return activate(u, name)
 
     inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1), name="patch")
 
     def pool_after(x: keras.KerasTensor, place: str) -> keras.KerasTensor:
         if place not in settings.pool_after:
             return x
-        return layers.AveragePooling3D(2, name=f"{place}_pool")(x)
+        return AveragePool3D(2, name=f"{place}_pool")(x)
 
     x = inputs
     if settings.input_pooling > 1:
-        x = layers.AveragePooling3D(settings.input_pooling, name="input_pool")(x)
-    x = layers.ReLU(name="first_relu")(convolve(x, settings.filters[0], 3, "first"))
-    x = pool_after(x, "first_convolution")
+        x = AveragePool3D(settings.input_pooling, name="input_pool")(x)
+    if settings.pool_before_norm:
+        x = activate(convolve(x, settings.filters[0], 3, "first", pooled=2), "first")
+    else:
+        x = activate(convolve(x, settings.filters[0], 3, "first"), "first")
+        x = pool_after(x, "first_convolution")
     for stage, (channels, depth) in enumerate(
         zip(settings.filters, settings.modules, strict=True), start=1
     ):
@@ -108,6 +118,6 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
             x = module(x, channels, f"stage{stage}_module{index + 1}")
         x = pool_after(x, f"stage{stage}")
     x = layers.Activation("linear", name="last_convolution")(x)
-    x = layers.GlobalAveragePooling3D(name="global_pool")(x)
+    x = VoxelMean(name="global_pool")(x)
     logits = layers.Dense(len(CLASSES), kernel_regularizer=penalty, name="logits")(x)
     return keras.Model(inputs, layers.Softmax(name="probabilities")(logits), name="senet")

@@ -82,6 +82,34 @@ def scale_to_unit(volume_hu: NDArray[Any]) -> NDArray[np.float32]:
     return scaled
 
 
+def central_slab(volumes_hu: NDArray[np.int16], thickness: int) -> NDArray[np.int16]:
+    """Show every patch over the same extent along z: its central planes, and nothing beyond.
+
+    A plane of the slab that the source left empty repeats the nearest plane that it has, so that
+    the number of planes says nothing of the nodule.
+
+    Args:
+        volumes_hu: (n, z, y, x); a plane that is `LUNG_HU` throughout counts as empty.
+        thickness: planes to show.
+
+    Returns:
+        (n, z, y, x), `LUNG_HU` outside the slab.
+
+    Raises:
+        InputError: a patch has no plane at all.
+    """
+    depth = volumes_hu.shape[1]
+    first = (depth - thickness) // 2
+    out = np.full_like(volumes_hu, LUNG_HU)
+    for row, volume in enumerate(volumes_hu):
+        (there,) = np.nonzero((volume != LUNG_HU).any(axis=(1, 2)))
+        if not len(there):
+            raise InputError(f"patch {row} has no image in any plane: nothing to show in a slab")
+        for z in range(first, first + thickness):
+            out[row, z] = volume[there[np.argmin(np.abs(there - z))]]
+    return out
+
+
 def write_store(
     folder: Path,
     source: str,

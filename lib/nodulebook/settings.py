@@ -38,6 +38,28 @@ class NetworkSettings(_Strict):
     input_pooling: Literal[1, 2] = 1
     """2: the patch is pooled to 16 voxels of 2 mm first. Not in the paper; for small machines."""
     batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
+    block: Literal["residual", "plain"] = "residual"
+    bottleneck: int = Field(default=4, ge=1)
+    """A module's 3^3 convolution has C / bottleneck channels."""
+    groups: int = Field(default=1, ge=1)
+    """Groups (ResNeXt's cardinality) of the 3^3 convolution; at most its channels."""
+    activation: Literal["relu", "mish"] = "relu"
+    """Outside the SE path, which has Mish."""
+    pool_before_norm: bool = False
+    """After the first convolution pool, then normalise: together a convolution in steps of 2."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.pool_before_norm and "first_convolution" not in self.pool_after:
+            raise ValueError("pool_before_norm needs first_convolution in pool_after")
+        for channels in self.filters:
+            inner = channels // self.bottleneck
+            if inner < 1 or inner % min(self.groups, inner):
+                raise ValueError(
+                    f"{channels} filters / bottleneck {self.bottleneck} do not divide into "
+                    f"{self.groups} groups"
+                )
+        return self
 
     @model_validator(mode="after")
     def _pools_in_order(self) -> Self:
@@ -60,6 +82,11 @@ class TrainingSettings(_Strict):
     flips: bool = True
     quarter_turns: bool = True
     """Random turns by multiples of 90 degrees in the axial plane."""
+    central_slab_mm: int = Field(default=0, ge=0, le=32)
+    """Show this much along z of every nodule, in training and test, and no more; 0: all there is.
+
+    The slices source shows each nodule over the z range that its readers marked, which tells its
+    size: this is the control."""
 
     @model_validator(mode="after")
     def _drops_rise(self) -> Self:

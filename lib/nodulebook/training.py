@@ -37,12 +37,14 @@ from nodulebook.errors import InputError
 from nodulebook.files import replace_folder, written_aside
 from nodulebook.folds import check_fold
 from nodulebook.network import MALIGNANT, senet
-from nodulebook.patches import PatchStore, scale_to_unit
+from nodulebook.patches import PatchStore, central_slab, scale_to_unit
 from nodulebook.paths import fold_folder, partial_folder
 from nodulebook.settings import FoldParameters, Profile
 
 ARM = "senet"
 CHECKPOINT = "checkpoint.npz"
+
+PREDICT_BATCH = 24
 
 LOCK_SECONDS = 15.0
 """How long to wait for a fold that another process trains: one that was killed needs a moment."""
@@ -60,13 +62,16 @@ class FoldData:
     digest: str
 
 
-def split_fold(folds: pd.DataFrame, store: PatchStore, fold: int) -> FoldData:
+def split_fold(
+    folds: pd.DataFrame, store: PatchStore, fold: int, central_slab_mm: int = 0
+) -> FoldData:
     """Training and test patches of one fold.
 
     Args:
         folds: columns nodule_id, patient_id, label, fold.
         store: the source's patches; labelled nodules that it lacks are left out and listed.
         fold: the fold that is held out.
+        central_slab_mm: show only this much along z of each patch; 0: all.
 
     Raises:
         InputError: the fold is out of range, or the store has no nodule to train or test on.
@@ -83,7 +88,10 @@ def split_fold(folds: pd.DataFrame, store: PatchStore, fold: int) -> FoldData:
         )
 
     def volumes(table: pd.DataFrame) -> NDArray[np.float32]:
-        return scale_to_unit(store.volumes_hu[store.rows(table["nodule_id"])])
+        volumes_hu = store.volumes_hu[store.rows(table["nodule_id"])]
+        return scale_to_unit(
+            central_slab(volumes_hu, central_slab_mm) if central_slab_mm else volumes_hu
+        )
 
     return FoldData(
         train=train,
@@ -245,21 +253,22 @@ def _train(
         volumes, order = augmented_epoch(
             data.train_volumes, profile.seed, epoch, settings.flips, settings.quarter_turns
         )
-        logs = model.fit(
-            volumes[..., None],
-            label[order],
-            batch_size=settings.batch_size,
-            shuffle=False,  # augmented_epoch has shuffled, by a seed of its own
-            verbose=0,
-        ).history
-        if not np.isfinite(logs["loss"][0]):
+        # Batch by batch: `fit` goes through a data pipeline that, on a CPU, was seen to wait up to
+        # five seconds at each epoch's end, and has nothing to do here, the patches being in memory.
+        model.reset_metrics()
+        for first in range(0, len(order), settings.batch_size):
+            batch = slice(first, first + settings.batch_size)
+            logs = model.train_on_batch(
+                volumes[batch, ..., None], label[order[batch]], return_dict=True
+            )
+        if not np.isfinite(logs["loss"]):
             raise InputError(
-                f"fold {fold}: the loss is {logs['loss'][0]} in epoch {epoch + 1}; "
+                f"fold {fold}: the loss is {logs['loss']} in epoch {epoch + 1}; "
                 "lower learning_rate in the profile"
             )
         history.append(
             {"epoch": epoch + 1}
-            | {name: float(values[0]) for name, values in logs.items()}
+            | {name: float(value) for name, value in logs.items()}
             | {
                 "learning_rate": learning_rate(profile, epoch),
                 "seconds": round(time.monotonic() - start, 3),
@@ -285,8 +294,11 @@ def predict_malignant(model: keras.Model, volumes: NDArray[np.float32]) -> NDArr
     Returns:
         (n,) in [0, 1].
     """
-    probabilities = model.predict(volumes[..., None], batch_size=24, verbose=0)
-    return np.asarray(probabilities, dtype=np.float64)[:, MALIGNANT]
+    batches = [
+        model.predict_on_batch(volumes[first : first + PREDICT_BATCH, ..., None])
+        for first in range(0, len(volumes), PREDICT_BATCH)
+    ]
+    return np.concatenate(batches).astype(np.float64)[:, MALIGNANT]
 
 
 def probabilities_table(
