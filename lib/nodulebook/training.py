@@ -255,12 +255,14 @@ def _train(
         )
         # Batch by batch: `fit` goes through a data pipeline that, on a CPU, was seen to wait up to
         # five seconds at each epoch's end, and has nothing to do here, the patches being in memory.
-        model.reset_metrics()
+        sums: dict[str, float] = {}
         for first in range(0, len(order), settings.batch_size):
-            batch = slice(first, first + settings.batch_size)
-            logs = model.train_on_batch(
-                volumes[batch, ..., None], label[order[batch]], return_dict=True
-            )
+            rows = order[first : first + settings.batch_size]
+            batch = volumes[first : first + settings.batch_size, ..., None]
+            logs = model.train_on_batch(batch, label[rows], return_dict=True)
+            for name, value in logs.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(rows)
+        logs = {name: value / len(order) for name, value in sums.items()}
         if not np.isfinite(logs["loss"]):
             raise InputError(
                 f"fold {fold}: the loss is {logs['loss']} in epoch {epoch + 1}; "
