@@ -44,7 +44,7 @@ class RowConv3D(layers.Conv3D):
         pooled: 2 gives the convolution followed by an average over 2^3 voxels; the two are one
             convolution with a kernel one voxel longer, in steps of 2.
         groups: as in Conv3D; the kernel is laid out as a block-diagonal one.
-        Others: see `keras.layers.Conv3D`.
+        options: see `keras.layers.Conv3D`.
     """
 
     def __init__(self, filters: int, kernel_size: int, pooled: int = 1, **options: object) -> None:
@@ -122,11 +122,14 @@ class BatchNorm(layers.BatchNormalization):
     ) -> keras.KerasTensor:
         """Any shape with channels last; normalised, scaled and shifted."""
         channels = inputs.shape[-1]
+        # x places and channels side by side: products with long rows, for the same numbers.
+        places = inputs.shape[-2] if len(inputs.shape) > 2 else 1
+        rows = ops.reshape(inputs, (-1, places * channels))
         if training and self.trainable:
-            rows = ops.reshape(inputs, (-1, channels))
-            n = ops.cast(ops.shape(rows)[0], rows.dtype)
-            mean = ops.reshape(ops.matmul(ops.ones((1, ops.shape(rows)[0])), rows), (channels,)) / n
-            second = ops.diagonal(ops.matmul(ops.transpose(rows), rows)) / n
+            n = ops.cast(ops.shape(rows)[0], rows.dtype) * places
+            ones = ops.ones((1, ops.shape(rows)[0]), rows.dtype)
+            mean = _sum_of_places(ops.matmul(ones, rows), channels) / n
+            second = _sum_of_places(ops.matmul(ones, rows * rows), channels) / n
             variance = ops.maximum(second - mean * mean, 0)
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 kept = moving * self.momentum
@@ -134,7 +137,14 @@ class BatchNorm(layers.BatchNormalization):
         else:
             mean, variance = self.moving_mean, self.moving_variance
         scale = self.gamma * ops.rsqrt(variance + self.epsilon)
-        return inputs * scale + (self.beta - mean * scale)
+        shift = self.beta - mean * scale
+        out = rows * ops.tile(scale, places) + ops.tile(shift, places)
+        return ops.reshape(out, (-1, *inputs.shape[1:]))
+
+
+def _sum_of_places(values: keras.KerasTensor, channels: int) -> keras.KerasTensor:
+    """(1, places * C) -> (C,)."""
+    return ops.sum(ops.reshape(values, (-1, channels)), axis=0)
 
 
 @keras.saving.register_keras_serializable("nodulebook")
@@ -144,10 +154,30 @@ class VoxelMean(layers.GlobalAveragePooling3D):
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, C)."""
         _, z, y, x, channels = inputs.shape
-        voxels = z * y * x
-        weights = np.full((1, voxels), 1 / voxels, np.float32)
-        means = ops.matmul(weights, ops.reshape(inputs, (-1, voxels, channels)))
-        return ops.reshape(means, (-1, channels))
+        ones = np.full((1, z * y), 1 / (z * y * x), np.float32)
+        rows = ops.matmul(ones, ops.reshape(inputs, (-1, z * y, x * channels)))
+        return ops.sum(ops.reshape(rows, (-1, x, channels)), axis=1)
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class ScaleChannels(layers.Multiply):
+    """`keras.layers.Multiply` of maps and one number a channel."""
+
+    def build(self, input_shape: object) -> None:
+        """Nothing to build."""
+        self.built = True
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> object:
+        """The maps' shape."""
+        return input_shape[0]
+
+    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
+        """(batch, z, y, x, C), (batch, C) -> (batch, z, y, x, C)."""
+        maps, scale = inputs
+        _, z, y, x, channels = maps.shape
+        rows = ops.reshape(maps, (-1, z * y, x * channels))
+        wide = ops.reshape(ops.tile(scale, (1, x)), (-1, 1, x * channels))
+        return ops.reshape(rows * wide, (-1, z, y, x, channels))
 
 
 @keras.saving.register_keras_serializable("nodulebook")

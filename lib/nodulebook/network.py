@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from nodulebook.layers import AveragePool3D, BatchNorm, RowConv3D, VoxelMean
+from nodulebook.layers import AveragePool3D, BatchNorm, RowConv3D, ScaleChannels, VoxelMean
 from nodulebook.patches import PATCH_SIZE
 from nodulebook.settings import NetworkSettings
 
@@ -43,8 +43,7 @@ def squeeze_excite(
     s = layers.Dense(
         channels, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
     )(s)
-    s = layers.Reshape((1, 1, 1, channels), name=f"{name}_reshape")(s)
-    return layers.Multiply(name=f"{name}_scale")([u, s])
+    return ScaleChannels(name=f"{name}_scale")([u, s])
 
 
 def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
