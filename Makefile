@@ -14,7 +14,10 @@ CHATTER := IPKernelApp|absl::InitializeLog|cudart_stub|cuda_platform|^$$
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env book test fold folds check clean cohort format
+# Snakemake's options, for example: make graph GRAPH='--cores 4 --config profile=laptop'
+GRAPH ?= --cores 2
+
+.PHONY: graph backends bench help env book test fold folds check clean cohort format
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +56,15 @@ fold: env ## train and test one fold (FOLD=3), by papermill
 
 folds: env ## train and test all ten folds; done ones are skipped, stopped ones go on
 	@$(BIN)/nodulebook folds --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"
+
+graph: env ## everything from cohort to book as one graph (Snakemake); done folds are skipped
+	@$(BIN)/snakemake -s workflow/Snakefile $(GRAPH)
+
+backends: env ## add PyTorch (about 3 GB): its tests and benchmark then run too
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-torch.txt
+
+bench: env ## how fast the training step is, beside plain PyTorch (needs make backends)
+	@$(BIN)/python benchmarks/training_step.py
 
 cohort: env ## write data/*.csv again from the readers' annotations
 	@$(BIN)/nodulebook cohort

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nodulebook
+from nodulebook.layers import ScaleChannels
 from nodulebook.network import senet, squeeze_excite
 from nodulebook.patches import PATCH_SIZE
 from nodulebook.settings import NetworkSettings, read_profile
@@ -105,13 +106,13 @@ def test_output_is_a_probability_of_each_class(small):
     np.testing.assert_allclose(out, scores / scores.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["quick", "laptop", "paper"])
-def test_committed_networks_have_the_profiles_shape(committed, name):
+@pytest.mark.parametrize(("name", "edge"), [("quick", 4), ("laptop", 4), ("paper", 2)])
+def test_committed_networks_have_the_profiles_shape(committed, name, edge):
     settings, model = committed[name]
     assert model.input_shape == (None, 32, 32, 32, 1) and model.output_shape == (None, 2)
     last = model.get_layer("last_convolution").output.shape
-    assert last == (None, 4, 4, 4, settings.filters[3])
-    scales = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Multiply)]
+    assert last == (None, edge, edge, edge, settings.filters[3])
+    scales = [layer.name for layer in model.layers if isinstance(layer, ScaleChannels)]
     found = [sum(text.startswith(f"stage{stage}_") for text in scales) for stage in range(1, 5)]
     assert found == settings.modules
     for stage, channels in enumerate(settings.filters, start=1):
@@ -250,3 +251,54 @@ def test_no_backend_is_imported(module):
             names.append(node.module or "")
     assert names
     assert not [name for name in names if re.match(r"(tensorflow|torch|jax)\b", name)]
+
+
+def test_a_plain_module_adds_nothing():
+    plain = _small(block="plain")
+    assert not any(isinstance(layer, keras.layers.Add) for layer in plain.layers)
+    assert not any("shortcut" in layer.name for layer in plain.layers)
+    assert plain.output_shape == (None, 2)
+
+
+def test_grouped_modules_have_a_share_of_the_weights():
+    dense, grouped = (
+        _small(filters=[8, 8, 8, 16], bottleneck=2, groups=groups, modules=[1, 1, 1, 1])
+        for groups in (1, 4)
+    )
+    for stage, inner in ((1, 4), (4, 8)):
+        name = f"stage{stage}_module1b_conv"
+        assert dense.get_layer(name).kernel.shape == (3, 3, 3, inner, inner)
+        assert grouped.get_layer(name).kernel.shape == (3, 3, 3, inner // 4, inner)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bottleneck": 8}, {"groups": 3, "bottleneck": 2}, {"pool_before_norm": True}]
+)
+def test_options_that_do_not_fit_together_are_refused(wrong):
+    values = {"filters": [4, 8, 8, 8], "modules": [1, 1, 1, 1], "pool_after": ["stage1"]}
+    with pytest.raises(ValueError, match="pool_after|groups"):
+        NetworkSettings(**(values | wrong))
+
+
+def test_mish_everywhere_or_in_the_se_path_only():
+    relu, mish = _small(), _small(activation="mish")
+
+    def used(model):
+        of = [x for x in model.layers if isinstance(x, keras.layers.Activation)]
+        return {keras.activations.serialize(x.activation) for x in of} - {"linear"}
+
+    assert used(relu) == {"relu"} and used(mish) == {"mish"}
+    assert all(
+        keras.activations.serialize(layer.activation) == "mish"
+        for model in (relu, mish)
+        for layer in model.layers
+        if layer.name.endswith("_se_reduce")
+    )
+
+
+def test_pooling_before_normalisation_is_the_first_layers_order():
+    model = _small(
+        input_pooling=1, pool_after=["first_convolution", "stage1"], pool_before_norm=True
+    )
+    assert model.get_layer("first_conv").output.shape[1:] == (16, 16, 16, 4)
+    assert not any(layer.name == "first_convolution_pool" for layer in model.layers)

@@ -96,6 +96,19 @@ def baseline() -> None:
 
 
 @commands.command()
+@click.option("--run", required=True, help="a run of papermill_runs/ that has all ten folds")
+def pooled(run: str) -> None:
+    """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""
+    from nodulebook.report import complete_runs, pooled_table
+
+    runs = complete_runs()
+    if run not in runs:
+        raise InputError(f"run {run!r} is not one of those with all folds: {', '.join(runs)}")
+    for name, text in pooled_table({run: runs[run]}).iloc[0].items():
+        click.echo(f"{name}: {text}")
+
+
+@commands.command()
 def prepare() -> None:
     """Run what the book shows and is not there yet (what `make book` does before it builds)."""
     from nodulebook.runs import prepare_book

@@ -72,7 +72,7 @@ class RowConv3D(layers.Conv3D):
             np.eye(self.groups, dtype=np.float32),
             np.ones((channels // self.groups, self.filters // self.groups), np.float32),
         )
-        return ops.tile(self.kernel, (1, 1, 1, self.groups, 1)) * same
+        return ops.multiply(ops.tile(self.kernel, (1, 1, 1, self.groups, 1)), same)
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, z / pooled, y / pooled, x / pooled, filters)."""

@@ -160,22 +160,37 @@ def _diameter_row(name: str, part: pd.DataFrame) -> dict[str, str]:
 
 
 def layer_table(model: Any) -> pd.DataFrame:
-    """The paper's Table 2 from a Keras model: part, output shape and size, parameters."""
+    """The paper's Table 2 from a Keras model: part, output shape and size, parameters, work."""
     rows: dict[str, dict[str, Any]] = {}
     for layer in model.layers:
         part = _part(layer.name)
         shape = layer.output.shape[1:]
-        row = rows.setdefault(part, {"part": part, "parameters": 0})
+        row = rows.setdefault(part, {"part": part, "parameters": 0, "multiply-adds": 0})
         row["output shape"] = " × ".join(str(n) for n in shape)
         row["output size"] = f"{int(np.prod(shape)):,}"
         row["parameters"] += layer.count_params()
+        row["multiply-adds"] += multiply_adds(layer)
     table = pd.DataFrame(rows.values())
     total = {"part": "all", "output shape": "", "output size": ""}
-    table = pd.concat(
-        [table, pd.DataFrame([total | {"parameters": model.count_params()}])], ignore_index=True
-    )
-    table["parameters"] = [f"{n:,}" for n in table["parameters"]]
-    return table[["part", "output shape", "output size", "parameters"]]
+    counts = ("parameters", "multiply-adds")
+    total |= {name: int(table[name].sum()) for name in counts}
+    table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+    for name in counts:
+        table[name] = [f"{n:,}" for n in table[name]]
+    return table[["part", "output shape", "output size", *counts]]
+
+
+def multiply_adds(layer: Any) -> int:
+    """Multiply-adds of a convolution or fully connected layer for one patch; 0 for any other.
+
+    Counted for the layer as described, C_in / groups * k^3 for each output number, padding
+    included: not for how it is computed.
+    """
+    kernel = getattr(layer, "kernel", None)
+    if kernel is None:
+        return 0
+    places = int(np.prod(layer.output.shape[1:])) * getattr(layer, "pooled", 1) ** 3
+    return places * int(np.prod(kernel.shape[:-1]))
 
 
 def _part(layer: str) -> str:
