@@ -276,7 +276,7 @@ def test_grouped_modules_have_a_share_of_the_weights():
 )
 def test_options_that_do_not_fit_together_are_refused(wrong):
     values = {"filters": [4, 8, 8, 8], "modules": [1, 1, 1, 1], "pool_after": ["stage1"]}
-    with pytest.raises(ValueError, match="pool_after|groups"):
+    with pytest.raises(ValueError, match=r"pool_after|groups"):
         NetworkSettings(**(values | wrong))
 
 

@@ -47,9 +47,9 @@ def test_a_killed_fold_is_run_again_alone(
         time.sleep(0.02)
     for folder in Path("/proc").iterdir():  # the process that runs papermill for fold 1
         words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
-        if b"--fold" in words and words[words.index(b"--fold") + 1] == b"1":
-            if str(runs).encode() in (folder / "environ").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
+        of_fold_1 = b"--fold" in words and words[words.index(b"--fold") + 1] == b"1"
+        if of_fold_1 and str(runs).encode() in (folder / "environ").read_bytes():
+            os.kill(int(folder.name), signal.SIGKILL)
     output, _ = started.communicate(timeout=120)
     assert started.returncode != 0, output.decode()
     assert _marks(runs) == {"fold-0"}

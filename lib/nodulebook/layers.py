@@ -4,6 +4,8 @@ The plain Keras layers compute the same (to rounding; `tests/test_layers.py`) bu
 few channels, spend most of a training step moving memory: `benchmarks/training_step.py`.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -47,20 +49,21 @@ class RowConv3D(layers.Conv3D):
         options: see `keras.layers.Conv3D`.
     """
 
-    def __init__(self, filters: int, kernel_size: int, pooled: int = 1, **options: object) -> None:
+    def __init__(self, filters: int, kernel_size: int, pooled: int = 1, **options: Any) -> None:
+        """Take what Conv3D takes, and `pooled`."""
         options["padding"] = "same"
         super().__init__(filters, kernel_size, **options)
         if pooled not in (1, 2) or any(size % 2 == 0 for size in self.kernel_size):
             raise ValueError("RowConv3D takes odd kernels, and pooled 1 or 2")
         self.pooled = pooled
 
-    def get_config(self) -> dict[str, object]:
-        return super().get_config() | {
-            "kernel_size": self.kernel_size[0],
-            "pooled": self.pooled,
-        }
+    def get_config(self) -> dict[str, Any]:
+        """What makes this layer again."""
+        config: dict[str, Any] = super().get_config()
+        return config | {"kernel_size": self.kernel_size[0], "pooled": self.pooled}
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(batch, z, y, x, C) to (batch, z / pooled, y / pooled, x / pooled, filters)."""
         places = tuple(n and n // self.pooled for n in input_shape[1:4])
         return (input_shape[0], *places, self.filters)
 

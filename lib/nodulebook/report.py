@@ -171,7 +171,7 @@ def layer_table(model: Any) -> pd.DataFrame:
         row["parameters"] += layer.count_params()
         row["multiply-adds"] += multiply_adds(layer)
     table = pd.DataFrame(rows.values())
-    total = {"part": "all", "output shape": "", "output size": ""}
+    total: dict[str, Any] = {"part": "all", "output shape": "", "output size": ""}
     counts = ("parameters", "multiply-adds")
     total |= {name: int(table[name].sum()) for name in counts}
     table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)

@@ -321,7 +321,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """What the backend computes on: the graphics processor, or the processor, as the system says."""
+    """What the backend computes on: a graphics processor or the processor, by name."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
