@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nodulebook import figures
+from nodulebook.settings import NetworkSettings
 from nodulebook.statistics import RocBand
 
 N = 3
@@ -32,6 +33,10 @@ PER_FOLD = pd.DataFrame(
     {"run": ["b"] * 10 + ["a"] * 10, "fold": [*range(10)] * 2, "roc_auc": np.linspace(0.8, 0.9, 20)}
 )
 
+NETWORK = NetworkSettings(
+    filters=[4, 8, 12, 16], modules=[3, 1, 6, 2], pool_after=["stage1", "stage3"], groups=1
+)
+
 DRAWN = {
     "diameter_histogram": (lambda: figures.diameter_histogram(LABELLED), 1),
     "malignancy_bars": (lambda: figures.malignancy_bars(REFERENCE), 1),
@@ -41,6 +46,7 @@ DRAWN = {
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
     "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
     "activation_figure": (lambda: figures.activation_figure(), 1),
+    "network_figure": (lambda: figures.network_figure(NETWORK), 2),
 }
 
 
@@ -153,3 +159,25 @@ def test_benign_and_malignant_are_named_in_the_histogram():
     axis = figures.diameter_histogram(LABELLED).axes[0]
     texts = [text.get_text() for text in axis.get_legend().get_texts()]
     assert texts == ["benign", "malignant"]
+
+
+def _texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_the_drawn_network_is_that_of_the_settings():
+    texts = _texts(figures.network_figure(NETWORK))
+    stages = [text.split("\n") for text in texts if "modules" in text]
+    assert stages == [
+        ["3 modules", "4 maps", "32³"],
+        ["1 modules", "8 maps", "16³"],
+        ["6 modules", "12 maps", "16³"],
+        ["2 modules", "16 maps", "8³"],
+    ]
+    assert texts.count("average\npool 2") == 2 and "+" in texts and "×" in texts
+    plain = NETWORK.model_copy(
+        update={"block": "plain", "squeeze_excitation": False, "activation": "mish", "groups": 2}
+    )
+    texts = _texts(figures.network_figure(plain))
+    assert "+" not in texts and "×" not in texts and "Mish" in texts
+    assert any("2 groups" in text for text in texts)

@@ -12,8 +12,10 @@ from nodulebook import paths, sources
 from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.patches import (
+    LUNG_HU,
     PATCH_SIZE,
     Patch,
+    central_slab,
     read_store,
     scale_to_unit,
     write_store,
@@ -276,3 +278,24 @@ def test_damaged_store_is_refused_not_built_over(three, tmp_path):
     about.write_text(json.dumps({"source": "phantom"}))
     with pytest.raises(InputError, match=r"store\.json"):
         sources.open_source("phantom")
+
+
+def test_a_central_slab_shows_the_same_planes_of_every_patch():
+    """A patch of two planes, one of all, one whose planes lie off the slab: by hand."""
+    volumes = np.full((3, 32, 32, 32), LUNG_HU, np.int16)
+    volumes[0, 15], volumes[0, 16] = 10, 20
+    volumes[1] = np.arange(32)[:, None, None]
+    volumes[2, 3] = 7
+    out = central_slab(volumes, 4)
+    assert [int(plane[0, 0]) for plane in out[0, 13:19]] == [LUNG_HU, 10, 10, 20, 20, LUNG_HU]
+    assert [int(plane[0, 0]) for plane in out[1, 14:18]] == [14, 15, 16, 17]
+    assert (out[2, 14:18] == 7).all()
+    assert (out[:, :14] == LUNG_HU).all() and (out[:, 18:] == LUNG_HU).all()
+    assert volumes[0, 15, 0, 0] == 10 and volumes[1, 0, 0, 0] == 0  # the input is as it was
+
+
+def test_a_patch_with_nothing_in_it_has_no_slab():
+    with pytest.raises(InputError, match="patch 1"):
+        volumes = np.full((2, 32, 32, 32), LUNG_HU, np.int16)
+        volumes[0] = 0
+        central_slab(volumes, 4)

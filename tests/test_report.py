@@ -318,8 +318,39 @@ def test_layer_table_has_every_parameter_once():
     assert rows.loc["fully connected", "parameters"] == str(8 * 2 + 2)
     table = report.network_table({"tiny": model})
     assert table.to_numpy().tolist() == [
-        ["tiny", "1-1-2-1", "8 × 8 × 8 × 8", f"{model.count_params():,}"]
+        ["tiny", "1-1-2-1", "8 × 8 × 8 × 8", f"{model.count_params():,}", "0.8 M"]
     ]
+
+
+def test_multiply_adds_by_hand():
+    """First convolution 16^3 x 4 x 27; a module's 1^3, 3^3 and 1^3; the gate; the head."""
+    model = senet(
+        NetworkSettings(
+            filters=[4, 4, 8, 8], modules=[1, 1, 2, 1], input_pooling=2, pool_after=["stage1"]
+        )
+    )
+    rows = layer_table(model).set_index("part")["multiply-adds"].str.replace(",", "").astype(int)
+    assert rows["first convolution 3³"] == 16**3 * 4 * 27
+    # C = 4, inner 1, reduced 1
+    assert rows["stage 1: SE modules"] == 16**3 * (4 + 27 + 4) + 4 + 4
+    # C = 8, inner 2, reduced 2; the first module has 4 channels in, and a shortcut
+    first = 8**3 * (4 * 2 + 2 * 27 * 2 + 2 * 8 + 4 * 8) + 8 * 2 + 2 * 8
+    second = 8**3 * (8 * 2 + 2 * 27 * 2 + 2 * 8) + 8 * 2 + 2 * 8
+    assert rows["stage 3: SE modules"] == first + second
+    assert rows["fully connected"] == 8 * 2
+    assert rows["all"] == rows.iloc[:-1].sum()
+
+
+def test_pooling_within_the_convolution_does_not_change_its_multiply_adds():
+    """What is counted is the convolution at full resolution, not how it is computed."""
+    common = {"filters": [4] * 4, "modules": [1] * 4, "pool_after": ["first_convolution", "stage1"]}
+    counts = {
+        layer_table(senet(NetworkSettings(**common, pool_before_norm=early)))
+        .set_index("part")
+        .loc["first convolution 3³", "multiply-adds"]
+        for early in (False, True)
+    }
+    assert counts == {f"{32**3 * 4 * 27:,}"}
 
 
 def test_captions_name_run_source_and_n():

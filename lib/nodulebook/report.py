@@ -211,7 +211,7 @@ def _part(layer: str) -> str:
 
 
 def network_table(networks: dict[str, Any]) -> pd.DataFrame:
-    """Depth, width, last maps and parameters of several models, a row each."""
+    """Depth, last maps, parameters and multiply-adds of several models, a row each."""
     rows = []
     for name, model in networks.items():
         last = model.get_layer("last_convolution").output.shape[1:]
@@ -231,6 +231,7 @@ def network_table(networks: dict[str, Any]) -> pd.DataFrame:
                 "modules": "-".join(str(n) for n in modules),
                 "last maps": " × ".join(str(n) for n in last),
                 "parameters": f"{model.count_params():,}",
+                "multiply-adds": f"{sum(multiply_adds(x) for x in model.layers) / 1e6:.1f} M",
             }
         )
     return pd.DataFrame(rows)
