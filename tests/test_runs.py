@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,26 @@ def test_a_done_fold_is_skipped(finished: Path, world_env: dict[str, str]) -> No
     assert done.returncode == 0
     assert "is done" in done.stdout
     assert record.stat().st_mtime_ns == before
+
+
+def test_a_fold_run_again_gives_the_same_probabilities(
+    finished: Path, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    env = world_env | {"NODULEBOOK_RUNS": str(tmp_path / "runs")}
+    shutil.copytree(finished, tmp_path / "runs")
+    words = ("again", "--run", "tiny-phantom", "--fold", "3")
+    done = command(*words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "largest difference of a probability 0;" in done.stdout
+    # The second run is there to compare, and is compared: with a changed committed file it shows.
+    path = tmp_path / "runs" / "tiny-phantom" / "fold-3" / "probabilities.csv"
+    table = pd.read_csv(path)
+    table["p_malignant"] = 1 - table["p_malignant"]
+    table.to_csv(path, index=False)
+    done = command(*words, env=env)
+    assert done.returncode == 2 and "differs by more than 0.01" in done.stderr
+    done = command("again", "--run", "nothing", "--fold", "3", env=env)
+    assert done.returncode == 2 and "nothing" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_fold_of_other_settings_is_not_overwritten(

@@ -96,6 +96,24 @@ def baseline() -> None:
 
 
 @commands.command()
+@click.option("--run", required=True, help="a run of papermill_runs/")
+@click.option("--fold", type=click.IntRange(0, 9), required=True)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+def again(run: str, fold: int, data: str) -> None:
+    """Run a fold of papermill_runs/ again, and compare its predictions with the committed ones."""
+    from nodulebook.runs import run_again
+
+    data = str(Path(data).expanduser().resolve()) if data else ""
+    result = run_again(run, fold, data)
+    click.echo(
+        f"{run} fold {fold}: largest difference of a probability {result.largest_difference:g}; "
+        f"AUC {result.auc_committed:.4f} as committed, {result.auc_again:.4f} again"
+    )
+    if abs(result.auc_committed - result.auc_again) > 0.01:
+        raise InputError(f"{run} fold {fold}: the AUC differs by more than 0.01")
+
+
+@commands.command()
 @click.option("--run", required=True, help="a run of papermill_runs/ that has all ten folds")
 def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""

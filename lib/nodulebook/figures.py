@@ -258,7 +258,7 @@ def network_figure(settings: NetworkSettings) -> Figure:
         settings: the network that is drawn.
     """
     figure, axes = _figure(2, 1, size=(8.2, 6.0))
-    for axis in axes.flat:
+    for axis in (axes[0, 0], axes[1, 0]):
         axis.set_axis_off()
     module, network = axes[0, 0], axes[1, 0]
     module.set(xlim=(0, 116), ylim=(0, 50))

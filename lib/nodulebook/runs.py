@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import papermill
 
 from nodulebook import paths
 from nodulebook.artefacts import is_done, list_runs, read_fold, read_run
-from nodulebook.baseline import RUN, run_diameter
+from nodulebook.baseline import RUN, diameter_fold, run_diameter
 from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.files import written_aside
 from nodulebook.folds import read_folds
+from nodulebook.metrics import roc_auc
 from nodulebook.settings import N_FOLDS, FoldParameters, read_profile
 from nodulebook.sources import SOURCES, open_source
 
@@ -139,6 +141,64 @@ def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
     ) as pool:
         for future in [pool.submit(run_fold, parameters) for parameters in waiting]:
             future.result()
+
+
+@dataclass(frozen=True)
+class Again:
+    """A committed fold beside the same fold run again."""
+
+    largest_difference: float
+    """Of the predicted probabilities of any test nodule."""
+    auc_committed: float
+    auc_again: float
+
+
+def run_again(run: str, fold: int, data: str = "") -> Again:
+    """Run a fold of `papermill_runs/` again, beside it, and compare the predictions.
+
+    The second run is kept in `papermill_runs/.again/`, out of git's sight; stopped, it goes on.
+
+    Args:
+        run: the run's name.
+        fold: 0 to 9.
+        data: the CT data, instead of NODULEBOOK_DATA.
+
+    Raises:
+        InputError: there is no such fold, or the profile has changed since.
+    """
+    nodules, folds = read_nodules(), read_folds()
+    committed = read_fold(paths.fold_folder(run, fold), expected_rows(folds, fold))
+    if run == RUN:
+        probabilities, _ = diameter_fold(nodules, folds, fold)
+    else:
+        parameters = FoldParameters(
+            fold=fold,
+            profile=committed.run["profile_name"],
+            source=committed.run["source"],
+            run=run,
+            data=data,
+        )
+        fold_is_done(parameters)  # refuses where the profile is another by now
+        before = os.environ.get("NODULEBOOK_RUNS")
+        os.environ["NODULEBOOK_RUNS"] = str(paths.runs_folder() / ".again")
+        try:
+            probabilities = read_fold(
+                run_fold(parameters), expected_rows(folds, fold)
+            ).probabilities
+        finally:
+            os.environ.pop("NODULEBOOK_RUNS")
+            if before is not None:
+                os.environ["NODULEBOOK_RUNS"] = before
+    both = committed.probabilities.merge(
+        probabilities[["nodule_id", "p_malignant"]], on="nodule_id", suffixes=("", "_again")
+    )
+    if len(both) != len(committed.probabilities):
+        raise InputError(f"{run} fold {fold}: run again, it has other test nodules")
+    return Again(
+        largest_difference=float((both["p_malignant"] - both["p_malignant_again"]).abs().max()),
+        auc_committed=roc_auc(both["label"].to_numpy(), both["p_malignant"].to_numpy()),
+        auc_again=roc_auc(both["label"].to_numpy(), both["p_malignant_again"].to_numpy()),
+    )
 
 
 def prepare_book() -> None:
