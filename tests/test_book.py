@@ -117,7 +117,8 @@ def test_the_lock_has_hashes_and_no_addresses() -> None:
 
 def test_the_lock_holds_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["workflow"]
     names = {re.match(r"[\w.-]+", line)[0].lower() for line in wanted}  # type: ignore[index]
     assert names <= set(locked())
 
@@ -126,7 +127,8 @@ def test_the_conda_environment_agrees_with_the_lock() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pinned = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["workflow"]
     names = {re.match(r"[\w.-]+", line)[0].lower() for line in wanted}  # type: ignore[index]
     versions = dict(line.split("==") for line in pinned if "==" in line)
     assert set(versions) == names

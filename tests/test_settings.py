@@ -20,7 +20,11 @@ from nodulebook.settings import (
 
 VALUES = {
     "description": "small",
-    "network": {"filters": [4, 4, 8, 8], "modules": [1, 1, 1, 1]},
+    "network": {
+        "filters": [4, 4, 8, 8],
+        "modules": [1, 1, 1, 1],
+        "pool_after": ["first_convolution", "stage1"],
+    },
     "training": {"epochs": 3, "learning_rate": 0.02},
 }
 
@@ -33,6 +37,11 @@ OTHER = {
     "network.pool_after": ["stage1"],
     "network.input_pooling": 2,
     "network.batch_norm_momentum": 0.99,
+    "network.block": "plain",
+    "network.bottleneck": 2,
+    "network.groups": 2,
+    "network.activation": "mish",
+    "network.pool_before_norm": True,
     "training.epochs": 4,
     "training.batch_size": 8,
     "training.learning_rate": 0.01,
@@ -41,6 +50,7 @@ OTHER = {
     "training.weight_decay": 0.0,
     "training.flips": False,
     "training.quarter_turns": False,
+    "training.central_slab_mm": 4,
 }
 """A valid value of every setting that is not the one in `VALUES`, nor the default."""
 
@@ -189,6 +199,7 @@ def test_hash_is_of_the_values_not_of_their_spelling(profiles):
             - 1
             - 1
           filters: [4, 4, 8, 0x8]
+          pool_after: ["first_convolution", 'stage1']
         description: >-
           something else
     """
