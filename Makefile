@@ -13,15 +13,14 @@ RUN     ?=
 CHATTER := IPKernelApp|absl::InitializeLog|cudart_stub|cuda_platform|^$$
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-
 # Snakemake's options, for example: make graph GRAPH='--cores 4 --config profile=laptop'
 GRAPH ?= --cores 2
 
-.PHONY: graph backends bench help env book test fold folds check clean cohort format
+.PHONY: help env graph backends bench book test fold folds check clean cohort format
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo; echo 'fold and folds take PROFILE=quick|laptop|paper SOURCE=phantom|lidc_slices [RUN=name];'
+	@echo; echo 'fold and folds take PROFILE=quick (or another file of profiles/) SOURCE=phantom|lidc_slices [RUN=name];'
 	@echo 'real CT is found through NODULEBOOK_DATA=/folder. FOLD=0 to 9.'
 
 env: $(BIN)/.installed ## the environment, in .venv (a few minutes, once)

@@ -50,10 +50,10 @@ def measure_keras(profile_name):
     profile = read_profile(profile_name)
     model = build_model(profile)
     training = profile.training
-    rate = best_of(lambda: model.train_on_batch(volumes[..., None], label))
+    step = best_of(lambda: model.train_on_batch(volumes[..., None], label))
     side = np.ones((2048, 2048), np.float32)
     return {
-        "train": rate / BATCH,
+        "train": step / BATCH,
         "predict": best_of(lambda: predict_malignant(model, volumes)) / BATCH,
         "input": best_of(
             lambda: augmented_epoch(volumes, 0, 0, training.flips, training.quarter_turns)

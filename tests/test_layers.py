@@ -153,7 +153,23 @@ def test_a_model_of_them_is_saved_and_read_again(tmp_path):
     np.testing.assert_array_equal(_numpy(again(volumes)), _numpy(model(volumes)))
 
 
-@pytest.mark.parametrize("options", [{"pooled": 3}, {"kernel_size": 2}])
-def test_what_the_convolution_cannot_do(options):
-    with pytest.raises(ValueError, match="odd kernels"):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooled": 3},
+        {"kernel_size": 2},
+        {"strides": 2},
+        {"dilation_rate": 2},
+        {"padding": "valid"},
+        {"data_format": "channels_first"},
+    ],
+)
+def test_what_the_convolution_does_not_compute_is_refused(options):
+    with pytest.raises(ValueError, match="RowConv3D takes"):
         RowConv3D(**({"filters": 2, "kernel_size": 3} | options))
+
+
+@pytest.mark.parametrize("options", [{"pool_size": 3}, {"strides": 1}, {"padding": "same"}])
+def test_what_the_pooling_does_not_compute_is_refused(options):
+    with pytest.raises(ValueError, match="AveragePool3D pools"):
+        AveragePool3D(**options)

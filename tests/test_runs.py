@@ -183,7 +183,10 @@ def test_folds_side_by_side_end_with_their_command(
     [
         (["fold", "--fold", "10", "--profile", "tiny"], "fold"),
         (["fold", "--fold", "-1", "--profile", "tiny"], "fold"),
-        (["fold", "--fold", "3", "--profile", "papr"], "laptop, "),
+        (
+            ["fold", "--fold", "3", "--profile", "papr"],
+            "laptop, paper, paper-no-se, paper-slab, quick, tiny",
+        ),
         (["fold", "--fold", "3", "--source", "luna"], "'phantom' or 'lidc_slices'"),
         (["folds", "--run", "a/b"], "run"),
         (["patches", "--source", "x"], "phantom, lidc_slices"),

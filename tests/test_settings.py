@@ -304,3 +304,40 @@ def test_injected_unknown_parameter_is_refused():
 
 def test_name_that_was_there_before_is_no_parameter():
     assert notebook_parameters({"fold": 99}, {"fold"}).fold == 0
+
+
+def _write(folder, name, values):
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def test_a_profile_extends_another(profiles, tmp_path):
+    base = profiles(VALUES)
+    _write(tmp_path, "arm", {"extends": "mine", "description": "x", "network": {"reduction": 2}})
+    _write(tmp_path, "arm2", {"extends": "arm", "training": {"epochs": 9}})
+    arm, arm2 = read_profile("arm"), read_profile("arm2")
+    assert arm.network.reduction == 2 and arm.description == "x"
+    assert arm.network.filters == base.network.filters and arm.training == base.training
+    assert arm2.network == arm.network and arm2.training.epochs == 9
+    assert profiles(_with("network.reduction", 2)).hash() == arm.hash()
+
+
+def test_what_a_profile_cannot_extend(profiles, tmp_path):
+    profiles(VALUES)
+    _write(tmp_path, "a", {"extends": "b"})
+    _write(tmp_path, "b", {"extends": "a"})
+    _write(tmp_path, "c", {"extends": "nothing"})
+    _write(tmp_path, "d", {"extends": ["mine"]})
+    _write(tmp_path, "e", {"extends": "mine", "network": {"reductoin": 2}})
+    for name, word in (("a", "extends"), ("c", "nothing"), ("d", "extends"), ("e", "reductoin")):
+        with pytest.raises(InputError, match=word):
+            read_profile(name)
+
+
+def test_the_arms_differ_from_the_paper_profile_in_one_point():
+    paper = read_profile("paper")
+    for name, part, key, value in (
+        ("paper-no-se", "network", "squeeze_excitation", False),
+        ("paper-slab", "training", "central_slab_mm", 4),
+    ):
+        changed = getattr(paper, part).model_copy(update={key: value})
+        assert read_profile(name).hash() == paper.model_copy(update={part: changed}).hash()

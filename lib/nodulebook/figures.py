@@ -300,7 +300,7 @@ def network_figure(settings: NetworkSettings) -> Figure:
     module.text(
         0,
         0,
-        f"One SE module; batch normalisation after each convolution, {name} after the first two.",
+        f"One module; batch normalisation after each convolution, {name} after the first two.",
         fontsize=9,
     )
 

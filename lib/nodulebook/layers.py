@@ -51,10 +51,14 @@ class RowConv3D(layers.Conv3D):
 
     def __init__(self, filters: int, kernel_size: int, pooled: int = 1, **options: Any) -> None:
         """Take what Conv3D takes, and `pooled`."""
-        options["padding"] = "same"
-        super().__init__(filters, kernel_size, **options)
-        if pooled not in (1, 2) or any(size % 2 == 0 for size in self.kernel_size):
+        super().__init__(filters, kernel_size, **({"padding": "same"} | options))
+        if pooled not in (1, 2) or kernel_size % 2 == 0:
             raise ValueError("RowConv3D takes odd kernels, and pooled 1 or 2")
+        if (self.padding, self.data_format) != ("same", "channels_last") or {
+            *self.strides,
+            *self.dilation_rate,
+        } != {1}:
+            raise ValueError("RowConv3D takes padding same, strides 1, dilation 1, channels last")
         self.pooled = pooled
 
     def get_config(self) -> dict[str, Any]:
@@ -163,16 +167,8 @@ class VoxelMean(layers.GlobalAveragePooling3D):
 
 
 @keras.saving.register_keras_serializable("nodulebook")
-class ScaleChannels(layers.Multiply):
-    """`keras.layers.Multiply` of maps and one number a channel."""
-
-    def build(self, input_shape: object) -> None:
-        """Nothing to build."""
-        self.built = True
-
-    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> object:
-        """The maps' shape."""
-        return input_shape[0]
+class ScaleChannels(layers.Layer):
+    """Maps times one number a channel: `keras.layers.Multiply` after a Reshape."""
 
     def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         """(batch, z, y, x, C), (batch, C) -> (batch, z, y, x, C)."""
@@ -186,6 +182,12 @@ class ScaleChannels(layers.Multiply):
 @keras.saving.register_keras_serializable("nodulebook")
 class AveragePool3D(layers.AveragePooling3D):
     """`keras.layers.AveragePooling3D(2)`: z and y by a 2D pooling of rows, x by a product."""
+
+    def __init__(self, pool_size: int = 2, **options: Any) -> None:
+        """Take what AveragePooling3D takes; only cubes of 2 voxels are pooled here."""
+        super().__init__(pool_size, **options)
+        if (*self.pool_size, *self.strides) != (2,) * 6 or self.padding != "valid":
+            raise ValueError("AveragePool3D pools cubes of 2 voxels, padding valid")
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, z / 2, y / 2, x / 2, C)."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -156,7 +157,8 @@ class Again:
 def run_again(run: str, fold: int, data: str = "") -> Again:
     """Run a fold of `papermill_runs/` again, beside it, and compare the predictions.
 
-    The second run is kept in `papermill_runs/.again/`, out of git's sight; stopped, it goes on.
+    The second run is made in `papermill_runs/.again/`, out of git's sight. One that was stopped
+    goes on; one that ended is of an earlier call, and is made anew.
 
     Args:
         run: the run's name.
@@ -182,6 +184,7 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
         before = os.environ.get("NODULEBOOK_RUNS")
         os.environ["NODULEBOOK_RUNS"] = str(paths.runs_folder() / ".again")
         try:
+            shutil.rmtree(paths.fold_folder(run, fold), ignore_errors=True)
             probabilities = read_fold(
                 run_fold(parameters), expected_rows(folds, fold)
             ).probabilities

@@ -163,9 +163,16 @@ def profile_names() -> list[str]:
 def read_profile(name: str) -> Profile:
     """Read and check `profiles/<name>.yaml`.
 
+    `extends: other` takes the settings of another profile, which the file's own then replace.
+
     Raises:
         InputError: no such profile, not YAML, an unknown key, a wrong type or value.
     """
+    return _validate(Profile, _profile_values(name, ()), str(paths.PROFILES / f"{name}.yaml"))
+
+
+def _profile_values(name: str, below: tuple[str, ...]) -> Any:
+    """The values of a profile's file, over those of the profile that it extends."""
     path = paths.PROFILES / f"{name}.yaml"
     if name not in profile_names():
         raise InputError(f"profile {name!r} is not one of {', '.join(profile_names())}")
@@ -173,7 +180,21 @@ def read_profile(name: str) -> Profile:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({error})") from None
-    return _validate(Profile, values, str(path))
+    if not isinstance(values, dict) or "extends" not in values:
+        return values
+    base = values.pop("extends")
+    if base not in profile_names() or base in (*below, name):
+        raise InputError(
+            f"{path}: extends: {base!r} is not another profile; known: {', '.join(profile_names())}"
+        )
+    return _merged(_profile_values(base, (*below, name)), values)
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """`over` in place of `base`; of two mappings, key by key."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 
 
 def check_fold_parameters(values: Mapping[str, Any]) -> FoldParameters:

@@ -263,15 +263,15 @@ def _train(
             logs = model.train_on_batch(batch, label[rows], return_dict=True)
             for name, value in logs.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(rows)
-        logs = {name: value / len(order) for name, value in sums.items()}
-        if not np.isfinite(logs["loss"]):
+        means = {name: value / len(order) for name, value in sums.items()}
+        if not np.isfinite(means["loss"]):
             raise InputError(
-                f"fold {fold}: the loss is {logs['loss']} in epoch {epoch + 1}; "
+                f"fold {fold}: the loss is {means['loss']} in epoch {epoch + 1}; "
                 "lower learning_rate in the profile"
             )
         history.append(
             {"epoch": epoch + 1}
-            | {name: float(value) for name, value in logs.items()}
+            | means
             | {
                 "learning_rate": learning_rate(profile, epoch),
                 "seconds": round(time.monotonic() - start, 3),
