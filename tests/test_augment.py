@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodulebook.augment import augment, augmented_epoch
+from nodulebook.augment import augment, augmented_epoch, symmetries
 
 CUBE = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
 
@@ -140,3 +140,16 @@ def test_without_flips_and_turns_patches_are_only_shuffled():
     out, order = augmented_epoch(volumes, 0, 0, False, False)
     assert np.array_equal(out, volumes[order])
     assert order.tolist() != list(range(10))
+
+
+def test_the_symmetries_are_all_that_augmentation_can_give_each_once():
+    seen = {view.tobytes() for view in symmetries(CUBE[None])}
+    assert len(seen) == 16
+    given = {
+        np.ascontiguousarray(
+            augment(CUBE, np.random.default_rng(seed), flips=True, quarter_turns=True)
+        ).tobytes()
+        for seed in range(300)
+    }
+    assert given == seen
+    assert next(iter(symmetries(CUBE[None]))).tolist() == CUBE[None].tolist()

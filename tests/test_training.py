@@ -1,5 +1,6 @@
 """Training as a function of (profile, source, fold, seed)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pandas as pd
 import pytest
 
 from nodulebook import training
+from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
+from nodulebook.folds import read_folds
 from nodulebook.patches import PATCH_SIZE, PatchStore
 from nodulebook.settings import NetworkSettings, Profile, TrainingSettings
 
@@ -72,10 +75,56 @@ def test_the_learning_rate_falls_after_each_drop() -> None:
     assert rates == pytest.approx([0.05, 0.05, 0.005, 0.0005, 0.0005])
 
 
+def test_a_cosine_rises_for_an_epoch_and_falls_to_nothing() -> None:
+    settings = profile(schedule="cosine", epochs=5, learning_rate=0.4, learning_rate_drops=[])
+    rates = [training.learning_rate(settings, moment) for moment in (0, 0.5, 1, 3, 5)]
+    assert rates == pytest.approx([0, 0.2, 0.4, 0.2, 0])
+
+
+def test_all_lesions_but_those_of_held_out_and_hidden_patients() -> None:
+    nodules, folds = read_nodules(), read_folds()
+    rows = nodules.groupby("patient_id").head(2)
+    volumes = np.zeros((len(rows), 4, 4, 4), np.int16)
+    table = rows[["nodule_id", "patient_id", "series_uid"]].reset_index(drop=True)
+    store = PatchStore("phantom", volumes, volumes > 0, table, "", {})
+    settings = TrainingSettings(epochs=1, learning_rate=0.1, soft_labels=True, lesions="all")
+    hidden = {"LIDC-IDRI-0002"}
+    out = training.split_fold(folds, store, 1, settings, nodules, hidden)
+    held_out = set(folds.loc[folds["fold"] == 1, "patient_id"])
+    assert set(out.train["patient_id"]) == set(rows["patient_id"]) - held_out - hidden
+    assert "LIDC-IDRI-0002" in set(rows["patient_id"])
+    assert set(out.test["patient_id"]) <= held_out
+    weighed = out.train.set_index("nodule_id")["weight"]
+    readers = nodules.set_index("nodule_id")["readers"]
+    assert weighed.tolist() == (readers[weighed.index].clip(upper=4) / 4).tolist()
+    with pytest.raises(InputError, match="need the table of nodules"):
+        training.split_fold(folds, store, 1, settings)
+
+
+RECIPES = {
+    "the paper's": {},
+    "honest": {
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "learning_rate": 0.01,
+        "learning_rate_drops": [],
+        "soft_labels": True,
+        "characteristics_weight": 1.0,
+    },
+    "soft labels only": {"soft_labels": True},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_stopped_after_an_epoch_training_goes_on_exactly(
-    data: training.FoldData, tmp_path: Path
+    recipe: str, data: training.FoldData, tmp_path: Path
 ) -> None:
-    settings = profile(epochs=3)
+    settings = profile(epochs=3, **RECIPES[recipe])
+    if RECIPES[recipe]:
+        generator = np.random.default_rng(0)
+        columns = ("malignancy", "weight", *training.CHARACTERISTICS_TASK)
+        targets = {name: generator.random(len(data.train), dtype=np.float32) for name in columns}
+        data = replace(data, train=data.train.drop(columns="label").assign(**targets))
     whole = training.build_model(settings)
     history = training.train(whole, settings, data, 1, tmp_path / "whole.npz", lambda _: None)
 
@@ -101,6 +150,7 @@ def test_stopped_after_an_epoch_training_goes_on_exactly(
         training.predict_malignant(whole, data.test_volumes),
         training.predict_malignant(resumed, data.test_volumes),
     )
+    assert {"epoch", "loss", "cross_entropy", "accuracy", "learning_rate"} <= set(history[0])
 
 
 def test_training_learns_and_the_seed_matters(data: training.FoldData, tmp_path: Path) -> None:

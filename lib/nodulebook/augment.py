@@ -1,5 +1,7 @@
 """Random flips and turns of training patches (paper 5.1), each a function of a seed."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,22 @@ def augment(
     if quarter_turns:
         volume = np.rot90(volume, int(generator.integers(4)), axes=(1, 2))
     return volume
+
+
+def symmetries(volumes: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Patches under each of the 16 flips and quarter turns that `augment` draws from.
+
+    Args:
+        volumes: (n, z, y, x), y and x of the same length.
+
+    Yields:
+        (n, z, y, x), views of the input; the first is the input itself.
+    """
+    for over_z in (volumes, np.flip(volumes, 1)):
+        for turns in range(4):
+            turned = np.rot90(over_z, turns, axes=(2, 3))
+            yield turned
+            yield np.flip(turned, 3)
 
 
 def augmented_epoch(

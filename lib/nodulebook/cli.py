@@ -127,6 +127,20 @@ def pooled(run: str) -> None:
 
 
 @commands.command()
+@click.argument("names", nargs=-1)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option("--jobs", type=click.IntRange(min=1), help="splits side by side")
+def trials(names: tuple[str, ...], data: str, jobs: int | None) -> None:
+    """Run recipes of profiles/trials/trials.yaml on validation patients; all if none is named."""
+    from nodulebook.settings import read_trials
+    from nodulebook.trials import TRIALS, run_trials
+
+    data = str(Path(data).expanduser().resolve()) if data else ""
+    run_trials(names or list(read_trials()), data, jobs)
+    click.echo(f"trials: {paths.runs_folder() / TRIALS}")
+
+
+@commands.command()
 def prepare() -> None:
     """Run what the book shows and is not there yet (what `make book` does before it builds)."""
     from nodulebook.runs import prepare_book

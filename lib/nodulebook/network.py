@@ -10,6 +10,9 @@ from nodulebook.settings import NetworkSettings
 CLASSES = ("benign", "malignant")
 MALIGNANT = 1
 
+MALIGNANCY, CHARACTERISTICS = "probabilities", "characteristics"
+"""Names of the outputs of a network with a second task."""
+
 
 def squeeze_excite(
     u: keras.KerasTensor,
@@ -120,3 +123,17 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
     x = VoxelMean(name="global_pool")(x)
     logits = layers.Dense(len(CLASSES), kernel_regularizer=penalty, name="logits")(x)
     return keras.Model(inputs, layers.Softmax(name="probabilities")(logits), name="senet")
+
+
+def with_characteristics(model: keras.Model, n: int) -> keras.Model:
+    """The network with a second task beside the first: n numbers from the same pooled maps.
+
+    Returns:
+        A model from (batch, 32, 32, 32, 1) to a dict: "probabilities" (batch, 2) as before, and
+        "characteristics" (batch, n).
+    """
+    pooled = model.get_layer("global_pool").output
+    rated = layers.Dense(n, name=CHARACTERISTICS)(pooled)
+    return keras.Model(
+        model.input, {MALIGNANCY: model.output, CHARACTERISTICS: rated}, name=model.name
+    )

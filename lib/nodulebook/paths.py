@@ -25,6 +25,7 @@ DATA = ROOT / "data"
 SCANS_CSV = DATA / "scans.csv"
 NODULES_CSV = DATA / "nodules.csv"
 FOLDS_CSV = DATA / "folds.csv"
+TRIALS_YAML = PROFILES / "trials" / "trials.yaml"
 PATCH_STORES = DATA / "patches"
 
 

@@ -17,9 +17,10 @@ from nodulebook.contours import consensus_mask
 from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
 from nodulebook.patches import PatchStore
-from nodulebook.settings import N_FOLDS
+from nodulebook.settings import N_FOLDS, Trial
 from nodulebook.sources import SOURCES
 from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
+from nodulebook.trials import split_auc
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
@@ -352,6 +353,35 @@ def _difference(run: Run, other: Run) -> str:
     if verdict:
         return sentence + f"the network's is {verdict} that of diameter alone."
     return sentence + "the network cannot be told apart from diameter alone."
+
+
+def trials_table(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> pd.DataFrame:
+    """Trials beside one of them: AUC on validation patients, and the paired difference.
+
+    Args:
+        table: from `trials.trial_table`.
+        trials: the rows wanted, from `read_trials`; those that are not whole are left out.
+        base: the trial that the others are compared with.
+
+    Returns:
+        Columns "tried", "epochs", "AUC" (mean over the splits) and "difference", as text.
+    """
+    first = table[table["trial"] == base].reset_index(drop=True)
+    statistic = split_auc(first["fold"].to_numpy())
+    rows = []
+    for name, trial in trials.items():
+        other = table[table["trial"] == name].set_index("nodule_id")
+        if other.empty:
+            continue
+        same = other.loc[first["nodule_id"]].reset_index()
+        row = {
+            "tried": trial.question,
+            "epochs": str(trial.settings.training.epochs),
+            "AUC": interval(patient_bootstrap(same, statistic)),
+        }
+        difference = paired_bootstrap_difference(same, first, statistic)
+        rows.append(row | {"difference": "" if name == base else interval(difference)})
+    return pd.DataFrame(rows)
 
 
 def literature_table(literature: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -133,14 +134,27 @@ def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
     if not waiting:
         return
     # Built here, once, and not by the first folds side by side.
-    open_source(first.source, Path(first.data) if first.data else None)
+    lesions = read_profile(first.profile).training.lesions
+    open_source(first.source, Path(first.data) if first.data else None, lesions)
+    run_side_by_side([(run_fold, parameters) for parameters in waiting], jobs)
+
+
+def run_side_by_side(calls: Sequence[tuple[Any, ...]], jobs: int | None = None) -> None:
+    """Run calls in processes of their own, some at a time; the first error is raised at the end.
+
+    Args:
+        calls: a function of a module, and its arguments.
+        jobs: how many at a time; `default_jobs()` where None.
+    """
+    if not calls:
+        return
     with ProcessPoolExecutor(
-        min(jobs or default_jobs(), len(waiting)),
+        min(jobs or default_jobs(), len(calls)),
         mp_context=get_context("spawn"),
         initializer=_end_with_parent,
         initargs=(os.getpid(),),
     ) as pool:
-        for future in [pool.submit(run_fold, parameters) for parameters in waiting]:
+        for future in [pool.submit(*call) for call in calls]:
             future.result()
 
 

@@ -87,9 +87,26 @@ class TrainingSettings(_Strict):
 
     The slices source shows each nodule over the z range that its readers marked, which tells its
     size: this is the control."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """adamw: Adam with weight_decay applied to the weights themselves; momentum is not used."""
+    schedule: Literal["drops", "cosine"] = "drops"
+    """cosine: up over the first epoch, then down to 0 along half a cosine, step by step."""
+    lesions: Literal["labelled", "all"] = "labelled"
+    """What is trained on: the labelled nodules, or every lesion that a reader marked, weighted by
+    the number of readers. Tested are the labelled ones."""
+    soft_labels: bool = False
+    """Train on the mean rating, 1 to 5 as 0 to 1, instead of on its side of 3."""
+    characteristics_weight: float = Field(default=0, ge=0)
+    """Weight of a second task, the readers' characteristics and diameter; 0: no such task."""
+    test_views: Literal[1, 16] = 1
+    """Predictions to average for a test nodule: one, or one for each symmetry of the patch."""
 
     @model_validator(mode="after")
     def _drops_rise(self) -> Self:
+        if self.learning_rate_drops and self.schedule != "drops":
+            raise ValueError("learning_rate_drops go with schedule drops")
+        if self.lesions == "all" and not self.soft_labels:
+            raise ValueError("lesions all needs soft_labels: some are rated 3 on average")
         if sorted(set(self.learning_rate_drops)) != self.learning_rate_drops:
             raise ValueError("learning_rate_drops must rise")
         return self
@@ -113,12 +130,24 @@ class Profile(_Strict):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+class Trial(_Strict):
+    """An entry of `profiles/trials/trials.yaml`: a recipe to be judged on validation patients."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    question: str
+    """What it is tried for, as the book's table says it."""
+    group: Literal["why", "recipe"]
+    """why: one thing changed in the paper's recipe; recipe: a candidate for the honest one."""
+    source: Literal["phantom", "lidc_slices", "lidc_grey"] = "lidc_slices"
+    settings: Profile
+
+
 class FoldParameters(_Strict):
     """The papermill parameters of the training chapter."""
 
     fold: int = Field(default=0, ge=0, lt=N_FOLDS)
     profile: str = Field(default="quick", pattern=r"^[\w-]+$")
-    source: Literal["phantom", "lidc_slices"] = "phantom"
+    source: Literal["phantom", "lidc_slices", "lidc_grey"] = "phantom"
     run: str = Field(default="", pattern=r"^[\w-]*$")
     data: str = ""
 
@@ -169,6 +198,33 @@ def read_profile(name: str) -> Profile:
         InputError: no such profile, not YAML, an unknown key, a wrong type or value.
     """
     return _validate(Profile, _profile_values(name, ()), str(paths.PROFILES / f"{name}.yaml"))
+
+
+def read_trials() -> dict[str, Trial]:
+    """The trials there are, by name, in the order of their file.
+
+    Each names the profile that it starts from (`extends`) and what it changes (`settings`).
+
+    Raises:
+        InputError: the file is not a list of such entries, or has a wrong one or one twice.
+    """
+    path = paths.TRIALS_YAML
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error})") from None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: must be a list of trials, each with name, question, ...")
+    trials: dict[str, Trial] = {}
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}: trial {number}"
+        base = _profile_values(str(entry.pop("extends", None)), ())
+        entry["settings"] = _merged(base, entry.get("settings", {}))
+        trial = _validate(Trial, entry, where)
+        if trial.name in trials:
+            raise InputError(f"{where}: name {trial.name!r} is there twice")
+        trials[trial.name] = trial
+    return trials
 
 
 def _profile_values(name: str, below: tuple[str, ...]) -> Any:

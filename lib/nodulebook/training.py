@@ -6,11 +6,12 @@ same numbers, bit for bit, on the same machine.
 
 import hashlib
 import json
+import math
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,15 +32,22 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nodulebook import paths
+from nodulebook.annotations import CHARACTERISTICS as CHARACTERISTICS_RATED
 from nodulebook.artefacts import write_fold
-from nodulebook.augment import augmented_epoch
+from nodulebook.augment import augmented_epoch, symmetries
 from nodulebook.errors import InputError
 from nodulebook.files import replace_folder, written_aside
 from nodulebook.folds import check_fold
-from nodulebook.network import MALIGNANT, senet
+from nodulebook.network import (
+    CHARACTERISTICS,
+    MALIGNANCY,
+    MALIGNANT,
+    senet,
+    with_characteristics,
+)
 from nodulebook.patches import PatchStore, central_slab, scale_to_unit
 from nodulebook.paths import fold_folder, partial_folder
-from nodulebook.settings import FoldParameters, Profile
+from nodulebook.settings import FoldParameters, Profile, TrainingSettings
 
 ARM = "senet"
 CHECKPOINT = "checkpoint.npz"
@@ -54,8 +62,8 @@ LOCK_SECONDS = 15.0
 class FoldData:
     """A fold's patches, scaled to [0, 1], (n, 32, 32, 32) zyx, and its tables."""
 
-    train: pd.DataFrame  # nodule_id, patient_id, label, fold
-    test: pd.DataFrame
+    train: pd.DataFrame  # nodule_id, patient_id; label, or what `lesion_targets` gives
+    test: pd.DataFrame  # nodule_id, patient_id, label, fold
     train_volumes: NDArray[np.float32]
     test_volumes: NDArray[np.float32]
     absent: list[str]  # nodules of the fold table that the source does not have
@@ -63,7 +71,12 @@ class FoldData:
 
 
 def split_fold(
-    folds: pd.DataFrame, store: PatchStore, fold: int, central_slab_mm: int = 0
+    folds: pd.DataFrame,
+    store: PatchStore,
+    fold: int,
+    settings: TrainingSettings | None = None,
+    nodules: pd.DataFrame | None = None,
+    hidden: Collection[str] = (),
 ) -> FoldData:
     """Training and test patches of one fold.
 
@@ -71,7 +84,10 @@ def split_fold(
         folds: columns nodule_id, patient_id, label, fold.
         store: the source's patches; labelled nodules that it lacks are left out and listed.
         fold: the fold that is held out.
-        central_slab_mm: show only this much along z of each patch; 0: all.
+        settings: which lesions are trained on, with which targets, and the slab that is shown;
+            None: the labelled nodules, whole.
+        nodules: `data/nodules.csv`; needed where the settings want more than labels.
+        hidden: patients who take no part.
 
     Raises:
         InputError: the fold is out of range, or the store has no nodule to train or test on.
@@ -86,12 +102,20 @@ def split_fold(
             f"the {store.source} patches hold {len(test)} test and {len(train)} training nodules "
             f"of fold {fold}: too few to train and test on"
         )
+    if settings and settings.lesions == "all":
+        held_out = {*folds.loc[folds["fold"] == fold, "patient_id"], *hidden}
+        kept = ~store.table["patient_id"].isin(held_out)
+        train = store.table.loc[kept, ["nodule_id", "patient_id"]].reset_index(drop=True)
+    if settings and (settings.soft_labels or settings.characteristics_weight):
+        if nodules is None:
+            raise InputError("soft labels and characteristics need the table of nodules")
+        targets = lesion_targets(nodules, train["nodule_id"], settings)
+        train = train.drop(columns="label", errors="ignore").join(targets)
 
     def volumes(table: pd.DataFrame) -> NDArray[np.float32]:
         volumes_hu = store.volumes_hu[store.rows(table["nodule_id"])]
-        return scale_to_unit(
-            central_slab(volumes_hu, central_slab_mm) if central_slab_mm else volumes_hu
-        )
+        slab = settings.central_slab_mm if settings else 0
+        return scale_to_unit(central_slab(volumes_hu, slab) if slab else volumes_hu)
 
     return FoldData(
         train=train,
@@ -103,6 +127,45 @@ def split_fold(
     )
 
 
+RATED = tuple(name for name in CHARACTERISTICS_RATED if name != "internal_structure")
+"""The readers' characteristics of the second task; internal structure hardly varies."""
+
+CHARACTERISTICS_TASK = (*RATED, "log_diameter")
+
+FULL_READERS = 4
+"""Readers of a scan; a lesion that all of them marked has weight 1."""
+
+
+def lesion_targets(
+    nodules: pd.DataFrame, nodule_ids: Iterable[str], settings: TrainingSettings
+) -> pd.DataFrame:
+    """What lesions are trained on, beyond a label.
+
+    Args:
+        nodules: `data/nodules.csv`.
+        nodule_ids: the lesions, in the order wanted.
+        settings: soft_labels, lesions.
+
+    Returns:
+        Columns malignancy (target in [0, 1]: the mean rating from 1 to 5, or its side of 3),
+        weight (share of the readers who marked it; 1 where only labelled nodules are trained on),
+        and those of `CHARACTERISTICS_TASK`, each with mean 0 and standard deviation 1 here.
+    """
+    rows = nodules.set_index("nodule_id").loc[list(nodule_ids)]
+    mean = rows["malignancy_mean"].to_numpy()
+    out = pd.DataFrame({"malignancy": (mean - 1) / 4 if settings.soft_labels else mean > 3})
+    share = rows["readers"].to_numpy().clip(max=FULL_READERS) / FULL_READERS
+    out["weight"] = share if settings.lesions == "all" else 1.0
+    for name in RATED:
+        out[name] = [np.mean([int(n) for n in text.split(";")]) for text in rows[name]]
+    # A single contour point has diameter 0.
+    out["log_diameter"] = np.log(rows["diameter_mm"].to_numpy().clip(min=2))
+    for name in CHARACTERISTICS_TASK:
+        deviation = out[name].std(ddof=0)
+        out[name] = (out[name] - out[name].mean()) / (deviation if deviation > 0 else 1.0)
+    return out.astype(np.float32)
+
+
 def make_deterministic(seed: int) -> None:
     """Seed every generator, and have TensorFlow use only operations that repeat exactly."""
     keras.utils.set_random_seed(seed)
@@ -112,25 +175,50 @@ def make_deterministic(seed: int) -> None:
         tensorflow.config.experimental.enable_op_determinism()
 
 
-def learning_rate(profile: Profile, epoch: int) -> float:
-    """The rate in an epoch (from 0): a tenth for each drop that lies behind."""
-    drops = sum(epoch >= after for after in profile.training.learning_rate_drops)
-    return profile.training.learning_rate / float(10**drops)
+def learning_rate(profile: Profile, epoch: float) -> float:
+    """The rate at a moment of the training, counted in epochs from 0.
+
+    With drops: a tenth for each that lies behind. With a cosine: a straight rise over the first
+    epoch, then half a cosine down to 0 at the end (Loshchilov and Hutter 2017, Eq. 5, one period).
+    """
+    settings = profile.training
+    if settings.schedule == "cosine":
+        if epoch < 1:
+            return settings.learning_rate * epoch
+        done = (epoch - 1) / max(1, settings.epochs - 1)
+        return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    drops = sum(epoch >= after for after in settings.learning_rate_drops)
+    return settings.learning_rate / float(10**drops)
 
 
 def build_model(profile: Profile) -> keras.Model:
-    """The network of a profile, compiled: SGD with momentum, softmax cross-entropy (Eq. 10)."""
+    """The network of a profile, compiled with its optimiser and softmax cross-entropy (Eq. 10)."""
     make_deterministic(profile.seed)
-    model = senet(profile.network, profile.training.weight_decay)
+    settings = profile.training
+    adam = settings.optimizer == "adamw"
+    model = senet(profile.network, 0.0 if adam else settings.weight_decay)
+    soft = settings.soft_labels or settings.characteristics_weight > 0
+    kind = "Categorical" if soft else "SparseCategorical"
+    cross_entropy = getattr(keras.losses, f"{kind}Crossentropy")()
+    measures = [
+        getattr(keras.metrics, f"{kind}Crossentropy")(name="cross_entropy"),
+        getattr(keras.metrics, f"{kind}Accuracy")(name="accuracy"),
+    ]
+    if settings.characteristics_weight:
+        model = with_characteristics(model, len(CHARACTERISTICS_TASK))
+    more = settings.characteristics_weight > 0
     model.compile(
-        optimizer=keras.optimizers.SGD(
-            profile.training.learning_rate, momentum=profile.training.momentum
+        optimizer=(
+            keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
+            if adam
+            else keras.optimizers.SGD(settings.learning_rate, momentum=settings.momentum)
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-        ],
+        loss={MALIGNANCY: cross_entropy, CHARACTERISTICS: "mse"} if more else cross_entropy,
+        loss_weights=(
+            {MALIGNANCY: 1.0, CHARACTERISTICS: settings.characteristics_weight} if more else None
+        ),
+        weighted_metrics={MALIGNANCY: measures} if more else None,
+        metrics=None if more else measures,
         # JAX is nothing without it. TensorFlow gains nothing on a CPU, and compiles for minutes.
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -247,10 +335,8 @@ def _train(
             history = stored
             report(f"going on after epoch {len(history)}")
     settings = profile.training
-    label = data.train["label"].to_numpy()
     for epoch in range(len(history), settings.epochs):
         start = time.monotonic()
-        model.optimizer.learning_rate = learning_rate(profile, epoch)
         volumes, order = augmented_epoch(
             data.train_volumes, profile.seed, epoch, settings.flips, settings.quarter_turns
         )
@@ -260,8 +346,12 @@ def _train(
         for first in range(0, len(order), settings.batch_size):
             rows = order[first : first + settings.batch_size]
             batch = volumes[first : first + settings.batch_size, ..., None]
-            logs = model.train_on_batch(batch, label[rows], return_dict=True)
+            model.optimizer.learning_rate = learning_rate(profile, epoch + first / len(order))
+            logs = model.train_on_batch(
+                batch, *_targets(data.train, rows, settings), return_dict=True
+            )
             for name, value in logs.items():
+                name = name.removeprefix(f"{MALIGNANCY}_")
                 sums[name] = sums.get(name, 0.0) + float(value) * len(rows)
         means = {name: value / len(order) for name, value in sums.items()}
         if not np.isfinite(means["loss"]):
@@ -287,20 +377,48 @@ def _train(
     return history
 
 
-def predict_malignant(model: keras.Model, volumes: NDArray[np.float32]) -> NDArray[np.float64]:
+def _targets(
+    train: pd.DataFrame, rows: NDArray[np.int64], settings: TrainingSettings
+) -> tuple[Any, ...]:
+    """What `train_on_batch` takes after the batch: targets, and weights where there are any."""
+    if "malignancy" not in train:
+        return (train["label"].to_numpy()[rows],)
+    batch = train.iloc[rows]
+    malignant = batch["malignancy"].to_numpy()
+    two_way = np.column_stack([1 - malignant, malignant])
+    weight = batch["weight"].to_numpy()
+    if not settings.characteristics_weight:
+        return two_way, weight
+    rated = batch[list(CHARACTERISTICS_TASK)].to_numpy()
+    return (
+        {MALIGNANCY: two_way, CHARACTERISTICS: rated},
+        {MALIGNANCY: weight, CHARACTERISTICS: weight},
+    )
+
+
+def predict_malignant(
+    model: keras.Model, volumes: NDArray[np.float32], views: int = 1
+) -> NDArray[np.float64]:
     """The predicted malignant probability of each patch.
 
     Args:
-        model: a network of `nodulebook.network`.
+        model: from `build_model`, or of `nodulebook.network`.
         volumes: (n, z, y, x), scaled to [0, 1].
+        views: 1; or 16, the mean over the symmetries that training patches are shown under.
 
     Returns:
         (n,) in [0, 1].
     """
-    batches = [
-        model.predict_on_batch(volumes[first : first + PREDICT_BATCH, ..., None])
-        for first in range(0, len(volumes), PREDICT_BATCH)
-    ]
+    seen = [volumes] if views == 1 else symmetries(volumes)
+    p: NDArray[np.float64] = np.mean([_predict(model, view) for view in seen], axis=0)
+    return p
+
+
+def _predict(model: keras.Model, volumes: NDArray[np.float32]) -> NDArray[np.float64]:
+    batches = []
+    for first in range(0, len(volumes), PREDICT_BATCH):
+        out = model.predict_on_batch(volumes[first : first + PREDICT_BATCH, ..., None])
+        batches.append(out[MALIGNANCY] if isinstance(out, dict) else out)
     return np.concatenate(batches).astype(np.float64)[:, MALIGNANT]
 
 

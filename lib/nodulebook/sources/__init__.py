@@ -11,6 +11,7 @@ A source module has two functions:
 
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from nodulebook import paths
 from nodulebook.cohort import REFERENCE_READERS, read_nodules
@@ -21,6 +22,7 @@ from nodulebook.patches import PatchStore, read_store, write_store
 SOURCES = {
     "phantom": "phantom, rendered from the readers' contours; not CT",
     "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
+    "lidc_grey": "LIDC-IDRI CT slices, 8 bit, one grey scale for all",
 }
 """The sources' names and what to call each beneath a figure."""
 
@@ -35,12 +37,16 @@ def check_source(source: str) -> None:
         raise InputError(f"source {source!r} is not one of {', '.join(SOURCES)}")
 
 
-def open_source(source: str, data: Path | None = None) -> PatchStore:
-    """The patches of a source; built on first use, under `data/patches/<source>/`.
+def open_source(
+    source: str, data: Path | None = None, lesions: Literal["labelled", "all"] = "labelled"
+) -> PatchStore:
+    """The patches of a source; built on first use, under `data/patches/`.
 
     Args:
         source: one of `SOURCES`.
         data: the folder or file with the user's data; `NODULEBOOK_DATA` where None.
+        lesions: the reference nodules, marked by at least three readers, the labelled ones among
+            them; or every lesion that a reader marked, in a store of its own.
 
     Raises:
         InputError: an unknown source, or its data is missing, damaged or not as expected.
@@ -49,11 +55,15 @@ def open_source(source: str, data: Path | None = None) -> PatchStore:
     module = import_module(f"nodulebook.sources.{source}")
     recipe = module.recipe(data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
     folder = paths.patch_stores() / source
+    nodules = read_nodules()
+    if lesions == "all":
+        folder = folder.with_name(f"{source}-all")
+        recipe["lesions"] = "all"
+    else:
+        nodules = nodules[nodules["readers"] >= REFERENCE_READERS]
     if (folder / "store.json").is_file():
         store = read_store(folder)
         if store.recipe == recipe:
             return store
-    nodules = read_nodules()
-    reference = nodules[nodules["readers"] >= REFERENCE_READERS]
-    write_store(folder, source, module.patches(reference, data), reference, recipe)
+    write_store(folder, source, module.patches(nodules, data), nodules, recipe)
     return read_store(folder)

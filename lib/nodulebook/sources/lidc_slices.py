@@ -90,6 +90,7 @@ _MEMBER = re.compile(
 )
 
 Grey = NDArray[np.uint8]
+ToHu = Callable[[Grey], NDArray[np.float32]]
 
 
 def recipe(data: Path | None = None) -> dict[str, str]:
@@ -115,7 +116,9 @@ def recipe(data: Path | None = None) -> dict[str, str]:
     }
 
 
-def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
+def patches(
+    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None
+) -> Iterator[Patch]:
     """The patches of the nodules that can be placed; the others are named on stderr.
 
     A nodule's patch depends on its own row, readers and PNGs only. One nodule's slices are in
@@ -125,6 +128,7 @@ def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
         nodules: columns nodule_id, patient_id, series_uid, cluster, readers, centroid_x_px,
             centroid_y_px, centroid_z_mm (see `cohort.COLUMNS`); others are not looked at.
         data: as in `recipe`.
+        to_hu: turns (n, 128, 128) grey values into HU; `slices_to_hu` where None.
 
     Yields:
         The patches, those of one series together.
@@ -133,7 +137,7 @@ def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
         InputError: the data is missing or damaged, or a row does not fit the annotations.
     """
     left_out = {}
-    for nodule_id, patch in patches_or_reasons(nodules, data):
+    for nodule_id, patch in patches_or_reasons(nodules, data, to_hu):
         if isinstance(patch, Patch):
             yield patch
         else:
@@ -145,7 +149,7 @@ def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
 
 
 def patches_or_reasons(
-    nodules: pd.DataFrame, data: Path | None = None
+    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None
 ) -> Iterator[tuple[str, Patch | str]]:
     """Every nodule's name with its patch, or with the reason why it has none (see `patches`)."""
     with _open_data(data) as found:
@@ -160,11 +164,15 @@ def patches_or_reasons(
                         f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
                         "what the annotations of its scan give; make the nodule table anew"
                     )
-                yield name, _patch(found, scan, lesions[cluster], row)
+                yield name, _patch(found, scan, lesions[cluster], row, to_hu or slices_to_hu)
 
 
 def _patch(
-    found: "_DataSet", scan: Scan, readings: Sequence[Reading], row: dict[Any, Any]
+    found: "_DataSet",
+    scan: Scan,
+    readings: Sequence[Reading],
+    row: dict[Any, Any],
+    to_hu: ToHu,
 ) -> Patch | str:
     folder = (str(row["patient_id"]), int(row["cluster"]))
     if folder not in found.nodules:
@@ -184,7 +192,7 @@ def _patch(
     )
     return Patch(
         nodule_id=str(row["nodule_id"]),
-        volume_hu=resample_hu(slices_to_hu(images), frame, centre_xyz),
+        volume_hu=resample_hu(to_hu(images), frame, centre_xyz),
         mask=occupancy_on_grid(consensus, centre_xyz, PATCH_SIZE) >= 0.5,
     )
 
