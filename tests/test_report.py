@@ -32,7 +32,7 @@ from nodulebook.report import (
     pooled_table,
     provenance_table,
 )
-from nodulebook.settings import NetworkSettings
+from nodulebook.settings import NetworkSettings, Profile, TrainingSettings, Trial
 from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
 from test_artefacts import _fold
 
@@ -360,3 +360,65 @@ def test_captions_name_run_source_and_n():
     text = report.overlay_caption(run.folds[3], 4)
     assert "4 of its 8 test nodules" in text and "not CT" in text
     assert "quick-phantom: 80 nodules, phantom" in report.runs_caption({"quick-phantom": run})
+
+
+def test_arms_are_compared_where_both_are_there():
+    one = _run("paper-phantom", "phantom")
+    one = replace(one, probabilities=one.probabilities.iloc[:60])
+    other = _run("diameter", "annotations", 0.0)
+    table = report.difference_table({run.name: run for run in (one, other)})
+    wanted = paired_bootstrap_difference(
+        one.probabilities, other.probabilities.iloc[:60], "roc_auc"
+    )
+    assert table.to_dict("records") == [
+        {
+            "source": report.SOURCE_TEXT["phantom"],
+            "first": "paper-phantom",
+            "second": "diameter",
+            "n": "60",
+            "AUC, first minus second": interval(wanted),
+        }
+    ]
+    assert report.difference_table({"diameter": other}).empty
+
+
+def test_making_adds_up_hours_and_names_all_devices():
+    run = _run("q", epochs=7, backend="jax", versions={"jax": "0.1"}, device="CPU: a")
+    run.folds[3].run["device"] = "CPU: b"
+    row = report.making_table({"q": run}).iloc[0].to_dict()
+    assert row == {
+        "run": "q",
+        "epochs": "7",
+        "seed": "0",
+        "backend": "jax 0.1",
+        "device": "CPU: a; CPU: b",
+        "hours": "0.29",  # 1,045 s
+    }
+
+
+def test_trials_beside_one_of_them():
+    rows = [
+        (name, f"n{i}", f"p{i}", i % 2, 0.9 * (i % 2) if name == "a" else 0.5, i // 10)
+        for name in ("a", "b")
+        for i in range(20)
+    ]
+    columns = ["trial", "nodule_id", "patient_id", "label", "p_malignant", "fold"]
+    table = pd.DataFrame(rows, columns=columns)
+    trials = {
+        name: Trial(
+            name=name,
+            question=f"what {name} does",
+            group="why",
+            settings=Profile(
+                description="",
+                network=NetworkSettings(filters=[4] * 4, modules=[1] * 4),
+                training=TrainingSettings(epochs=2, learning_rate=0.1),
+            ),
+        )
+        for name in ("a", "b", "c")
+    }
+    out = report.trials_table(table, trials, "a")
+    assert out["tried"].tolist() == ["what a does", "what b does"]  # c has not been run
+    assert out["AUC"].tolist() == ["1.000 (1.000 to 1.000)", "0.500 (0.500 to 0.500)"]
+    assert out["difference"].tolist() == ["", "−0.500 (−0.500 to −0.500)"]
+    assert "20 nodules of 20 patients" in report.trials_caption(table, "a")

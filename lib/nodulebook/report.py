@@ -1,7 +1,7 @@
 """Artefacts to what the chapters print: formatted strings and tables. Nothing is typed in."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,7 @@ from nodulebook.patches import PatchStore
 from nodulebook.settings import N_FOLDS, Trial
 from nodulebook.sources import SOURCES
 from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
-from nodulebook.trials import split_auc
+from nodulebook.trials import diameter_of, split_auc
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
@@ -342,17 +342,89 @@ def headline(runs: dict[str, Run]) -> dict[str, str]:
 
 
 def _difference(run: Run, other: Run) -> str:
-    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
-    both = [r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other)]
-    difference = paired_bootstrap_difference(both[0], both[1], "roc_auc")
+    difference, n = _paired(run, other)
     verdict = "above" if difference.low > 0 else "below" if difference.high < 0 else ""
     sentence = (
-        f"On the {len(ids):,} nodules that both have, the difference in AUC, network minus "
+        f"On the {n:,} nodules that both have, the difference in AUC, network minus "
         f"diameter, is {interval(difference)}: "
     )
     if verdict:
         return sentence + f"the network's is {verdict} that of diameter alone."
     return sentence + "the network cannot be told apart from diameter alone."
+
+
+PAIRS = (
+    ("paper", "diameter"),
+    ("paper", "paper-no-se"),
+    ("paper", "paper-slab"),
+    ("honest", "diameter"),
+    ("honest", "paper"),
+)
+"""Which arms are compared on the same nodules."""
+
+
+def difference_table(
+    runs: dict[str, Run], pairs: Sequence[tuple[str, str]] = PAIRS
+) -> pd.DataFrame:
+    """Paired differences in AUC between arms on the same source, a row a pair.
+
+    An arm is a run `<profile>-<source>`, or `diameter`. Pairs that are not there are left out.
+
+    Returns:
+        Columns "source", "first", "second", "n", "AUC, first minus second", as text.
+    """
+    rows = []
+    for name in SOURCES:
+        for pair in pairs:
+            found = [runs.get(arm if arm == "diameter" else f"{arm}-{name}") for arm in pair]
+            one, other = found
+            if one is None or other is None:
+                continue
+            difference, n = _paired(one, other)
+            rows.append(
+                {
+                    "source": SOURCE_TEXT[name],
+                    "first": one.name,
+                    "second": other.name,
+                    "n": str(n),
+                    "AUC, first minus second": interval(difference),
+                }
+            )
+    return pd.DataFrame(rows, columns=["source", "first", "second", "n", "AUC, first minus second"])
+
+
+def _paired(run: Run, other: Run) -> tuple[Interval, int]:
+    """The difference in AUC on the nodules that both have, and their number."""
+    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
+    both = [r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other)]
+    return paired_bootstrap_difference(both[0], both[1], "roc_auc"), len(ids)
+
+
+def making_table(runs: dict[str, Run]) -> pd.DataFrame:
+    """On what each run was made, and how long its ten folds took."""
+    rows = []
+    for name, run in runs.items():
+        records = [fold.run for fold in run.folds.values()]
+        hours = sum(record["wall_seconds"] for record in records) / 3600
+        rows.append(
+            {
+                "run": name,
+                "epochs": str(len(run.folds[0].history)),
+                "seed": _one_of(record["seed"] for record in records),
+                "backend": _one_of(
+                    f"{record['backend']} {record['versions'].get(record['backend'], '')}".strip()
+                    for record in records
+                ),
+                "device": _one_of(record["device"] for record in records),
+                "hours": f"{hours:.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _one_of(values: Iterable[object]) -> str:
+    """The value, or all of them where folds differ."""
+    return "; ".join(dict.fromkeys(str(value) for value in values))
 
 
 def trials_table(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> pd.DataFrame:
@@ -382,6 +454,24 @@ def trials_table(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> pd
         difference = paired_bootstrap_difference(same, first, statistic)
         rows.append(row | {"difference": "" if name == base else interval(difference)})
     return pd.DataFrame(rows)
+
+
+def trials_caption(table: pd.DataFrame, base: str) -> str:
+    """Source, n and interval of a table of trials."""
+    first = table[table["trial"] == base]
+    return (
+        f"Recipes on validation patients, {len(first)} nodules of "
+        f"{first['patient_id'].nunique()} patients; source: {SOURCES['lidc_slices']}; "
+        "estimate (95 % patient-bootstrap interval)."
+    )
+
+
+def trials_diameter(table: pd.DataFrame, nodules: pd.DataFrame) -> str:
+    """A sentence: diameter alone on the validated nodules."""
+    first = table[table["trial"] == table["trial"].iloc[0]].reset_index(drop=True)
+    statistic = split_auc(first["fold"].to_numpy())
+    auc = patient_bootstrap(diameter_of(first, nodules), statistic)
+    return f"On the same nodules the readers' diameter alone reaches AUC {interval(auc)}."
 
 
 def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
