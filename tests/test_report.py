@@ -209,7 +209,21 @@ def test_headline_without_runs():
         "headline-real": "no run is here yet",
         "headline-diameter": "has not been run",
         "headline-difference": "",
+        "headline-verdict": "That is open: nothing has been run on real CT yet.",
     }
+
+
+@pytest.mark.parametrize(
+    ("profile_name", "skill", "verdict"),
+    [
+        ("quick", 9.0, "That is open. What has been run whole on real CT so far is a small"),
+        ("paper", 0.5, "Not on the data that we have. The paper's settings, as far as"),
+        ("paper", 9.0, "It may. The paper's settings, as far as"),
+    ],
+)
+def test_the_verdict_follows_from_what_was_run(profile_name, skill, verdict):
+    run = _run("p", "lidc_slices", skill, profile_name=profile_name)
+    assert headline({"p": run})["headline-verdict"].startswith(verdict)
 
 
 def test_headline_takes_the_longest_run_on_real_ct():

@@ -46,7 +46,7 @@ def one_trial(small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "trials.yaml"
     file.write_text(
         "- {name: tiny-soft, question: does it run, group: recipe, source: phantom,"
-        " extends: tiny, settings: {training: {epochs: 2, learning_rate_drops: [],"
+        " extends: tiny, settings: {training: {epochs: 1, learning_rate_drops: [],"
         " soft_labels: true, characteristics_weight: 1.0, test_views: 16, optimizer: adamw,"
         " schedule: cosine, learning_rate: 0.01}}}\n"
     )
@@ -57,17 +57,21 @@ def one_trial(small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tmp_path / "runs"
 
 
-def test_a_trial_leaves_the_files_of_a_fold_for_each_split(one_trial: Path) -> None:
+def test_a_trial_leaves_the_files_of_a_fold_for_each_split(
+    one_trial: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two of the four, one of each half: each takes the time to build a network.
+    monkeypatch.setattr(trials, "SPLITS", trials.SPLITS[1:3])
     with pytest.raises(InputError, match="no trial is whole"):
         trials.trial_table()
-    for split in range(4):
+    for split in range(2):
         trials.run_trial("tiny-soft", split)
     table = trials.trial_table()
     known = set(read_nodules().loc[read_nodules()["readers"] >= 3, "nodule_id"])
     assert set(table["nodule_id"]) <= known
-    assert table["half"].tolist() == [0 if split < 2 else 1 for split in table["fold"]]
+    assert table["half"].tolist() == table["fold"].tolist()
     assert table["p_malignant"].between(0, 1).all()
-    assert set(os.listdir(one_trial / "trials" / "tiny-soft")) == {f"fold-{k}" for k in range(4)}
+    assert set(os.listdir(one_trial / "trials" / "tiny-soft")) == {"fold-0", "fold-1"}
 
 
 def test_a_trial_is_not_run_twice_nor_taken_for_another(
@@ -78,7 +82,7 @@ def test_a_trial_is_not_run_twice_nor_taken_for_another(
     trials.run_trial("tiny-soft", 0)
     assert "is done" in capsys.readouterr().out
     assert (folder / "probabilities.csv").read_bytes() == before
-    text = paths.TRIALS_YAML.read_text().replace("epochs: 2", "epochs: 3")
+    text = paths.TRIALS_YAML.read_text().replace("epochs: 1", "epochs: 2")
     paths.TRIALS_YAML.write_text(text)
     with pytest.raises(InputError, match=r"fold-0: made with other settings.*delete"):
         trials.run_trial("tiny-soft", 0)
