@@ -358,8 +358,8 @@ def _verdict(run: Run) -> str:
     if run.folds[0].run.get("profile_name") != FAITHFUL:
         return (
             "That is open. What has been run whole on real CT so far is a small stand-in, "
-            f"{epochs} epochs long; the paper's settings have not been run whole. So nothing here yet "
-            "supports the claim, and nothing refutes the method."
+            f"{epochs} epochs long; the paper's settings have not been run whole. So nothing here "
+            "yet supports the claim, and nothing refutes the method."
         )
     start = (
         "The paper's settings, as far as they can be read, were run on real CT, "
