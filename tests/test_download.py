@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from repository_server import Repository
 
 from nodulebook import download
 from nodulebook.download import (
@@ -24,6 +23,7 @@ from nodulebook.download import (
     zenodo_files,
 )
 from nodulebook.errors import InputError
+from repository_server import Repository
 
 RECORD = "3723295"
 DOI = f"10.5281/zenodo.{RECORD}"

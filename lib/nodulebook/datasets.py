@@ -239,7 +239,7 @@ def _luna16_plan(
     others = [name for name in (LUNA16_TABLE, *also) if not (folder / name).is_file()]
     files: dict[str, RemoteFile] = {}
     for doi, holds in LUNA16_DOIS.items():
-        if others or any(f"subset{k}.zip" in names for k in holds):
+        if any(f"subset{k}.zip" in names for k in holds) or not files.keys() >= set(others):
             files |= zenodo_files(doi, api)
     for name in names + others:
         if name not in files:

@@ -39,7 +39,7 @@ class Entry:
 
 
 def list_entries(archive: zipfile.ZipFile) -> list[Entry]:
-    """The files of an archive; a single folder of the archive's own name around all is dropped.
+    """The files of an archive; a first folder of the archive's own name is dropped.
 
     Raises:
         InputError: an entry is unsafe, or there is none; the message names archive and entry.
@@ -49,14 +49,20 @@ def list_entries(archive: zipfile.ZipFile) -> list[Entry]:
     if not files:
         raise InputError(f"{where}: holds no files")
     paths = [_safe_path(where, info) for info in files]
-    if all(len(path.parts) > 1 and path.parts[0] == where.stem for path in paths):
-        paths = [PurePosixPath(*path.parts[1:]) for path in paths]
-    seen: set[str] = set()
-    for path in paths:
-        key = str(path).casefold()  # some disks do not tell A from a
-        if key in seen or key == MARKER:
-            raise InputError(f"{where}: entry {str(path)!r} would be written over another file")
-        seen.add(key)
+    paths = [
+        PurePosixPath(*path.parts[1:])
+        if len(path.parts) > 1 and path.parts[0] == where.stem
+        else path
+        for path in paths
+    ]
+    # Some disks do not tell A from a. In this order, a file comes before what is "in" it.
+    seen = {(MARKER,)}
+    for parts in sorted(tuple(part.casefold() for part in path.parts) for path in paths):
+        if any(parts[:n] in seen for n in range(1, len(parts) + 1)):
+            raise InputError(
+                f"{where}: entry {'/'.join(parts)!r} would be written over another file"
+            )
+        seen.add(parts)
     return [Entry(info, path) for info, path in zip(files, paths, strict=True)]
 
 
@@ -70,6 +76,8 @@ def _safe_path(where: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         raise InputError(f"{where}: entry {name!r} is a link or a special file; not unpacked")
+    if info.header_offset < 0:
+        raise zipfile.BadZipFile(f"{name} lies before the beginning")
     if info.flag_bits & 1:
         raise InputError(f"{where}: entry {name!r} is encrypted; not unpacked")
     path = PurePosixPath(name)
