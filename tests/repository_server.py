@@ -152,7 +152,7 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
                 held, stored.hold_after = stored.hold_after, None
                 self._write(name, body[:held])
                 repository.holding.set()
-                repository.release.wait(30)
+                repository.release.wait(600)
                 body = body[held:]
             self._write(name, body[:at])
             if at is not None:

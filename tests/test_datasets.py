@@ -11,11 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from collections import namedtuple
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -220,7 +223,7 @@ def test_a_killed_process_is_gone_on_with(server: Repository, tmp_path: Path) ->
     stored = server.add(FIRST, "subset0.zip", subset_zip(0, UIDS[:2], {"more": NOISE * 20}))
     stored.hold_after = 3_000_000  # more than one block of 1 MiB
     process = spawn(tmp_path)
-    assert server.holding.wait(60)
+    assert server.holding.wait(300)
     # A second process does not write into the same file.
     second = spawn(tmp_path)
     assert "another process is downloading into this folder" in second.communicate()[1]
@@ -465,3 +468,96 @@ def test_the_data_folder_of_the_environment_is_taken(
     assert command(monkeypatch, "get", "check") == 0
     assert capsys.readouterr().err.count("scans: 1 of 888 are there") == 2
     assert os.path.isfile(tmp_path / ABSENT_CSV)
+
+
+def object_store(objects: dict[str, bytes], refused: set[str]) -> type[BaseHTTPRequestHandler]:
+    """A bucket, as far as the client's downloader asks: lists by prefix, and objects."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _answer(self, status: int, body: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for key, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(key.replace("_", "-"), value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            address = urlsplit(self.path)
+            key = address.path.removeprefix("/bucket").removeprefix("/")
+            if not key:
+                prefix = parse_qs(address.query).get("prefix", [""])[0]
+                items = "".join(
+                    f"<Contents><Key>{name}</Key><Size>{len(content)}</Size>"
+                    "<LastModified>2020-01-01T00:00:00.000Z</LastModified>"
+                    "<ETag>&quot;1&quot;</ETag><StorageClass>STANDARD</StorageClass></Contents>"
+                    for name, content in objects.items()
+                    if name.startswith(prefix)
+                )
+                body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}"
+                self._answer(200, f"{body}</ListBucketResult>".encode())
+            elif key in refused or key not in objects:
+                self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            else:
+                content = objects[key]
+                last = f"bytes 0-{len(content) - 1}/{len(content)}"
+                status = 206 if self.headers.get("Range") else 200
+                self._answer(status, content, Content_Range=last, ETag='"1"')
+
+        do_HEAD = do_GET
+
+    return Handler
+
+
+def test_the_real_client_and_downloader_do_what_the_stand_in_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idc = pytest.importorskip("idc_index.index", reason="idc-index is optional")
+    scans = read_scan_table().set_index("series_uid").loc[UIDS[:2]]
+    objects = {
+        f"store-{row}/{k}.dcm": b"0123456789"
+        for row, slices in enumerate(scans["slices"])
+        for k in range(slices)
+    }
+    refused = {"store-1/5.dcm"}
+    table = pd.DataFrame(
+        {
+            "collection_id": "lidc_idri",
+            "PatientID": list(scans["patient_id"]),
+            "SeriesInstanceUID": UIDS[:2],
+            "StudyInstanceUID": "1.2",
+            "Modality": "CT",
+            "instanceCount": list(scans["slices"]),
+            "series_size_MB": list(scans["slices"] * 10 / 1e6),
+            "aws_bucket": "bucket",
+            "crdc_series_uuid": ["store-0", "store-1"],
+            "series_aws_url": ["s3://bucket/store-0/*", "s3://bucket/store-1/*"],
+        }
+    )
+    table.to_parquet(tmp_path / "index.parquet")
+    monkeypatch.setattr(
+        idc.idc_index_data, "IDC_INDEX_PARQUET_FILEPATH", tmp_path / "index.parquet"
+    )
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    store = ThreadingHTTPServer(("127.0.0.1", 0), object_store(objects, refused))
+    thread = threading.Thread(target=store.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        monkeypatch.setattr(idc, "aws_endpoint_url", f"http://127.0.0.1:{store.server_port}")
+        with pytest.raises(InputError, match=f"1 of 2 series could not be had; .*{UIDS[1]}"):
+            get_lidc(tmp_path / "to", UIDS[:2])
+        assert presence(tmp_path / "to").scans["present"].sum() == 1
+        refused.clear()
+        get_lidc(tmp_path / "to", UIDS[:2])
+    finally:
+        store.shutdown()
+        store.server_close()
+        thread.join()
+    assert presence(tmp_path / "to").scans["present"].sum() == 2
+    series = tmp_path / "to" / "LIDC-IDRI-0002" / UIDS[1]
+    assert (series / "5.dcm").read_bytes() == b"0123456789"
