@@ -455,7 +455,7 @@ def test_without_idc_index_it_is_said_how_to_install_it(
     monkeypatch.setitem(sys.modules, "idc_index", None)
     words = ["get", "lidc", "--patients", "LIDC-IDRI-0001", "--to", str(tmp_path)]
     assert command(monkeypatch, *words) == 2
-    assert "pip install 'nodulebook[idc]'" in capsys.readouterr().err
+    assert "-m pip install idc-index" in capsys.readouterr().err
     assert names(tmp_path) == set()
 
 

@@ -222,9 +222,8 @@ def _size(path: Path) -> int:
 
 
 def _is_right(path: Path, file: RemoteFile) -> bool:
-    return path.stat().st_size == file.size and pooch.hashes.hash_matches(
-        str(path), file.checksum.lower()
-    )
+    algorithm, _, digest = file.checksum.lower().partition(":")
+    return _size(path) == file.size and pooch.file_hash(str(path), alg=algorithm) == digest
 
 
 def _insist(name: str, attempt: Callable[[], Result], progress: Callable[[], int]) -> Result:
