@@ -320,7 +320,7 @@ def open_idc() -> Any:
     except ImportError:
         raise InputError(
             "the Imaging Data Commons is read by the package idc-index, which is not installed: "
-            f"{sys.executable} -m pip install idc-index (400 MB); it is the extra `idc` of this project"
+            f"{sys.executable} -m pip install idc-index (400 MB; the extra `idc` of this project)"
         ) from None
     # It sets up logging for the whole process on import, and tells of every series.
     logging.getLogger("idc_index").setLevel(logging.ERROR)

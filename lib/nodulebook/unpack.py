@@ -56,7 +56,7 @@ def list_entries(archive: zipfile.ZipFile) -> list[Entry]:
         for path in paths
     ]
     # Some disks do not tell A from a. In this order, a file comes before what is "in" it.
-    seen = {(MARKER,)}
+    seen: set[tuple[str, ...]] = {(MARKER,)}
     for parts in sorted(tuple(part.casefold() for part in path.parts) for path in paths):
         if any(parts[:n] in seen for n in range(1, len(parts) + 1)):
             raise InputError(
