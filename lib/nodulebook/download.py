@@ -271,7 +271,13 @@ def _opened(name: str, url: str, headers: dict[str, str]) -> Iterator[requests.R
     ) as error:
         raise InputError(f"{name}: {url!r} is no address of a file ({error})") from None
     except requests.exceptions.RequestException as error:
-        raise _TryAgainError(f"{url} broke off or cannot be reached ({error})") from None
+        raise _TryAgainError(f"{url} broke off or cannot be reached ({_cause(error)})") from None
+
+
+def _cause(error: requests.exceptions.RequestException) -> str:
+    """What went wrong, without the pools and connections that it went through."""
+    inner = error.args[0] if error.args else error
+    return re.sub(r"^\w+\(host=.*?\): ", "", str(getattr(inner, "reason", inner)))
 
 
 def _transfer(file: RemoteFile, part: Path) -> None:
