@@ -99,11 +99,11 @@ def report_presence(folder: Path) -> Presence:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
     found = presence(folder)
+    for line in found.lines():
+        say(line)
     absent = found.nodules[~found.nodules["present"]]
     with os_errors_named(folder):
         write_csv(absent[["nodule_id", "patient_id", "series_uid", "readers"]], folder / ABSENT_CSV)
-    for line in found.lines():
-        say(line)
     say(f"the absent nodules are listed in {folder / ABSENT_CSV}")
     return found
 
