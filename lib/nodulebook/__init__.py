@@ -3,11 +3,11 @@
 The files form layers; each imports only from layers above it in this list:
 
 ground   errors, paths, files, settings
-data     annotations, cohort, folds, contours, patches, sources
-model    augment, network, training
+data     annotations, cohort, folds, contours, patches, sources, download, unpack, datasets
+model    augment, layers, network, training
 explain  gradcam
 judge    artefacts, metrics, statistics, baseline
-show     tables, figures, report, runs, cli
+show     tables, figures, runs, trials, report, cli
 """
 
 __version__ = "0.1.0"
