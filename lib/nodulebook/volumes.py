@@ -92,7 +92,8 @@ class Geometry:
     @property
     def slice_z_mm(self) -> NDArray[np.float64]:
         """World z of voxel (0, 0) of every slice."""
-        return self.origin_xyz_mm[2] + self.slices_mm * self.direction[2, 2]
+        z_mm: NDArray[np.float64] = self.origin_xyz_mm[2] + self.slices_mm * self.direction[2, 2]
+        return z_mm
 
 
 def _interpolated(
@@ -495,7 +496,7 @@ def _last_line(error: Exception) -> str:
 
 
 def find_dicom(
-    folder: Path, wanted: Collection[str], index_json: Path | None = None
+    folder: Path, wanted: Collection[str] | None = None, index_json: Path | None = None
 ) -> dict[str, list[Path]]:
     """The files of DICOM series in a folder and the folders in it, whatever the layout.
 
@@ -504,7 +505,7 @@ def find_dicom(
 
     Args:
         folder: where to look.
-        wanted: SeriesInstanceUIDs; other series are left out.
+        wanted: SeriesInstanceUIDs; other series are left out. All series where None.
         index_json: remembers what each folder held, by names, sizes and times of its files, so
             that only new folders are read again.
     """
@@ -526,7 +527,7 @@ def find_dicom(
             entry = {"stamp": stamp, "series": series}
         now[str(here)] = entry
         for uid, names in entry["series"].items():
-            if uid in wanted:
+            if wanted is None or uid in wanted:
                 found.setdefault(uid, []).extend(here / name for name in names)
     if index_json is not None and now != known:
         write_json(now, index_json)

@@ -21,8 +21,13 @@ from nodulebook.patches import PatchStore, read_store, write_store
 SOURCES = {
     "phantom": "phantom, rendered from the readers' contours; not CT",
     "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
+    "luna16": "LUNA16 CT scans",
+    "idc": "LIDC-IDRI CT scans, DICOM",
 }
 """The sources' names and what to call each beneath a figure."""
+
+SCAN_SOURCES = ("luna16", "idc")
+"""Those that read whole scans; they may hold a part of the nodules and grow (`sources.scans`)."""
 
 
 def check_source(source: str) -> None:
@@ -35,12 +40,16 @@ def check_source(source: str) -> None:
         raise InputError(f"source {source!r} is not one of {', '.join(SOURCES)}")
 
 
-def open_source(source: str, data: Path | None = None) -> PatchStore:
+def open_source(
+    source: str, data: Path | None = None, jobs: int | None = None, again: bool = False
+) -> PatchStore:
     """The patches of a source; built on first use, under `data/patches/<source>/`.
 
     Args:
         source: one of `SOURCES`.
         data: the folder or file with the user's data; `NODULEBOOK_DATA` where None.
+        jobs: processes that read scans, in `SCAN_SOURCES`; one a core where None.
+        again: in `SCAN_SOURCES`, try again what is not in the store (scans that could not be read).
 
     Raises:
         InputError: an unknown source, or its data is missing, damaged or not as expected.
@@ -51,9 +60,10 @@ def open_source(source: str, data: Path | None = None) -> PatchStore:
     folder = paths.patch_stores() / source
     if (folder / "store.json").is_file():
         store = read_store(folder)
-        if store.recipe == recipe:
+        if store.recipe == recipe and not (again and source in SCAN_SOURCES):
             return store
     nodules = read_nodules()
     reference = nodules[nodules["readers"] >= REFERENCE_READERS]
-    write_store(folder, source, module.patches(reference, data), reference, recipe)
+    options = {"jobs": jobs} if source in SCAN_SOURCES else {}
+    write_store(folder, source, module.patches(reference, data, **options), reference, recipe)
     return read_store(folder)
