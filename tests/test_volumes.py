@@ -313,7 +313,7 @@ def write_series(
     for k, (plane, z) in enumerate(zip(voxels_hu, z_mm, strict=True)):
         header = pydicom.Dataset()
         header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-        header.SOPInstanceUID = f"{uid}.{k + 1}"
+        header.SOPInstanceUID = f"1.2.3.{k + 1}"
         header.SeriesInstanceUID, header.StudyInstanceUID = uid, "1.2"
         header.Modality, header.PatientID = "CT", "x"
         header.ImagePositionPatient = [-20, -30, float(z)]
