@@ -305,6 +305,7 @@ def write_series(
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
     slope: float = 1,
     intercept: float = -1024,
+    pixel_mm: tuple[float, float] = (0.6, 0.8),
 ) -> list[Path]:
     """A small CT series; file names are in no order."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -318,7 +319,7 @@ def write_series(
         header.Modality, header.PatientID = "CT", "x"
         header.ImagePositionPatient = [-20, -30, float(z)]
         header.ImageOrientationPatient = list(orientation)
-        header.PixelSpacing, header.SliceThickness = [0.8, 0.6], 2.5
+        header.PixelSpacing, header.SliceThickness = [pixel_mm[1], pixel_mm[0]], 2.5
         header.Rows, header.Columns = plane.shape
         header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
         header.BitsAllocated = header.BitsStored = 16
@@ -330,7 +331,7 @@ def write_series(
         meta.MediaStorageSOPClassUID = header.SOPClassUID
         meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
         header.file_meta = meta
-        files.append(folder / f"{(7 * k) % 101:03d}.dcm")
+        files.append(folder / f"{(7 * k) % 997:03d}.dcm")
         header.save_as(files[-1], enforce_file_format=True)
     return files
 

@@ -29,6 +29,7 @@ from nodulebook.files import read_json, sha256, write_json
 
 # ITK writes warnings past Python; what matters of them is checked here and said in full.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 Box = NDArray[Any]  # (z, y, x) of any number type
 

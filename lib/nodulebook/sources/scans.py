@@ -497,7 +497,7 @@ def placement(
             except InputError:
                 return -np.inf
             mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
-            around = binary_dilation(mask, iterations=3) & ~mask
+            around = binary_dilation(mask, iterations=5) & ~binary_dilation(mask)
             if mask.any() and around.any():
                 differences.append(patch[mask].mean() - patch[around].mean())
         return float(np.mean(differences)) if differences else -np.inf
