@@ -169,6 +169,12 @@ def test_outside_is_background_and_half_a_voxel_still_is_scan() -> None:
     assert near.shape == (1, 1, 1) and near[0, 0, 0] == 50
 
 
+def test_a_volume_keeps_its_image_alive() -> None:
+    volumes = [volume_of_image(sitk.Image([64, 64, 64], sitk.sitkFloat32) + k) for k in range(20)]
+    for k, volume in enumerate(volumes):
+        assert (extract_patch(volume, (32, 32, 32), 8) == k).all()
+
+
 def test_slices_at_uneven_distances_are_taken_where_they_lie() -> None:
     image = sitk.Image([8, 8, 4], sitk.sitkFloat32)
     even = volume_of_image(image)

@@ -194,7 +194,12 @@ def volume_of_image(image: sitk.Image, name: str = "image") -> Volume:
     geometry = _even_geometry(
         name, image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
     )
-    return Volume(name, geometry, box_reader(sitk.GetArrayViewFromImage(image)))
+
+    def read(first: tuple[int, int, int], size: tuple[int, int, int]) -> Box:
+        # A view does not keep its image alive: so the image is held, and viewed anew.
+        return box_reader(sitk.GetArrayViewFromImage(image))(first, size)
+
+    return Volume(name, geometry, read)
 
 
 def box_reader(

@@ -77,6 +77,16 @@ def find(source: str, data: Path | None, wanted: Collection[str]) -> Found:
     return {uid: files for uid, files in found.items() if uid in wanted}
 
 
+def open_scan(source: str, files: Sequence[Path], series_uid: str) -> Volume:
+    """A scan of the source; `files` as `find` gives them.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    volume: Volume = import_module(f"nodulebook.sources.{source}").open_scan(files, series_uid)
+    return volume
+
+
 def recipe(source: str, data: Path | None) -> dict[str, str]:
     """What the patches depend on: the scans there are, by their files' names and sizes.
 
@@ -310,8 +320,7 @@ def make_scan(task: _Task) -> ScanResult:
     uid = task.scan.series_uid
     names = [row["nodule_id"] for row in task.rows]
     try:
-        module = import_module(f"nodulebook.sources.{task.source}")
-        volume: Volume = module.open_scan(task.files, uid)
+        volume = open_scan(task.source, task.files, uid)
         made, result = scan_patches(volume, task.scan, task.rows)
     except InputError as error:
         return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), str(error))
