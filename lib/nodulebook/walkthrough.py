@@ -65,13 +65,13 @@ def example(store: PatchStore, nodule_id: str = NODULE, others: int = 4) -> Exam
 
 
 def _real(source: str, data: Path | None, nodule_id: str, others: int) -> Example:
-    row = read_nodules().set_index("nodule_id").loc[nodule_id]
+    row = read_nodules().set_index("nodule_id").loc[nodule_id].to_dict()
     uid = str(row["series_uid"])
     (scan,) = read_scans({uid})
     files = scans.find(source, data, {uid})[uid]
     volume = scans.open_scan(source, files, uid)
     first = scans.first_slice(volume, scan)
-    centre_xyz = row[["centroid_x_px", "centroid_y_px", "centroid_z_mm"]].to_numpy(dtype=float)
+    centre_xyz = np.array([row[f"centroid_{axis}"] for axis in ("x_px", "y_px", "z_mm")], float)
     world = scans.nodule_world(volume, scan, first, centre_xyz)
     consensus = scans.reference_mask(scan, cluster_readings(scan)[int(row["cluster"])])
     return Example(
