@@ -120,6 +120,21 @@ def test_scans_that_come_later_are_added_and_the_others_not_read_again(
     assert open_source("luna16", world / "data", jobs=1).digest == parts.digest
 
 
+def test_a_scan_that_has_changed_is_read_again(
+    world: Path, annotated: dict[str, Scan], nodules: pd.DataFrame
+) -> None:
+    write_luna16(world / "data", annotated, nodules.head(2))
+    before = open_source("luna16", world / "data", jobs=1).digest
+    path = world / "data" / f"{nodules['series_uid'][0]}.mhd"
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(path)) + 100, sitk.sitkInt32), str(path))
+    names = nodules["nodule_id"].tolist()
+    old = contents("luna16", world)
+    assert open_source("luna16", world / "data", jobs=1).digest != before
+    new = contents("luna16", world)
+    assert (new[names[0]][0][16] == old[names[0]][0][16] + 100).all()
+    assert (new[names[1]][0] == old[names[1]][0]).all()
+
+
 def test_a_stopped_pass_goes_on_where_it_was(
     world: Path, annotated: dict[str, Scan], nodules: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -66,6 +66,8 @@ def scans(draw: st.DrawFn, directions: st.SearchStrategy = directions) -> sitk.I
     image.SetSpacing([draw(st.floats(0.4, 3.0)) for _ in range(3)])
     image.SetOrigin([draw(st.floats(-400, 400)) for _ in range(3)])
     image.SetDirection(draw(directions).ravel().tolist())
+    # For a few turns ITK's inverse of its matrix is NaN ("suspicious return value from SVDC").
+    assume(np.isfinite(image.TransformPhysicalPointToContinuousIndex(image.GetOrigin())).all())
     return image
 
 
