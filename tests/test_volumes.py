@@ -169,6 +169,10 @@ def test_outside_is_background_and_half_a_voxel_still_is_scan() -> None:
     assert (extract_patch(image, (4.5, 4.5, 4.5), background_hu=-1000) == -1000).sum() == 31768
     near = extract_patch(image, (-0.45, 4, 4), size=1)
     assert near.shape == (1, 1, 1) and near[0, 0, 0] == 50
+    assert extract_patch(image, (4, 4, 9.45), size=1)[0, 0, 0] == 50
+    for beyond in ((-0.55, 4, 4), (4, 4, 9.55)):
+        with pytest.raises(InputError, match="lies outside the scan"):
+            extract_patch(image, beyond, size=1)
 
 
 def test_a_volume_keeps_its_image_alive() -> None:

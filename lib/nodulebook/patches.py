@@ -4,6 +4,7 @@ Every data source (`nodulebook.sources`) fills the same store, so that all that 
 know where the voxels came from.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -337,7 +338,11 @@ def _new_array(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
     array = np.lib.format.open_memmap(path, "w+", kind, shape)
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                    raise  # other errors: this kind of disk cannot say beforehand
     return array
 
 
