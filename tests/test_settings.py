@@ -283,7 +283,7 @@ def test_wrong_parameter_is_refused_by_name(key, value):
 
 
 def test_unknown_source_names_those_there_are():
-    with pytest.raises(InputError, match=r"'phantom' or 'lidc_slices'"):
+    with pytest.raises(InputError, match=r"'phantom', 'lidc_slices', .*or 'idc'"):
         check_fold_parameters({"source": "ct"})
 
 

@@ -35,12 +35,51 @@ def cohort(folder: Path) -> None:
 @commands.command()
 @click.option("--source", default="phantom", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
-def patches(source: str, data: Path | None) -> None:
-    """Build a source's patch store, unless it is there."""
-    from nodulebook.sources import open_source
+@click.option("--jobs", type=click.IntRange(min=1), help="luna16, idc: processes; one a core")
+@click.option("--allow-missing", is_flag=True, help="luna16, idc: some scans may be left out")
+def patches(source: str, data: Path | None, jobs: int | None, allow_missing: bool) -> None:
+    """Build a source's patch store, or add to it what is missing.
 
-    store = open_source(source, data)
+    luna16 and idc read the scans below --data, finished ones once. Scans that are not there or
+    cannot be read are named, and end the command with exit code 2 unless --allow-missing.
+    """
+    import pandas as pd
+
+    from nodulebook.sources import SCAN_SOURCES, open_source
+    from nodulebook.sources.scans import left_out_csv
+
+    store = open_source(source, data, jobs=jobs, again=True)
     click.echo(f"{len(store.table)} patches: {paths.patch_stores() / source}")
+    if source in SCAN_SOURCES:
+        left_out = pd.read_csv(left_out_csv(source))
+        if len(left_out) and not allow_missing:
+            raise InputError(
+                f"{left_out['nodule_id'].ne('(scan)').sum()} nodules have no patch "
+                f"and {left_out['nodule_id'].eq('(scan)').sum()} scans are incomplete or "
+                f"unreadable: see {left_out_csv(source)}; get the scans and run this again, or "
+                "take the store as it is with --allow-missing"
+            )
+
+
+@commands.command()
+@click.option("--source", type=click.Choice(["luna16", "idc"]), required=True)
+@click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
+@click.option(
+    "--max-thickness", type=float, default=2.5, show_default=True, help="mm; the paper says 3"
+)
+@click.option("--out", type=click.Path(path_type=Path), help="write the table, a row a scan, here")
+def scans(source: str, data: Path | None, max_thickness: float, out: Path | None) -> None:
+    """Check the scans' files against the paper's rules: thickness, even spacing, no gaps."""
+    from nodulebook.files import write_csv
+    from nodulebook.scan_rules import check_scans
+
+    table = check_scans(source, data, max_thickness)
+    if out:
+        write_csv(table, out)
+    bad = table[table["verdict"] != "kept"]
+    for row in bad.itertuples():
+        click.echo(f"{row.series_uid}: {row.verdict}")
+    click.echo(f"{len(table)} scans: {len(table) - len(bad)} kept, {len(bad)} not")
 
 
 def _fold_options(command: Command) -> Command:
@@ -213,6 +252,11 @@ def main() -> None:
         commands(standalone_mode=True)
     except InputError as error:
         click.echo(f"nodulebook: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        # A full disk, a folder that may not be written: nothing of the project is wrong.
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"nodulebook: {where}{error.strerror or error}", err=True)
         sys.exit(2)
 
 

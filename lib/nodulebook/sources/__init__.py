@@ -23,8 +23,13 @@ SOURCES = {
     "phantom": "phantom, rendered from the readers' contours; not CT",
     "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
     "lidc_grey": "LIDC-IDRI CT slices, 8 bit, one grey scale for all",
+    "luna16": "LUNA16 CT scans",
+    "idc": "LIDC-IDRI CT scans, DICOM",
 }
 """The sources' names and what to call each beneath a figure."""
+
+SCAN_SOURCES = ("luna16", "idc")
+"""Those that read whole scans; they may hold a part of the nodules and grow (`sources.scans`)."""
 
 
 def check_source(source: str) -> None:
@@ -38,7 +43,11 @@ def check_source(source: str) -> None:
 
 
 def open_source(
-    source: str, data: Path | None = None, lesions: Literal["labelled", "all"] = "labelled"
+    source: str,
+    data: Path | None = None,
+    lesions: Literal["labelled", "all"] = "labelled",
+    jobs: int | None = None,
+    again: bool = False,
 ) -> PatchStore:
     """The patches of a source; built on first use, under `data/patches/`.
 
@@ -47,6 +56,8 @@ def open_source(
         data: the folder or file with the user's data; `NODULEBOOK_DATA` where None.
         lesions: the reference nodules, marked by at least three readers, the labelled ones among
             them; or every lesion that a reader marked, in a store of its own.
+        jobs: processes that read scans, in `SCAN_SOURCES`; one a core where None.
+        again: in `SCAN_SOURCES`, try again what is not in the store (scans that could not be read).
 
     Raises:
         InputError: an unknown source, or its data is missing, damaged or not as expected.
@@ -63,7 +74,8 @@ def open_source(
         nodules = nodules[nodules["readers"] >= REFERENCE_READERS]
     if (folder / "store.json").is_file():
         store = read_store(folder)
-        if store.recipe == recipe:
+        if store.recipe == recipe and not (again and source in SCAN_SOURCES):
             return store
-    write_store(folder, source, module.patches(nodules, data), nodules, recipe)
+    options = {"jobs": jobs} if source in SCAN_SOURCES else {}
+    write_store(folder, source, module.patches(nodules, data, **options), nodules, recipe)
     return read_store(folder)
