@@ -20,7 +20,7 @@ GRAPH ?= --cores 2
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo; echo 'fold and folds take PROFILE=quick (or another file of profiles/) SOURCE=phantom|lidc_slices [RUN=name];'
+	@echo; echo 'fold and folds take PROFILE=quick (or another file of profiles/) SOURCE=phantom|lidc_slices|luna16|idc [RUN=name];'
 	@echo 'real CT is found through NODULEBOOK_DATA=/folder. FOLD=0 to 9.'
 
 env: $(BIN)/.installed ## the environment, in .venv (a few minutes, once)
