@@ -114,6 +114,21 @@ def again(run: str, fold: int, data: str) -> None:
 
 
 @commands.command()
+@click.option("--run", required=True, help="a run of papermill_runs/")
+@click.option("--fold", type=click.IntRange(0, 9), required=True)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option("--permuted-labels", is_flag=True, help="train once more, on permuted labels")
+@click.option("--train-again", is_flag=True, help="where the fold's weights are not here")
+def explain(run: str, fold: int, data: str, permuted_labels: bool, train_again: bool) -> None:
+    """Measure the maps of a fold that is done; write its explanations.csv and sanity.csv."""
+    from nodulebook.explain import explain_fold
+
+    source_data = Path(data).expanduser().resolve() if data else None
+    folder = explain_fold(run, fold, source_data, permuted_labels, train_again, click.echo)
+    click.echo(f"explained: {folder}")
+
+
+@commands.command()
 @click.option("--run", required=True, help="a run of papermill_runs/ that has all ten folds")
 def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""
