@@ -16,6 +16,7 @@ import pytest
 
 from nodulebook import cli, paths
 from nodulebook.artefacts import read_fold
+from nodulebook.explanations import read_explanations
 from nodulebook.folds import read_folds
 
 NODULEBOOK = [sys.executable, "-m", "nodulebook"]
@@ -27,8 +28,8 @@ def command(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str
     )
 
 
-def fold_command(fold: int) -> list[str]:
-    return ["fold", "--fold", str(fold), "--profile", "tiny", "--source", "phantom"]
+def fold_command(fold: int, maps: str = "--no-explain") -> list[str]:
+    return ["fold", "--fold", str(fold), "--profile", "tiny", "--source", "phantom", maps]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,7 @@ def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The folder of runs after fold 3 of `tiny-phantom` was run once."""
     runs = tmp_path_factory.mktemp("finished")
     env = os.environ | {"NODULEBOOK_ROOT": str(small_world), "NODULEBOOK_RUNS": str(runs)}
-    done = command(*fold_command(3), env=env)
+    done = command(*fold_command(3, "--explain"), env=env)
     assert done.returncode == 0, done.stderr
     assert str(runs / "tiny-phantom" / "fold-3") in done.stdout  # it says where its results are
     assert "epoch 10/10" in done.stdout  # and showed progress
@@ -54,10 +55,20 @@ def test_a_fold_is_valid_and_of_the_nodules_that_the_source_has(finished: Path) 
     assert fold.run["n_train"] == 150 - len(fold.probabilities)
 
 
+def test_a_fold_leaves_what_its_maps_are_worth(finished: Path) -> None:
+    folder = finished / "tiny-phantom" / "fold-3"
+    found = read_explanations(folder, read_fold(folder))
+    assert found is not None
+    assert set(found.sanity["check"]) == {"weights"}
+
+
 def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
     notebook = nbformat.read(finished / "tiny-phantom" / "fold-3.ipynb", as_version=4)
     assert notebook.metadata["papermill"] == {
-        "parameters": {"fold": 3, "profile": "tiny", "source": "phantom", "run": "", "data": ""}
+        "parameters": {
+            "fold": 3, "profile": "tiny", "source": "phantom", "run": "", "data": "",
+            "explain": True,
+        }
     }
     assert any(cell.get("outputs") for cell in notebook.cells)
     assert not any("papermill" in cell.metadata for cell in notebook.cells)

@@ -49,37 +49,39 @@ def _fold_options(command: Command) -> Command:
         click.option("--source", default="phantom", show_default=True),
         click.option("--run", default="", help="the run's name; <profile>-<source> by default"),
         click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA"),
+        click.option("--explain/--no-explain", default=True, help="measure the maps at the end"),
     ):
         command = option(command)
     return command
 
 
-def _parameters(fold: int, profile: str, source: str, run: str, data: str) -> FoldParameters:
+def _parameters(
+    fold: int, profile: str, source: str, run: str, data: str, explain: bool
+) -> FoldParameters:
     # The chapter runs in its own folder: a path typed here is meant from here.
     data = str(Path(data).expanduser().resolve()) if data else ""
-    return check_fold_parameters(
-        {"fold": fold, "profile": profile, "source": source, "run": run, "data": data}
-    )
+    given = {"fold": fold, "profile": profile, "source": source, "run": run, "data": data}
+    return check_fold_parameters(given | {"explain": explain})
 
 
 @commands.command()
 @click.option("--fold", type=int, required=True, help="0 to 9: the fold that is held out")
 @_fold_options
-def fold(fold: int, profile: str, source: str, run: str, data: str) -> None:
+def fold(fold: int, profile: str, source: str, run: str, data: str, explain: bool) -> None:
     """Train and test one fold with papermill; skip it if done, go on if it was stopped."""
     from nodulebook.runs import run_fold
 
-    run_fold(_parameters(fold, profile, source, run, data))
+    run_fold(_parameters(fold, profile, source, run, data, explain))
 
 
 @commands.command()
 @_fold_options
 @click.option("--jobs", type=click.IntRange(min=1), help="folds side by side; by cores and memory")
-def folds(profile: str, source: str, run: str, data: str, jobs: int | None) -> None:
+def folds(profile: str, source: str, run: str, data: str, explain: bool, jobs: int | None) -> None:
     """Train and test all ten folds; skip those that are done, go on where it was stopped."""
     from nodulebook.runs import run_folds
 
-    first = _parameters(0, profile, source, run, data)
+    first = _parameters(0, profile, source, run, data, explain)
     run_folds(first, jobs)
     click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
 

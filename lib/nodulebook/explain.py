@@ -228,6 +228,19 @@ def explain_data(
     return explain(model, names, data.test_volumes, store.masks[store.rows(names)], report)
 
 
+def explain_new_fold(
+    model: keras.Model, data: FoldData, store: PatchStore, folder: Path, fold: Fold
+) -> None:
+    """Write the two files of a fold that was just trained; only say so where that cannot be."""
+    if keras.backend.backend() != "tensorflow":
+        print(
+            "maps need the tensorflow backend: `nodulebook explain --train-again` makes "
+            "explanations.csv with it"
+        )
+        return
+    write_explanations(folder, explain_data(model, data, store), fold)
+
+
 def explain_fold(
     run: str,
     fold: int,

@@ -244,4 +244,4 @@ def _refuse(path: Path, table: pd.DataFrame, name: str, bad: "pd.Series[bool]", 
     """Raise InputError for the first row that is marked."""
     if np.asarray(bad).any():
         row = int(np.asarray(bad).argmax())
-        raise InputError(f"{path}: line {row + 2}: {name} is {table[name].iloc[row]!r}, {why}")
+        raise InputError(f"{path}: line {row + 2}: {name} is {table[name].tolist()[row]!r}, {why}")

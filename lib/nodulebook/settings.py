@@ -121,6 +121,8 @@ class FoldParameters(_Strict):
     source: Literal["phantom", "lidc_slices"] = "phantom"
     run: str = Field(default="", pattern=r"^[\w-]*$")
     data: str = ""
+    explain: bool = True
+    """Measure the maps of the test nodules once the fold is trained."""
 
     @property
     def run_name(self) -> str:
