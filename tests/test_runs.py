@@ -66,7 +66,11 @@ def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
     notebook = nbformat.read(finished / "tiny-phantom" / "fold-3.ipynb", as_version=4)
     assert notebook.metadata["papermill"] == {
         "parameters": {
-            "fold": 3, "profile": "tiny", "source": "phantom", "run": "", "data": "",
+            "fold": 3,
+            "profile": "tiny",
+            "source": "phantom",
+            "run": "",
+            "data": "",
             "explain": True,
         }
     }

@@ -12,7 +12,7 @@ import click
 
 from nodulebook import paths
 from nodulebook.errors import InputError
-from nodulebook.settings import FoldParameters, check_fold_parameters
+from nodulebook.settings import N_FOLDS, FoldParameters, check_fold_parameters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -117,17 +117,46 @@ def again(run: str, fold: int, data: str) -> None:
 
 @commands.command()
 @click.option("--run", required=True, help="a run of papermill_runs/")
-@click.option("--fold", type=click.IntRange(0, 9), required=True)
+@click.option("--fold", type=click.IntRange(0, 9), multiple=True, help="all ten by default")
 @click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
 @click.option("--permuted-labels", is_flag=True, help="train once more, on permuted labels")
 @click.option("--train-again", is_flag=True, help="where the fold's weights are not here")
-def explain(run: str, fold: int, data: str, permuted_labels: bool, train_again: bool) -> None:
-    """Measure the maps of a fold that is done; write its explanations.csv and sanity.csv."""
-    from nodulebook.explain import explain_fold
+def explain(
+    run: str, fold: tuple[int, ...], data: str, permuted_labels: bool, train_again: bool
+) -> None:
+    """Measure the maps of folds that are done; write their explanations.csv and sanity.csv."""
+    from nodulebook.explain import explain_folds
 
     source_data = Path(data).expanduser().resolve() if data else None
-    folder = explain_fold(run, fold, source_data, permuted_labels, train_again, click.echo)
-    click.echo(f"explained: {folder}")
+    folds = fold or tuple(range(N_FOLDS))
+    explain_folds(run, folds, source_data, permuted_labels, train_again, click.echo)
+
+
+@commands.command()
+@click.option("--run", default="quick-phantom", show_default=True, help="a run with weights here")
+@click.option("--other-run", default="", help="a second network, for the question of trust")
+@click.option("--fold", type=click.IntRange(0, 9), default=0, show_default=True)
+@click.option("--pairs", type=click.IntRange(1), default=90, show_default=True)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("readerstudy.html"), show_default=True
+)
+def readerstudy(run: str, other_run: str, fold: int, pairs: int, data: str, out: Path) -> None:
+    """Write the page of a reader study: the paper's questions, asked of a fold's test nodules."""
+    from nodulebook.explain import write_reader_study
+
+    source_data = Path(data).expanduser().resolve() if data else None
+    n = write_reader_study(out, run, fold, pairs, other_run, source_data)
+    click.echo(f"{n} questions: {out.resolve()}")
+
+
+@commands.command()
+@click.argument("answers", nargs=-1, type=click.Path(path_type=Path))
+def readeranswers(answers: tuple[Path, ...]) -> None:
+    """Print the percentages, with 95 % intervals, of the CSV files that readers exported."""
+    from nodulebook.readerstudy import answer_table, read_answers
+
+    click.echo(answer_table(read_answers(answers)).to_string(index=False))
 
 
 @commands.command()

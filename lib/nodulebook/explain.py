@@ -4,7 +4,8 @@ About a minute a fold on one core for the paper's network and 100 nodules: most 
 and deletion, which need a prediction for each of `faithfulness.FRACTIONS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nodulebook import faithfulness, gradcam, paths
+from nodulebook import faithfulness, gradcam, paths, readerstudy
 from nodulebook.artefacts import Fold, read_fold
 from nodulebook.errors import InputError
 from nodulebook.explanations import (
@@ -27,7 +28,7 @@ from nodulebook.explanations import (
 from nodulebook.folds import read_folds
 from nodulebook.patches import PatchStore
 from nodulebook.settings import FoldParameters, Profile, read_profile
-from nodulebook.sources import open_source
+from nodulebook.sources import SOURCES, open_source
 from nodulebook.training import (
     CHECKPOINT,
     FoldData,
@@ -241,30 +242,39 @@ def explain_new_fold(
     write_explanations(folder, explain_data(model, data, store), fold)
 
 
-def explain_fold(
+@dataclass(frozen=True, eq=False)
+class FoldWithModel:
+    """A fold that is done, its patches, and its model."""
+
+    fold: Fold
+    profile: Profile
+    data: FoldData
+    store: PatchStore
+    model: keras.Model
+
+
+def fold_with_model(
     run: str,
     fold: int,
     source_data: Path | None = None,
-    permuted_labels: bool = False,
     train_again: bool = False,
     report: Callable[[str], None] = print,
-) -> Path:
-    """Write explanations.csv and sanity.csv of a fold that is done, from the weights beside it.
+    model: keras.Model | None = None,
+) -> FoldWithModel:
+    """A fold of papermill_runs/ with its trained model.
 
     Args:
         run: a run of papermill_runs/.
         fold: 0 to 9.
         source_data: the CT data; NODULEBOOK_DATA where None.
-        permuted_labels: train the network once more, on permuted labels, for sanity.csv.
         train_again: where the fold's weights are not on this machine, train it again.
-        report: gets a line a part of the work.
-
-    Returns:
-        The fold's folder.
+        report: gets a line an epoch.
+        model: of another fold of the run, which takes this one's weights: what was compiled for
+            it is used again.
 
     Raises:
-        InputError: there is no such fold, its weights are not here, they give other predictions
-            than the fold's, or its settings have changed since.
+        InputError: there is no such fold, its weights are not here, or its settings or patches
+            have changed since.
     """
     folder = paths.fold_folder(run, fold)
     folds = read_folds()
@@ -272,23 +282,130 @@ def explain_fold(
     parameters, profile = _parameters(committed, run, fold)
     if not (folder / CHECKPOINT).is_file() and not train_again:
         raise InputError(
-            f"{folder / CHECKPOINT}: the fold's weights are not here; say --train-again to train "
-            f"it again first ({committed.run['wall_seconds']:.0f} s when it was made)"
+            f"{folder / CHECKPOINT}: the fold's weights are not here; "
+            f"nodulebook explain --run {run} --fold {fold} --train-again trains it again "
+            f"({committed.run['wall_seconds']:.0f} s when it was made)"
         )
     store = open_source(parameters.source, source_data)
     if store.digest != committed.run["data_hash"]:
         raise InputError(f"{folder}: made with other patches than those of {parameters.source} now")
     data = split_fold(folds, store, fold, profile.training.central_slab_mm)
-    model = trained_model(profile, data, parameters, report)
-    given = explain_data(model, data, store, report)
-    before = read_explanations(folder, committed)
-    labels = [] if before is None else [before.sanity[before.sanity["check"] == "labels"]]
-    if permuted_labels:
-        kept = paths.runs_folder() / ".models" / f"{run}-fold-{fold}-permuted.npz"
-        labels = [labels_check(model, profile, data, fold, kept, report)]
-    given = Explanations(given.measures, pd.concat([given.sanity, *labels], ignore_index=True))
-    write_explanations(folder, given, committed)
-    return folder
+    model = trained_model(profile, data, parameters, report, model)
+    return FoldWithModel(committed, profile, data, store, model)
+
+
+def write_reader_study(
+    path: Path,
+    run: str,
+    fold: int,
+    pairs: int,
+    other_run: str = "",
+    source_data: Path | None = None,
+) -> int:
+    """Write the page of a reader study from a fold's test nodules (`nodulebook.readerstudy`).
+
+    Args:
+        path: the page.
+        run: the run whose network is asked about.
+        fold: 0 to 9.
+        pairs: nodules; every other one is explained for benign, the rest for malignant.
+        other_run: a second run; the question of trust is asked where both are right.
+        source_data: the CT data; NODULEBOOK_DATA where None.
+
+    Returns:
+        The number of questions.
+
+    Raises:
+        InputError: as `fold_with_model`; the runs have other patches; or fewer nodules than pairs.
+    """
+    here = fold_with_model(run, fold, source_data)
+    names = here.data.test["nodule_id"].tolist()
+    if pairs > len(names):
+        raise InputError(f"--pairs {pairs}: fold {fold} of {run} has {len(names)} test nodules")
+    chosen = np.random.default_rng(0).permutation(len(names))[:pairs]
+    volumes = here.data.test_volumes[chosen]
+    volumes_hu = here.store.volumes_hu[here.store.rows([names[k] for k in chosen])]
+    classes = np.arange(pairs) % 2
+    given = (here.model, volumes[..., None], classes)
+    where = gradcam.grad_cam_plus_plus(*given)
+    maps = {
+        "deconvolution": gradcam.deconvolution(*given),
+        "guided_backpropagation": gradcam.guided_backpropagation(*given),
+    }
+    for method in tuple(maps):
+        product = where * maps[method]
+        top = product.max(axis=(1, 2, 3), keepdims=True)
+        name = {"guided_backpropagation": "guided"}.get(method, method) + "_grad_cam_plus_plus"
+        maps[name] = product / np.where(top > 0, top, 1)
+    questions = readerstudy.class_questions(
+        [names[k] for k in chosen], volumes_hu, maps, classes.tolist()
+    )
+    if other_run:
+        questions += _trust(here, fold_with_model(other_run, fold, source_data), chosen)
+    about = f"Source: {SOURCES[here.store.source]}. Networks: {run} {other_run} fold {fold}."
+    readerstudy.write_page(path, questions, f"{run}-fold-{fold}", about)
+    return len(questions)
+
+
+def _trust(
+    one: FoldWithModel, other: FoldWithModel, chosen: Classes
+) -> list["readerstudy.Question"]:
+    if one.store.digest != other.store.digest or one.data.test_volumes.shape != (
+        other.data.test_volumes.shape
+    ):
+        raise InputError("the two runs have other patches: a reader could tell them apart")
+    tables = [here.fold.probabilities for here in (one, other)]
+    right = [((t["p_malignant"] >= 0.5) == t["label"]).to_numpy() for t in tables]
+    both = np.array([k for k in chosen if right[0][k] and right[1][k]], dtype=int)
+    names = [one.data.test["nodule_id"].iloc[k] for k in both]
+    labels = one.data.test["label"].to_numpy()[both].astype(np.int64)
+    maps = tuple(
+        gradcam.guided_grad_cam_plus_plus(
+            here.model, here.data.test_volumes[both][..., None], labels
+        )
+        for here in (one, other)
+    )
+    better = int(right[1].mean() > right[0].mean())
+    volumes_hu = one.store.volumes_hu[one.store.rows(names)]
+    return readerstudy.trust_questions(names, volumes_hu, (maps[0], maps[1]), better)
+
+
+def explain_folds(
+    run: str,
+    folds: Sequence[int],
+    source_data: Path | None = None,
+    permuted_labels: bool = False,
+    train_again: bool = False,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Write explanations.csv and sanity.csv of folds that are done, from the weights beside them.
+
+    Args:
+        run: a run of papermill_runs/.
+        folds: numbers from 0 to 9.
+        source_data: the CT data; NODULEBOOK_DATA where None.
+        permuted_labels: train the network once more, on permuted labels, for sanity.csv. Where
+            not, what sanity.csv has of it is kept.
+        train_again: where a fold's weights are not on this machine, train it again.
+        report: gets a line a part of the work.
+
+    Raises:
+        InputError: as `fold_with_model`, or the weights give other predictions than the fold's.
+    """
+    model = None
+    for fold in folds:
+        here = fold_with_model(run, fold, source_data, train_again, report, model)
+        model = here.model
+        folder = paths.fold_folder(run, fold)
+        given = explain_data(model, here.data, here.store, report)
+        before = read_explanations(folder, here.fold)
+        labels = [] if before is None else [before.sanity[before.sanity["check"] == "labels"]]
+        if permuted_labels:
+            kept = paths.runs_folder() / ".models" / f"{run}-fold-{fold}-permuted.npz"
+            labels = [labels_check(model, here.profile, here.data, fold, kept, report)]
+        sanity = pd.concat([given.sanity, *labels], ignore_index=True)
+        write_explanations(folder, Explanations(given.measures, sanity), here.fold)
+        report(f"explained: {folder}")
 
 
 def _parameters(committed: Fold, run: str, fold: int) -> tuple[FoldParameters, Profile]:

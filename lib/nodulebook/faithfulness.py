@@ -46,6 +46,10 @@ KEPT = 0.02
 LUNG = float(scale_to_unit(np.array(float(LUNG_HU))))
 """Aerated lung on the network's scale: stands where voxels are taken away."""
 
+JUDGE_MM3 = float(np.pi / 6 * 8**3)
+"""The judge says malignant where it sees this much tissue: a ball of 8 mm, a size at which
+guidelines begin to ask for more. Fixed beforehand, not fitted."""
+
 TISSUE = float(scale_to_unit(np.array(-400.0)))
 """Above this the judge takes a voxel for tissue: half way between lung and soft tissue."""
 
@@ -53,7 +57,7 @@ TISSUE = float(scale_to_unit(np.array(-400.0)))
 def centred_gaussian(shape: Sequence[int], sigma_mm: float = GAUSSIAN_SIGMA_MM) -> Array:
     """A blob in the middle, maximum at most 1, of the shape asked for: the first trivial rival."""
     axes = [np.arange(size) - (size - 1) / 2 for size in shape]
-    squared = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
+    squared = np.square(np.meshgrid(*axes, indexing="ij")).sum(axis=0)
     blob: Array = np.exp(-squared / (2 * sigma_mm**2))
     return blob
 
@@ -201,11 +205,16 @@ def shifts_zyx(nodule_ids: Sequence[str]) -> NDArray[np.int64]:
 
 def shifted(values: NDArray[Any], by_zyx: NDArray[np.integer[Any]], fill: float) -> NDArray[Any]:
     """Each (z, y, x) array moved by whole voxels; what comes in from outside is `fill`."""
-    moved = np.full_like(values, fill)
+    moved: NDArray[Any] = np.full_like(values, fill)
     for row, by in enumerate(by_zyx):
-        there = [slice(max(d, 0), size + min(d, 0)) for d, size in zip(by, values.shape[1:])]  # noqa: B905
-        here = [slice(max(-d, 0), size + min(-d, 0)) for d, size in zip(by, values.shape[1:])]  # noqa: B905
-        moved[(row, *there)] = values[(row, *here)]
+        there, here = (
+            tuple(
+                slice(max(sign * int(d), 0), size + min(sign * int(d), 0))
+                for d, size in zip(by, values.shape[1:], strict=True)
+            )
+            for sign in (1, -1)
+        )
+        moved[row][there] = values[row][here]
     return moved
 
 
@@ -249,5 +258,6 @@ def _fresh(weight: Any, generator: np.random.Generator) -> NDArray[np.float32]:
     kind = weight.path.split("/")[-1]
     if kind == "kernel":
         fan_in = int(np.prod(weight.shape[:-1]))
-        return generator.normal(0, np.sqrt(2 / fan_in), weight.shape).astype(np.float32)
+        drawn = generator.normal(0, np.sqrt(2 / fan_in), weight.shape)
+        return np.asarray(drawn, dtype=np.float32)
     return np.full(weight.shape, float(kind in ("gamma", "moving_variance")), np.float32)

@@ -406,17 +406,21 @@ def trained_model(
     data: FoldData,
     parameters: FoldParameters,
     report: Callable[[str], None] = print,
+    model: keras.Model | None = None,
 ) -> keras.Model:
     """The model of a fold: from the weights beside its artefacts, or trained again.
 
     Weights are not committed. Where a fold came with the repository, its model is trained once
-    here and kept, out of git's sight.
+    here and kept, out of git's sight. A model of the same profile that is given takes the weights,
+    unless it must be trained.
     """
-    model = build_model(profile)
+    loaded = model is not None
+    model = build_model(profile) if model is None else model
     own = fold_folder(parameters.run_name, parameters.fold) / CHECKPOINT
     key = _checkpoint_key(profile, data, parameters.fold)
     # A finished fold's own checkpoint is read, and never written again.
     if not own.is_file() or load_checkpoint(own, model, key) is None:
+        model = build_model(profile) if loaded else model
         again = paths.runs_folder() / ".models"
         kept = again / f"{parameters.run_name}-fold-{parameters.fold}.npz"
         train(model, profile, data, parameters.fold, kept, report)
