@@ -328,7 +328,7 @@ def write_reader_study(
     classes = np.arange(pairs) % 2
     given = (here.model, volumes[..., None], classes)
     where = gradcam.grad_cam_plus_plus(*given)
-    maps = {
+    maps: dict[str, Maps] = {
         "deconvolution": gradcam.deconvolution(*given),
         "guided_backpropagation": gradcam.guided_backpropagation(*given),
     }

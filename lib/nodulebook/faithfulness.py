@@ -57,9 +57,8 @@ TISSUE = float(scale_to_unit(np.array(-400.0)))
 def centred_gaussian(shape: Sequence[int], sigma_mm: float = GAUSSIAN_SIGMA_MM) -> Array:
     """A blob in the middle, maximum at most 1, of the shape asked for: the first trivial rival."""
     axes = [np.arange(size) - (size - 1) / 2 for size in shape]
-    squared = np.square(np.meshgrid(*axes, indexing="ij")).sum(axis=0)
-    blob: Array = np.exp(-squared / (2 * sigma_mm**2))
-    return blob
+    squared = np.square(np.stack(np.meshgrid(*axes, indexing="ij"))).sum(axis=0)
+    return np.asarray(np.exp(-squared / (2 * sigma_mm**2)), dtype=np.float64)
 
 
 def image_map(volumes: Volumes) -> Maps:
@@ -176,16 +175,15 @@ def deletion_and_insertion(
         np.put_along_axis(deleted, first, LUNG, axis=1)
         inserted = np.full_like(flat, LUNG)
         np.put_along_axis(inserted, first, np.take_along_axis(flat, first, axis=1), axis=1)
-        for curve, seen in zip(curves, (deleted, inserted), strict=True):
+        for row, seen in enumerate((deleted, inserted)):
             p = predict(seen.reshape(volumes.shape))
-            curve[:, column] = np.where(explained == 1, p, 1 - p)
+            curves[row, :, column] = np.where(explained == 1, p, 1 - p)
     return curves[0], curves[1]
 
 
 def area(curves: Array, fractions: Sequence[float] = FRACTIONS) -> Array:
     """Area under each curve over [0, 1], (n,), by the trapezium rule."""
-    areas: Array = np.trapezoid(curves, fractions, axis=1)
-    return areas
+    return np.asarray(np.trapezoid(curves, fractions, axis=1), dtype=np.float64)
 
 
 def kept_tissue_mm3(volumes: Volumes, maps: Maps, share: float = KEPT) -> Array:
