@@ -16,7 +16,7 @@ import pytest
 
 from nodulebook import cli, paths
 from nodulebook.artefacts import read_fold
-from nodulebook.explanations import read_explanations
+from nodulebook.explanations import EXPLANATIONS, SANITY, read_explanations
 from nodulebook.folds import read_folds
 
 NODULEBOOK = [sys.executable, "-m", "nodulebook"]
@@ -60,6 +60,30 @@ def test_a_fold_leaves_what_its_maps_are_worth(finished: Path) -> None:
     found = read_explanations(folder, read_fold(folder))
     assert found is not None
     assert set(found.sanity["check"]) == {"weights"}
+
+
+def test_maps_are_measured_again_from_the_weights_beside_the_fold(
+    finished: Path, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    env = world_env | {"NODULEBOOK_RUNS": str(tmp_path / "copy")}
+    folder = tmp_path / "copy" / "tiny-phantom" / "fold-3"
+    before = {name: (folder / name).read_bytes() for name in (EXPLANATIONS, SANITY)}
+    for name in before:
+        (folder / name).unlink()
+    done = command("explain", "--run", "tiny-phantom", "--fold", "3", env=env)
+    assert done.returncode == 0, done.stderr
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    page = tmp_path / "study.html"
+    words = ["readerstudy", "--run", "tiny-phantom", "--fold", "3", "--pairs", "2"]
+    done = command(*words, "--out", str(page), env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("8 questions")
+    assert "rendered" in page.read_text()  # it says that this is no CT
+    (folder / "checkpoint.npz").unlink()
+    refused = command("explain", "--run", "tiny-phantom", "--fold", "3", env=env)
+    assert refused.returncode == 2
+    assert "checkpoint.npz" in refused.stderr and "--train-again" in refused.stderr
 
 
 def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
