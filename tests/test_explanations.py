@@ -23,7 +23,8 @@ from nodulebook.explanations import (
     write_explanations,
 )
 from nodulebook.network import senet
-from nodulebook.settings import NetworkSettings
+from nodulebook.settings import NetworkSettings, Profile, TrainingSettings
+from nodulebook.training import FoldData
 
 NODULES = {"a": (0.9, 1), "b": (0.2, 1), "c": (0.4, 0)}  # p_malignant, label
 
@@ -141,6 +142,29 @@ def test_pooled_over_the_folds_that_have_them(tmp_path):
     assert centred.groupby("nodule_id")["right"].first().to_dict() == {"a": 1, "c": 1}
     assert set(found.measures["patient_id"]) == {"patient-a", "patient-c"}
     assert {"patient_id", "label"} <= set(found.sanity.columns)
+
+
+def test_labels_are_permuted_for_the_training_and_nothing_else(tmp_path):
+    settings = NetworkSettings(filters=[4, 4, 4, 4], modules=[1, 1, 1, 1], input_pooling=2)
+    training = TrainingSettings(epochs=1, learning_rate=0.01, batch_size=8)
+    profile = Profile(description="", network=settings, training=training)
+    generator = np.random.default_rng(0)
+    train = pd.DataFrame(
+        {"nodule_id": [f"t{k}" for k in range(16)], "patient_id": "p", "label": [0, 1] * 8}
+    )
+    test = pd.DataFrame({"nodule_id": list("ab"), "patient_id": "q", "label": [0, 1]})
+    volumes = generator.random((18, 32, 32, 32), dtype=np.float32)
+    data = FoldData(train, test, volumes[:16], volumes[16:], [], "digest")
+    model = senet(settings)
+    own = [w.copy() for w in model.get_weights()]
+    rows = explain.labels_check(model, profile, data, 0, tmp_path / "c.npz", lambda line: None)
+    assert rows["nodule_id"].tolist() == ["a", "b"]
+    assert set(rows["check"]) == {"labels"} and set(rows["step"]) == {"all"}
+    assert train["label"].tolist() == [0, 1] * 8
+    for now, old in zip(model.get_weights(), own, strict=True):
+        np.testing.assert_array_equal(now, old)
+    values = rows[[name for name in SANITY_COLUMNS if name in METHODS]].to_numpy()
+    assert np.nanmax(values) < 0.999  # another network, other maps
 
 
 def test_a_network_is_explained_end_to_end(tmp_path):
