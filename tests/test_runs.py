@@ -148,6 +148,7 @@ def test_plain_papermill_does_the_same(
 ) -> None:
     jupytext.write(jupytext.read(paths.CHAPTERS / "training.md"), tmp_path / "training.ipynb")
     words = ["papermill", "training.ipynb", "out.ipynb", "-p", "fold", "3", "-p", "profile", "tiny"]
+    words += ["-p", "explain", "False"]
     subprocess.run(
         [sys.executable, "-m", *words], cwd=tmp_path, env=world_env, check=True, timeout=300,
         capture_output=True,

@@ -230,16 +230,16 @@ def explain_data(
 
 
 def explain_new_fold(
-    model: keras.Model, data: FoldData, store: PatchStore, folder: Path, fold: Fold
-) -> None:
-    """Write the two files of a fold that was just trained; only say so where that cannot be."""
+    model: keras.Model,
+    data: FoldData,
+    store: PatchStore,
+    report: Callable[[str], None] = print,
+) -> Explanations | None:
+    """The explanations of a fold that was just trained; None, and why, where that cannot be."""
     if keras.backend.backend() != "tensorflow":
-        print(
-            "maps need the tensorflow backend: `nodulebook explain --train-again` makes "
-            "explanations.csv with it"
-        )
-        return
-    write_explanations(folder, explain_data(model, data, store), fold)
+        report("the maps are left out: they need the tensorflow backend")
+        return None
+    return explain_data(model, data, store, report)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,9 +42,9 @@ def grad_cam_plus_plus(
     """Where each volume supports a class, by Grad-CAM++.
 
     The derivatives of exp(S) are exact where the model is piecewise linear after the layer
-    (global average pooling and a dense layer); for a layer before an SE block or Mish they are the
-    usual convention, and can be far from the exact ones (chapter grad_cam). Alphas are used as the formula gives them: where a
-    channel's sum is negative they can be large or negative.
+    (global average pooling and a dense layer); for a layer before an SE block or Mish they are
+    the usual convention, and can be far from the exact ones (chapter grad_cam). Alphas are used
+    as the formula gives them: where a channel's sum is negative they can be large or negative.
 
     Args:
         model: a functional Keras model with one input (n, z, y, x, channels) (or (n, y, x,

@@ -31,9 +31,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nodulebook import paths
-from nodulebook.artefacts import write_fold
+from nodulebook.artefacts import Fold, write_fold
 from nodulebook.augment import augmented_epoch
 from nodulebook.errors import InputError
+from nodulebook.explanations import Explanations, write_explanations
 from nodulebook.files import replace_folder, written_aside
 from nodulebook.folds import check_fold
 from nodulebook.network import MALIGNANT, senet
@@ -383,8 +384,17 @@ def finish_fold(
     probabilities: pd.DataFrame,
     history: list[dict[str, float]],
     record: dict[str, Any],
+    explanations: Explanations | None = None,
 ) -> Path:
     """Write the fold's files beside its checkpoint, then rename the folder: done, or not at all.
+
+    Args:
+        run: the run's name.
+        fold: the fold's number.
+        probabilities: from `probabilities_table`.
+        history: a dict an epoch.
+        record: from `run_record`.
+        explanations: what the maps were worth, where they were measured.
 
     Returns:
         The fold's folder.
@@ -396,6 +406,9 @@ def finish_fold(
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_fold(partial, probabilities, pd.DataFrame(history), record)
+    if explanations is not None:
+        written = Fold(probabilities, pd.DataFrame(history), record)
+        write_explanations(partial, explanations, written)
     folder = fold_folder(run, fold)
     replace_folder(partial, folder)
     return folder
