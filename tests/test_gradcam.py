@@ -13,7 +13,19 @@ import tensorflow as tf
 from keras import layers
 
 from nodulebook.errors import InputError
-from nodulebook.gradcam import _plain, _plus_plus, _resize, grad_cam, grad_cam_plus_plus
+from nodulebook.gradcam import (
+    _plain,
+    _plus_plus,
+    _resize,
+    deconvolution,
+    feature_layer,
+    grad_cam,
+    grad_cam_plus_plus,
+    guided_backpropagation,
+    guided_grad_cam_plus_plus,
+)
+from nodulebook.network import senet
+from nodulebook.settings import NetworkSettings
 
 SHAPES = {"2D": (6, 4), "3D": (6, 4, 8)}
 
@@ -161,6 +173,31 @@ def test_closed_form_through_a_model_with_a_relu_head():
     np.testing.assert_allclose(got, expected / expected.max(), atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_closed_form_on_random_networks_in_3d(seed):
+    """Average pooling, 3^3 convolution, ReLU, fully connected: A, and maps from the public call."""
+    model = _conv_model((4, 4, 4), channels=2, seed=seed)
+    volumes = _volumes((4, 4, 4), n=1, seed=seed)
+    features = keras.Model(model.inputs[0], model.get_layer("act").output)
+    a = features(volumes).numpy()[0].astype(np.float64)
+    kernel, bias = (w.astype(np.float64) for w in model.get_layer("features").get_weights())
+    dense, _ = (w.astype(np.float64) for w in model.get_layer("logits").get_weights())
+
+    def score(moved):
+        corners = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+        pooled = sum(moved[:, i::2, j::2, k::2] for i, j, k in corners) / 8
+        x = tf.nn.relu(tf.nn.conv3d(pooled, kernel, [1] * 5, "SAME") + bias)
+        return tf.reduce_mean(x, axis=(1, 2, 3)) @ dense
+
+    maps = [grad_cam_plus_plus(model, volumes, label, "act")[0] for label in (0, 1)]
+    assert max(one.max() for one in maps) == 1
+    for label, got in enumerate(maps):
+        d1, alpha = _alpha_by_differentiation(lambda moved, c=label: score(moved)[:, c], a)
+        weight = (np.where(d1 > 0, alpha, 0) * np.maximum(d1, 0)).sum(axis=(0, 1, 2))
+        expected = np.maximum((a * weight).sum(axis=-1), 0)
+        np.testing.assert_allclose(got, expected / (expected.max() or 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("method", [grad_cam, grad_cam_plus_plus])
 @pytest.mark.parametrize("head", [[0.0, 0.0], [-1.0, -2.0]], ids=["zero", "negative"])
 def test_no_support_is_a_zero_map_and_never_nan(method, head):
@@ -236,6 +273,106 @@ def test_the_order_of_channels_does_not_matter(method):
     expected = method(model, volumes, 0)
     assert expected.max() == 1
     np.testing.assert_allclose(method(shuffled, volumes, 0), expected, atol=1e-5)
+
+
+def test_the_order_of_the_input_s_channels_does_not_matter():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 4, 3))
+    x = layers.Conv3D(4, 3, padding="same", activation="relu", name="conv")(inputs)
+    x = layers.Dense(2, name="logits")(layers.GlobalAveragePooling3D()(x))
+    model = keras.Model(inputs, x)
+    volumes, order = _volumes((4, 4, 4), channels=3), [2, 0, 1]
+    methods = (grad_cam, grad_cam_plus_plus, guided_backpropagation, deconvolution)
+    expected = [method(model, volumes, 0) for method in methods]
+    kernel, bias = model.get_layer("conv").get_weights()
+    model.get_layer("conv").set_weights([kernel[:, :, :, order], bias])
+    for method, wanted in zip(methods, expected, strict=True):
+        np.testing.assert_allclose(method(model, volumes[..., order], 0), wanted, atol=1e-5)
+
+
+def _voxelwise_model(activation, layer=None):
+    """S_0 = mean over voxels of sum_k d_k f(w_k v + b_k): gradients are found by hand."""
+    x = inputs = keras.Input((2, 2, 2, 1))
+    x = layers.Conv3D(3, 1, name="conv")(x)
+    x = (layer or layers.Activation(activation))(x)
+    x = layers.Dense(1, use_bias=False, name="logits")(layers.GlobalAveragePooling3D()(x))
+    model = keras.Model(inputs, x)
+    w, b, d = np.array([1.0, -1.0, 2.0]), np.array([-0.5, 0.4, 0.1]), np.array([3.0, 1.0, -2.0])
+    model.get_layer("conv").set_weights([w.reshape(1, 1, 1, 1, 3), b])
+    model.get_layer("logits").set_weights([d[:, None]])
+    return model, w, b, d
+
+
+def _one(maps):
+    return maps / maps.max(axis=(1, 2, 3), keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["relu", "layer", "mish"])
+def test_guided_backpropagation_and_deconvolution_by_hand(kind):
+    layer = layers.ReLU() if kind == "layer" else None
+    model, w, b, d = _voxelwise_model(kind, layer)
+    volumes = _volumes((2, 2, 2), n=3)
+    u = volumes * w + b
+    sigmoid, soft = 1 / (1 + np.exp(-u)), np.tanh(np.log1p(np.exp(u)))
+    slope = soft + u * sigmoid * (1 - soft**2) if kind == "mish" else np.ones_like(u)
+    guided = (w * d.clip(min=0) * slope * (u > 0)).sum(axis=-1).clip(min=0)
+    np.testing.assert_allclose(guided_backpropagation(model, volumes, 0), _one(guided), atol=1e-5)
+    blind = np.full((3, 2, 2, 2), (w * d.clip(min=0)).sum().clip(min=0))
+    np.testing.assert_allclose(deconvolution(model, volumes, 0), _one(blind), atol=1e-6)
+
+
+def test_gates_are_taken_out_again():
+    model, *_ = _voxelwise_model("relu")
+    before = [getattr(layer, "activation", None) for layer in model.layers]
+    guided_backpropagation(model, _volumes((2, 2, 2)), 0)
+    assert [getattr(layer, "activation", None) for layer in model.layers] == before
+
+
+def test_without_a_rectifier_all_three_are_the_gradient():
+    model, w, _, d = _voxelwise_model("linear")
+    assert (w * d).sum() < 0  # so the positive part of the gradient is nothing
+    for method in (guided_backpropagation, deconvolution):
+        assert (method(model, _volumes((2, 2, 2)), 0) == 0).all()
+
+
+def test_guided_grad_cam_plus_plus_is_the_product():
+    model = _conv_model((6, 4, 8), seed=9)
+    volumes = _volumes((6, 4, 8))
+    product = grad_cam_plus_plus(model, volumes, 1) * guided_backpropagation(model, volumes, 1)
+    maps = guided_grad_cam_plus_plus(model, volumes, 1)
+    assert maps.max() == 1
+    np.testing.assert_allclose(
+        maps, product / product.max(axis=(1, 2, 3), keepdims=True).clip(min=1e-9), atol=1e-6
+    )
+
+
+def test_every_method_reads_the_weights_of_now():
+    """Compiled functions are kept, the weights in them are not."""
+    model = _conv_model((6, 4, 8), seed=10)
+    other = _conv_model((6, 4, 8), seed=11)
+    volumes = _volumes((6, 4, 8))
+    for method in (grad_cam, grad_cam_plus_plus, guided_backpropagation, deconvolution):
+        model.set_weights(_conv_model((6, 4, 8), seed=10).get_weights())
+        before = method(model, volumes, 1)
+        model.set_weights(other.get_weights())
+        after = method(model, volumes, 1)
+        np.testing.assert_allclose(after, method(other, volumes, 1), atol=1e-6)
+        assert np.abs(after - before).max() > 0.01
+
+
+def test_the_book_s_network_is_explained_by_every_method_at_any_stage():
+    settings = NetworkSettings(filters=[4, 4, 8, 8], modules=[1, 1, 1, 1], input_pooling=2)
+    model = senet(settings)
+    volumes = _volumes((32, 32, 32), n=2)
+    for method in (guided_backpropagation, deconvolution):
+        maps = method(model, volumes, [0, 1])
+        assert maps.shape == (2, 32, 32, 32)
+    assert feature_layer(model) == "last_convolution"
+    assert feature_layer(model, 8) == "stage2_module1_relu"
+    for layer in ("stage1_module1_relu", feature_layer(model, 8)):
+        assert grad_cam_plus_plus(model, volumes, 1, layer).max() <= 1
+    with pytest.raises(InputError, match="99 voxels"):
+        feature_layer(model, 99)
 
 
 def test_resizing_keeps_voxel_centres():
@@ -317,6 +454,19 @@ def test_one_channel_is_as_in_tf_keras_vis(spatial):
         fine = np.array([_resize(one.astype(float), spatial) for one in theirs])
         ours = grad_cam_plus_plus(model, volumes, 0, layer)
         assert _correlations(ours, fine).min() > 0.999
+
+
+@pytest.mark.parametrize("layer", ["features", "act"])
+def test_with_its_division_ours_is_tf_keras_vis_on_20_volumes(layer):
+    """All 20 maps are non-zero, so all are compared."""
+    model = _conv_model((6, 4, 8), channels=4, seed=13)
+    volumes = _volumes((6, 4, 8), n=20)
+    theirs = _keras_vis_maps(model, volumes, 0, layer).astype(float)
+    fine = np.array([_resize(one, (6, 4, 8)) for one in theirs])
+    ours = grad_cam_plus_plus(model, volumes, 0, layer, divide_alphas=True)
+    correlations = _correlations(ours, fine)
+    assert len(correlations) == 20
+    assert correlations.min() > 0.999
 
 
 @pytest.mark.parametrize("spatial", SHAPES.values(), ids=SHAPES)

@@ -371,8 +371,6 @@ def test_captions_name_run_source_and_n():
     run = _run("quick-phantom")
     text = report.fold_caption(run.folds[3])
     assert "quick-phantom, fold 3" in text and "not CT" in text and "20 training" in text
-    text = report.overlay_caption(run.folds[3], 4)
-    assert "4 of its 8 test nodules" in text and "not CT" in text
     assert "quick-phantom: 80 nodules, phantom" in report.runs_caption({"quick-phantom": run})
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from nodulebook import cli, paths
 from nodulebook.artefacts import read_fold
+from nodulebook.explanations import EXPLANATIONS, SANITY, read_explanations
 from nodulebook.folds import read_folds
 
 NODULEBOOK = [sys.executable, "-m", "nodulebook"]
@@ -27,8 +28,8 @@ def command(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str
     )
 
 
-def fold_command(fold: int) -> list[str]:
-    return ["fold", "--fold", str(fold), "--profile", "tiny", "--source", "phantom"]
+def fold_command(fold: int, maps: str = "--no-explain") -> list[str]:
+    return ["fold", "--fold", str(fold), "--profile", "tiny", "--source", "phantom", maps]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,7 @@ def finished(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The folder of runs after fold 3 of `tiny-phantom` was run once."""
     runs = tmp_path_factory.mktemp("finished")
     env = os.environ | {"NODULEBOOK_ROOT": str(small_world), "NODULEBOOK_RUNS": str(runs)}
-    done = command(*fold_command(3), env=env)
+    done = command(*fold_command(3, "--explain"), env=env)
     assert done.returncode == 0, done.stderr
     assert str(runs / "tiny-phantom" / "fold-3") in done.stdout  # it says where its results are
     assert "epoch 10/10" in done.stdout  # and showed progress
@@ -54,10 +55,48 @@ def test_a_fold_is_valid_and_of_the_nodules_that_the_source_has(finished: Path) 
     assert fold.run["n_train"] == 150 - len(fold.probabilities)
 
 
+def test_a_fold_leaves_what_its_maps_are_worth(finished: Path) -> None:
+    folder = finished / "tiny-phantom" / "fold-3"
+    found = read_explanations(folder, read_fold(folder))
+    assert found is not None
+    assert set(found.sanity["check"]) == {"weights"}
+
+
+def test_maps_are_measured_again_from_the_weights_beside_the_fold(
+    finished: Path, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    env = world_env | {"NODULEBOOK_RUNS": str(tmp_path / "copy")}
+    folder = tmp_path / "copy" / "tiny-phantom" / "fold-3"
+    before = {name: (folder / name).read_bytes() for name in (EXPLANATIONS, SANITY)}
+    for name in before:
+        (folder / name).unlink()
+    done = command("explain", "--run", "tiny-phantom", "--fold", "3", env=env)
+    assert done.returncode == 0, done.stderr
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    page = tmp_path / "study.html"
+    words = ["readerstudy", "--run", "tiny-phantom", "--fold", "3", "--pairs", "2"]
+    done = command(*words, "--out", str(page), env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("8 questions")
+    assert "rendered" in page.read_text()  # it says that this is no CT
+    (folder / "checkpoint.npz").unlink()
+    refused = command("explain", "--run", "tiny-phantom", "--fold", "3", env=env)
+    assert refused.returncode == 2
+    assert "checkpoint.npz" in refused.stderr and "--train-again" in refused.stderr
+
+
 def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
     notebook = nbformat.read(finished / "tiny-phantom" / "fold-3.ipynb", as_version=4)
     assert notebook.metadata["papermill"] == {
-        "parameters": {"fold": 3, "profile": "tiny", "source": "phantom", "run": "", "data": ""}
+        "parameters": {
+            "fold": 3,
+            "profile": "tiny",
+            "source": "phantom",
+            "run": "",
+            "data": "",
+            "explain": True,
+        }
     }
     assert any(cell.get("outputs") for cell in notebook.cells)
     assert not any("papermill" in cell.metadata for cell in notebook.cells)
@@ -109,6 +148,7 @@ def test_plain_papermill_does_the_same(
 ) -> None:
     jupytext.write(jupytext.read(paths.CHAPTERS / "training.md"), tmp_path / "training.ipynb")
     words = ["papermill", "training.ipynb", "out.ipynb", "-p", "fold", "3", "-p", "profile", "tiny"]
+    words += ["-p", "explain", "False"]
     subprocess.run(
         [sys.executable, "-m", *words], cwd=tmp_path, env=world_env, check=True, timeout=300,
         capture_output=True,

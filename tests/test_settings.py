@@ -51,6 +51,12 @@ OTHER = {
     "training.flips": False,
     "training.quarter_turns": False,
     "training.central_slab_mm": 4,
+    "training.optimizer": "adamw",
+    "training.schedule": "cosine",
+    "training.lesions": "all",
+    "training.soft_labels": True,
+    "training.characteristics_weight": 1.0,
+    "training.test_views": 16,
 }
 """A valid value of every setting that is not the one in `VALUES`, nor the default."""
 

@@ -12,6 +12,7 @@ from nodulebook import metrics
 from nodulebook.errors import InputError
 from nodulebook.statistics import (
     STATISTICS,
+    bootstrap_means,
     bootstrap_roc_band,
     paired_bootstrap_difference,
     patient_bootstrap,
@@ -268,3 +269,34 @@ def test_bad_arguments_are_named():
         bootstrap_roc_band(lopsided, [0, 1], n_draws=1, seed=0)
     with pytest.raises(InputError, match="both labels, but all"):
         bootstrap_roc_band(table.assign(label=1), [0, 1])
+
+
+def test_means_of_columns_by_hand():
+    """Two patients, one with two nodules: a draw is (a, a), (a, b), (b, a) or (b, b)."""
+    table = pd.DataFrame({"x": [0.0, 1.0, 4.0], "y": [np.nan, 2.0, np.nan], "z": [np.nan] * 3})
+    patients = pd.Series(["a", "a", "b"])
+    found = bootstrap_means(table, patients, n_draws=4000)
+    assert found["x"].estimate == pytest.approx(5 / 3)
+    assert (found["x"].low, found["x"].high) == (0.5, 4.0)  # patient a twice, patient b twice
+    assert (found["y"].estimate, found["y"].low, found["y"].high) == (2, 2, 2)
+    assert found["y"].n_draws == pytest.approx(3000, abs=150)  # a is in three of four draws
+    assert np.isnan(found["z"].estimate) and found["z"].n_draws == 0
+    with pytest.raises(InputError, match="3 rows need as many patients"):
+        bootstrap_means(table, patients[:2])
+
+
+def test_means_draw_the_same_patients_as_the_other_intervals():
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "patient_id": generator.integers(0, 9, 40).astype(str),
+            "label": generator.integers(0, 2, 40),
+            "p_malignant": generator.random(40),
+        }
+    )
+    squared = pd.DataFrame({"brier": (table["p_malignant"] - table["label"]) ** 2})
+    ours = bootstrap_means(squared, table["patient_id"], seed=3)["brier"]
+    theirs = patient_bootstrap(table, "brier", seed=3)
+    assert (ours.estimate, ours.low, ours.high) == pytest.approx(
+        (theirs.estimate, theirs.low, theirs.high)
+    )

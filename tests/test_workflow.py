@@ -23,7 +23,7 @@ def graph_root(small_world: Path) -> Path:
 
 
 def _command(runs: Path, *options: str) -> list[str]:
-    settings = ["profile=tiny", f"run={RUN}", f"runs_folder={runs}", "folds=[0,1]"]
+    settings = ["profile=tiny", f"run={RUN}", f"runs_folder={runs}", "folds=[0,1]", "explain=False"]
     program = Path(sys.executable).with_name("snakemake")
     return [str(program), *options, "--config", *settings, "--", "folds"]
 

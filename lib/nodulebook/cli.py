@@ -12,7 +12,7 @@ import click
 
 from nodulebook import paths
 from nodulebook.errors import InputError
-from nodulebook.settings import FoldParameters, check_fold_parameters
+from nodulebook.settings import N_FOLDS, FoldParameters, check_fold_parameters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -88,37 +88,39 @@ def _fold_options(command: Command) -> Command:
         click.option("--source", default="phantom", show_default=True),
         click.option("--run", default="", help="the run's name; <profile>-<source> by default"),
         click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA"),
+        click.option("--explain/--no-explain", default=True, help="measure the maps at the end"),
     ):
         command = option(command)
     return command
 
 
-def _parameters(fold: int, profile: str, source: str, run: str, data: str) -> FoldParameters:
+def _parameters(
+    fold: int, profile: str, source: str, run: str, data: str, explain: bool
+) -> FoldParameters:
     # The chapter runs in its own folder: a path typed here is meant from here.
     data = str(Path(data).expanduser().resolve()) if data else ""
-    return check_fold_parameters(
-        {"fold": fold, "profile": profile, "source": source, "run": run, "data": data}
-    )
+    given = {"fold": fold, "profile": profile, "source": source, "run": run, "data": data}
+    return check_fold_parameters(given | {"explain": explain})
 
 
 @commands.command()
 @click.option("--fold", type=int, required=True, help="0 to 9: the fold that is held out")
 @_fold_options
-def fold(fold: int, profile: str, source: str, run: str, data: str) -> None:
+def fold(fold: int, profile: str, source: str, run: str, data: str, explain: bool) -> None:
     """Train and test one fold with papermill; skip it if done, go on if it was stopped."""
     from nodulebook.runs import run_fold
 
-    run_fold(_parameters(fold, profile, source, run, data))
+    run_fold(_parameters(fold, profile, source, run, data, explain))
 
 
 @commands.command()
 @_fold_options
 @click.option("--jobs", type=click.IntRange(min=1), help="folds side by side; by cores and memory")
-def folds(profile: str, source: str, run: str, data: str, jobs: int | None) -> None:
+def folds(profile: str, source: str, run: str, data: str, explain: bool, jobs: int | None) -> None:
     """Train and test all ten folds; skip those that are done, go on where it was stopped."""
     from nodulebook.runs import run_folds
 
-    first = _parameters(0, profile, source, run, data)
+    first = _parameters(0, profile, source, run, data, explain)
     run_folds(first, jobs)
     click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
 
@@ -150,6 +152,50 @@ def again(run: str, fold: int, data: str) -> None:
     )
     if abs(result.auc_committed - result.auc_again) > 0.01:
         raise InputError(f"{run} fold {fold}: the AUC differs by more than 0.01")
+
+
+@commands.command()
+@click.option("--run", required=True, help="a run of papermill_runs/")
+@click.option("--fold", type=click.IntRange(0, 9), multiple=True, help="all ten by default")
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option("--permuted-labels", is_flag=True, help="train once more, on permuted labels")
+@click.option("--train-again", is_flag=True, help="where the fold's weights are not here")
+def explain(
+    run: str, fold: tuple[int, ...], data: str, permuted_labels: bool, train_again: bool
+) -> None:
+    """Measure the maps of folds that are done; write their explanations.csv and sanity.csv."""
+    from nodulebook.explain import explain_folds
+
+    source_data = Path(data).expanduser().resolve() if data else None
+    folds = fold or tuple(range(N_FOLDS))
+    explain_folds(run, folds, source_data, permuted_labels, train_again, click.echo)
+
+
+@commands.command()
+@click.option("--run", default="quick-phantom", show_default=True, help="a run with weights here")
+@click.option("--other-run", default="", help="a second network, for the question of trust")
+@click.option("--fold", type=click.IntRange(0, 9), default=0, show_default=True)
+@click.option("--pairs", type=click.IntRange(1), default=90, show_default=True)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("readerstudy.html"), show_default=True
+)
+def readerstudy(run: str, other_run: str, fold: int, pairs: int, data: str, out: Path) -> None:
+    """Write the page of a reader study: the paper's questions, asked of a fold's test nodules."""
+    from nodulebook.explain import write_reader_study
+
+    source_data = Path(data).expanduser().resolve() if data else None
+    n = write_reader_study(out, run, fold, pairs, other_run, source_data)
+    click.echo(f"{n} questions: {out.resolve()}")
+
+
+@commands.command()
+@click.argument("answers", nargs=-1, type=click.Path(path_type=Path))
+def readeranswers(answers: tuple[Path, ...]) -> None:
+    """Print the percentages, with 95 % intervals, of the CSV files that readers exported."""
+    from nodulebook.readerstudy import answer_table, read_answers
+
+    click.echo(answer_table(read_answers(answers)).to_string(index=False))
 
 
 @commands.command()

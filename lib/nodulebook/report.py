@@ -290,15 +290,6 @@ def consensus_volumes_mm3(nodules: pd.DataFrame) -> NDArray[np.float64]:
     )
 
 
-def overlay_caption(fold: Fold, n: int) -> str:
-    """Source and n beneath maps."""
-    run = fold.run
-    return (
-        f"Run {run['run']}, fold {run['fold']}: {n} of its {run['n_test']} test nodules; "
-        f"source: {SOURCE_TEXT[run['source']]}."
-    )
-
-
 def runs_caption(runs: dict[str, Run]) -> str:
     """Runs, sources and n beneath a figure."""
     parts = [

@@ -193,6 +193,7 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
             source=committed.run["source"],
             run=run,
             data=data,
+            explain=False,
         )
         fold_is_done(parameters)  # refuses where the profile is another by now
         before = os.environ.get("NODULEBOOK_RUNS")

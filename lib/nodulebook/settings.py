@@ -101,12 +101,15 @@ class TrainingSettings(_Strict):
     test_views: Literal[1, 16] = 1
     """Predictions to average for a test nodule: one, or one for each symmetry of the patch."""
 
+    @property
+    def beyond_labels(self) -> bool:
+        """Whether a lesion's target is more than its label 0 or 1."""
+        return self.soft_labels or self.characteristics_weight > 0 or self.lesions == "all"
+
     @model_validator(mode="after")
     def _drops_rise(self) -> Self:
         if self.learning_rate_drops and self.schedule != "drops":
             raise ValueError("learning_rate_drops go with schedule drops")
-        if self.lesions == "all" and not self.soft_labels:
-            raise ValueError("lesions all needs soft_labels: some are rated 3 on average")
         if sorted(set(self.learning_rate_drops)) != self.learning_rate_drops:
             raise ValueError("learning_rate_drops must rise")
         return self
@@ -150,6 +153,8 @@ class FoldParameters(_Strict):
     source: Literal["phantom", "lidc_slices", "lidc_grey", "luna16", "idc"] = "phantom"
     run: str = Field(default="", pattern=r"^[\w-]*$")
     data: str = ""
+    explain: bool = True
+    """Measure the maps of the test nodules once the fold is trained."""
 
     @property
     def run_name(self) -> str:

@@ -162,6 +162,38 @@ def paired_bootstrap_difference(
     return _interval(estimate, compute(label, p_a, weight) - compute(label, p_b, weight), level)
 
 
+def bootstrap_means(
+    columns: pd.DataFrame,
+    patient_id: pd.Series,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """The mean of each column and its percentile interval over draws of patients.
+
+    Args:
+        columns: a row a nodule, numbers; nan is left out of its column's mean.
+        patient_id: a patient a row.
+        n_draws: number of draws, the same for all columns.
+        seed: the same seed gives the same patients.
+        level: the intervals' level.
+
+    Raises:
+        InputError: rows and patients differ in number, or a number is no good.
+    """
+    if len(columns) != len(patient_id) or patient_id.isna().any():
+        raise InputError(f"{len(columns)} rows need as many patients, but have {len(patient_id)}")
+    values = columns.to_numpy(float)
+    there = ~np.isnan(values)
+    weight = _patient_weights(patient_id, n_draws, seed)
+    drawn = _divide(weight @ np.where(there, values, 0), weight @ there.astype(float))
+    once = _divide(np.where(there, values, 0).sum(axis=0), there.sum(axis=0).astype(float))
+    return {
+        str(name): _interval(float(estimate), drawn[:, k], level)
+        for k, (name, estimate) in enumerate(zip(columns.columns, once, strict=True))
+    }
+
+
 def bootstrap_roc_band(
     table: pd.DataFrame,
     fpr_grid: ArrayLike,

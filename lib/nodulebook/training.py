@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 
 from nodulebook import paths
 from nodulebook.annotations import CHARACTERISTICS as CHARACTERISTICS_RATED
-from nodulebook.artefacts import write_fold
+from nodulebook.artefacts import Fold, write_fold
 from nodulebook.augment import augmented_epoch, symmetries
 from nodulebook.errors import InputError
+from nodulebook.explanations import Explanations, write_explanations
 from nodulebook.files import replace_folder, written_aside
 from nodulebook.folds import check_fold
 from nodulebook.network import (
@@ -106,9 +107,9 @@ def split_fold(
         held_out = {*folds.loc[folds["fold"] == fold, "patient_id"], *hidden}
         kept = ~store.table["patient_id"].isin(held_out)
         train = store.table.loc[kept, ["nodule_id", "patient_id"]].reset_index(drop=True)
-    if settings and (settings.soft_labels or settings.characteristics_weight):
+    if settings and settings.beyond_labels:
         if nodules is None:
-            raise InputError("soft labels and characteristics need the table of nodules")
+            raise InputError("targets beyond the label need the table of nodules")
         targets = lesion_targets(nodules, train["nodule_id"], settings)
         train = train.drop(columns="label", errors="ignore").join(targets)
 
@@ -147,13 +148,15 @@ def lesion_targets(
         settings: soft_labels, lesions.
 
     Returns:
-        Columns malignancy (target in [0, 1]: the mean rating from 1 to 5, or its side of 3),
-        weight (share of the readers who marked it; 1 where only labelled nodules are trained on),
-        and those of `CHARACTERISTICS_TASK`, each with mean 0 and standard deviation 1 here.
+        Columns malignancy (target in [0, 1]: the mean rating from 1 to 5, or its side of 3, with
+        0.5 at 3), weight (share of the readers who marked it; 1 where only labelled nodules are
+        trained on), and those of `CHARACTERISTICS_TASK`, each with mean 0 and standard deviation
+        1 here.
     """
     rows = nodules.set_index("nodule_id").loc[list(nodule_ids)]
     mean = rows["malignancy_mean"].to_numpy()
-    out = pd.DataFrame({"malignancy": (mean - 1) / 4 if settings.soft_labels else mean > 3})
+    side = (1 + np.sign(mean - 3)) / 2
+    out = pd.DataFrame({"malignancy": (mean - 1) / 4 if settings.soft_labels else side})
     share = rows["readers"].to_numpy().clip(max=FULL_READERS) / FULL_READERS
     out["weight"] = share if settings.lesions == "all" else 1.0
     for name in RATED:
@@ -197,8 +200,7 @@ def build_model(profile: Profile) -> keras.Model:
     settings = profile.training
     adam = settings.optimizer == "adamw"
     model = senet(profile.network, 0.0 if adam else settings.weight_decay)
-    soft = settings.soft_labels or settings.characteristics_weight > 0
-    kind = "Categorical" if soft else "SparseCategorical"
+    kind = "Categorical" if settings.beyond_labels else "SparseCategorical"
     cross_entropy = getattr(keras.losses, f"{kind}Crossentropy")()
     measures = [
         getattr(keras.metrics, f"{kind}Crossentropy")(name="cross_entropy"),
@@ -501,8 +503,17 @@ def finish_fold(
     probabilities: pd.DataFrame,
     history: list[dict[str, float]],
     record: dict[str, Any],
+    explanations: Explanations | None = None,
 ) -> Path:
     """Write the fold's files beside its checkpoint, then rename the folder: done, or not at all.
+
+    Args:
+        run: the run's name.
+        fold: the fold's number.
+        probabilities: from `probabilities_table`.
+        history: a dict an epoch.
+        record: from `run_record`.
+        explanations: what the maps were worth, where they were measured.
 
     Returns:
         The fold's folder.
@@ -514,6 +525,9 @@ def finish_fold(
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_fold(partial, probabilities, pd.DataFrame(history), record)
+    if explanations is not None:
+        written = Fold(probabilities, pd.DataFrame(history), record)
+        write_explanations(partial, explanations, written)
     folder = fold_folder(run, fold)
     replace_folder(partial, folder)
     return folder
@@ -524,17 +538,21 @@ def trained_model(
     data: FoldData,
     parameters: FoldParameters,
     report: Callable[[str], None] = print,
+    model: keras.Model | None = None,
 ) -> keras.Model:
     """The model of a fold: from the weights beside its artefacts, or trained again.
 
     Weights are not committed. Where a fold came with the repository, its model is trained once
-    here and kept, out of git's sight.
+    here and kept, out of git's sight. A model of the same profile that is given takes the weights,
+    unless it must be trained.
     """
-    model = build_model(profile)
+    loaded = model is not None
+    model = build_model(profile) if model is None else model
     own = fold_folder(parameters.run_name, parameters.fold) / CHECKPOINT
     key = _checkpoint_key(profile, data, parameters.fold)
     # A finished fold's own checkpoint is read, and never written again.
     if not own.is_file() or load_checkpoint(own, model, key) is None:
+        model = build_model(profile) if loaded else model
         again = paths.runs_folder() / ".models"
         kept = again / f"{parameters.run_name}-fold-{parameters.fold}.npz"
         train(model, profile, data, parameters.fold, kept, report)
