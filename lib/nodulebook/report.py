@@ -374,6 +374,7 @@ def _difference(run: Run, other: Run) -> str:
 
 
 PAIRS = (
+    ("quick", "diameter"),
     ("paper", "diameter"),
     ("paper", "paper-no-se"),
     ("paper", "paper-slab"),
