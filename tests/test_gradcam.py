@@ -24,7 +24,7 @@ from nodulebook.gradcam import (
     guided_backpropagation,
     guided_grad_cam_plus_plus,
 )
-from nodulebook.network import senet
+from nodulebook.network import senet, with_characteristics
 from nodulebook.settings import NetworkSettings
 
 SHAPES = {"2D": (6, 4), "3D": (6, 4, 8)}
@@ -585,3 +585,12 @@ def test_a_linear_last_layer_of_another_name_will_do():
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(x))
     model = keras.Model(inputs, layers.Dense(2, name="other")(x))
     assert grad_cam_plus_plus(model, _volumes((4, 4)), 0).shape == (4, 4, 4)
+
+
+def test_a_second_task_does_not_change_the_maps():
+    small = NetworkSettings(filters=[4, 4, 4, 8], modules=[1, 1, 1, 1], input_pooling=2)
+    model = senet(small)
+    volumes = np.random.default_rng(0).random((2, 32, 32, 32, 1), dtype=np.float32)
+    both = with_characteristics(model, 3)
+    for maps in (grad_cam_plus_plus, guided_backpropagation):
+        np.testing.assert_array_equal(maps(both, volumes, 1), maps(model, volumes, 1))

@@ -227,7 +227,10 @@ def test_folds_side_by_side_end_with_their_command(
             ["fold", "--fold", "3", "--profile", "papr"],
             "laptop, paper, paper-no-se, paper-slab, quick, tiny",
         ),
-        (["fold", "--fold", "3", "--source", "luna"], "'phantom', 'lidc_slices', 'lidc_grey', 'luna16' or 'idc'"),
+        (
+            ["fold", "--fold", "3", "--source", "luna"],
+            "'lidc_slices', 'lidc_grey', 'luna16' or 'idc'",
+        ),
         (["folds", "--run", "a/b"], "run"),
         (["patches", "--source", "x"], "phantom, lidc_slices"),
         (["patches", "--source", "lidc_slices"], "NODULEBOOK_DATA"),
