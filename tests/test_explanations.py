@@ -144,6 +144,24 @@ def test_pooled_over_the_folds_that_have_them(tmp_path):
     assert {"patient_id", "label"} <= set(found.sanity.columns)
 
 
+@pytest.mark.parametrize("names", [["label"], ["malignancy", "weight", "margin"]])
+def test_targets_are_permuted_as_one(names):
+    train = pd.DataFrame({"nodule_id": [f"t{k}" for k in range(16)], "patient_id": "p", "fold": 1})
+    for place, name in enumerate(names):
+        train[name] = np.arange(16) + 100 * place
+    volumes = np.zeros((18, 2, 2, 2), np.float32)
+    data = FoldData(train, train[:2], volumes[:16], volumes[16:], [], "digest")
+    made = explain.with_permuted_targets(data, 0)
+    kept = ["nodule_id", "patient_id", "fold"]
+    pd.testing.assert_frame_equal(made.train[kept], train[kept])
+    first = made.train[names[0]].tolist()
+    assert sorted(first) == list(range(16)) and first != list(range(16))
+    for place, name in enumerate(names):
+        assert made.train[name].tolist() == [value + 100 * place for value in first]
+    assert data.train[names[0]].tolist() == list(range(16))
+    assert made.digest != data.digest and made.train_volumes is data.train_volumes
+
+
 def test_labels_are_permuted_for_the_training_and_nothing_else(tmp_path):
     settings = NetworkSettings(filters=[4, 4, 4, 4], modules=[1, 1, 1, 1], input_pooling=2)
     training = TrainingSettings(epochs=1, learning_rate=0.01, batch_size=8)

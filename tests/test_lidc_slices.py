@@ -26,7 +26,7 @@ from nodulebook.cohort import cluster_readings, luna16_scans, nodule_table
 from nodulebook.contours import consensus_mask
 from nodulebook.errors import InputError
 from nodulebook.patches import LUNG_HU, Patch
-from nodulebook.sources import lidc_slices, open_source
+from nodulebook.sources import lidc_grey, lidc_slices, open_source
 from nodulebook.sources.lidc_slices import (
     Frame,
     estimate_hu_map,
@@ -189,6 +189,20 @@ def test_files_that_systems_add_do_not_matter_and_nothing_is_unpacked(
     littered = only(nodule, write_zip(tmp_path / "b.zip", added | files))
     assert (clean.volume_hu == littered.volume_hu).all()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip"]
+
+
+def test_grey_values_as_they_are_differ_from_the_estimate_in_the_slices_only(
+    tmp_path: Path, nodule: pd.DataFrame, files: Files
+) -> None:
+    flat = {name: png(np.full((128, 128), 100, np.uint8)) for name in files if "/images/" in name}
+    archive = write_zip(tmp_path / "a.zip", files | flat)
+    (grey,) = lidc_grey.patches(nodule, archive)
+    estimated = only(nodule, archive)
+    assert set(np.unique(grey.volume_hu)) == {-200, LUNG_HU}  # 7.9 x 100 - 990
+    assert -200 not in estimated.volume_hu
+    assert ((grey.volume_hu == LUNG_HU) == (estimated.volume_hu == LUNG_HU)).all()
+    assert (grey.mask == estimated.mask).all()
+    assert lidc_grey.recipe(archive) != recipe(archive)
 
 
 # ----------------------------------------------------------------------------------- geometry

@@ -32,7 +32,7 @@ from nodulebook.report import (
     pooled_table,
     provenance_table,
 )
-from nodulebook.settings import NetworkSettings, Profile, TrainingSettings, Trial
+from nodulebook.settings import NetworkSettings, Profile, TrainingSettings, Trial, profile_names
 from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
 from test_artefacts import _fold
 
@@ -392,6 +392,31 @@ def test_arms_are_compared_where_both_are_there():
         }
     ]
     assert report.difference_table({"diameter": other}).empty
+
+
+def test_every_arm_that_is_compared_is_a_profile():
+    assert {arm for pair in report.PAIRS for arm in pair} <= {*profile_names(), "diameter"}
+
+
+def test_the_papers_settings_stand_for_all_runs_on_real_ct():
+    faithful = _run("paper-luna16", "luna16", profile_name="paper")
+    longer = _run("wide-lidc_slices", "lidc_slices", epochs=9, profile_name="wide")
+    text = headline({"wide": longer, "paper": faithful})["headline-real"]
+    assert "the run paper-luna16 reaches" in text and "(LUNA16 CT scans;" in text
+
+
+def test_diameter_beside_trials_is_ranked_within_each_split():
+    rows = [("a", f"n{i}", f"p{i}", i % 2, 0.5, i // 10) for i in range(20)]
+    columns = ["trial", "nodule_id", "patient_id", "label", "p_malignant", "fold"]
+    # Malignant ones are larger, but all of the second split are larger than those of the first.
+    nodules = pd.DataFrame(
+        {
+            "nodule_id": [row[1] for row in rows],
+            "diameter_mm": [row[3] + row[5] * 10.0 for row in rows],
+        }
+    )
+    text = report.trials_diameter(pd.DataFrame(rows, columns=columns), nodules)
+    assert "AUC 1.000 (1.000 to 1.000)" in text
 
 
 def test_making_adds_up_hours_and_names_all_devices():

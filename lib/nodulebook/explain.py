@@ -5,7 +5,7 @@ and deletion, which need a prediction for each of `faithfulness.FRACTIONS`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,16 @@ def _beside(own: dict[str, Maps], others: dict[str, Maps], nodule_ids: list[str]
     return pd.DataFrame({"nodule_id": nodule_ids} | correlations)
 
 
+def with_permuted_targets(data: FoldData, seed: int) -> FoldData:
+    """The fold with all that a training patch is trained towards given to another, as one."""
+    targets = data.train.columns.difference(["nodule_id", "patient_id", "fold"])
+    order = np.random.default_rng(seed).permutation(len(data.train))
+    train = data.train.copy()
+    for name in targets:
+        train[name] = data.train[name].to_numpy()[order]
+    return replace(data, train=train, digest=f"{data.digest} labels permuted")
+
+
 def labels_check(
     model: keras.Model,
     profile: Profile,
@@ -199,17 +209,7 @@ def labels_check(
     Returns:
         Rows for `Explanations.sanity`, check "labels".
     """
-    permuted = data.train.assign(
-        label=np.random.default_rng(profile.seed).permutation(data.train["label"])
-    )
-    other_data = FoldData(
-        train=permuted,
-        test=data.test,
-        train_volumes=data.train_volumes,
-        test_volumes=data.test_volumes,
-        absent=data.absent,
-        digest=f"{data.digest} labels permuted",
-    )
+    other_data = with_permuted_targets(data, profile.seed)
     explained = (predict_malignant(model, data.test_volumes) >= 0.5).astype(np.int64)
     own = all_maps(model, data.test_volumes, explained, fine=False)
     other = build_model(profile)

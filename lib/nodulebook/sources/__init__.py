@@ -28,6 +28,9 @@ SOURCES = {
 }
 """The sources' names and what to call each beneath a figure."""
 
+REAL_CT = ("luna16", "idc", "lidc_slices", "lidc_grey")
+"""Those that show real CT, the closest to the paper's data first."""
+
 SCAN_SOURCES = ("luna16", "idc")
 """Those that read whole scans; they may hold a part of the nodules and grow (`sources.scans`)."""
 

@@ -16,7 +16,7 @@ from nodulebook.patches import Patch
 from nodulebook.sources import lidc_slices
 
 SCALE, OFFSET = 7.9, -990.0
-"""HU = 7.9 x grey - 990: the one map that fits the slices best on the whole."""
+"""HU = 7.9 x grey - 990, the map that the estimate of `lidc_slices` is measured against."""
 
 
 def recipe(data: Path | None = None) -> dict[str, str]:
