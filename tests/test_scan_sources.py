@@ -270,3 +270,24 @@ def test_real_dicom_through_the_source(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (idc["LIDC-IDRI-0001-s1-n00"][0] == LUNG_HU).all(axis=(1, 2)).any()
     below = (idc["LIDC-IDRI-0003-s1-n01"][0] == LUNG_HU).all(axis=(1, 2))
     assert below.tolist() == [True] + 28 * [False] + 3 * [True]
+
+
+def test_a_store_of_all_lesions_grows_with_scans_that_have_no_reference_nodule(
+    world: Path, annotated: dict[str, Scan], nodules: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = read_nodules()
+    most = every.groupby("series_uid")["readers"].transform("max")
+    doubtful = every[(most < 3) & every["diameter_mm"].between(6, 12)].head(1)
+    name = doubtful["nodule_id"].item()
+    table = pd.concat([nodules.head(2), doubtful], ignore_index=True)
+    for module in ("nodulebook.sources", "nodulebook.sources.scans"):
+        monkeypatch.setattr(f"{module}.read_nodules", lambda: table)
+    data = world / "data"
+    write_luna16(data / "subset0", annotated, nodules.head(2))
+    before = open_source("luna16", data, "all", jobs=1)
+    assert before.table["nodule_id"].tolist() == nodules["nodule_id"].head(2).tolist()
+    scan = {scan.series_uid: scan for scan in read_scans(set(doubtful["series_uid"]))}
+    write_luna16(data / "subset1", scan, doubtful)
+    after = open_source("luna16", data, "all", jobs=1)
+    assert after.table["nodule_id"].tolist() == table["nodule_id"].tolist()
+    assert name not in open_source("luna16", data, jobs=1).table["nodule_id"].tolist()

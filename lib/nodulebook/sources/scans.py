@@ -34,7 +34,7 @@ from scipy.ndimage import binary_dilation
 
 from nodulebook import paths
 from nodulebook.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
-from nodulebook.cohort import REFERENCE_READERS, cluster_readings, read_nodules
+from nodulebook.cohort import cluster_readings, read_nodules
 from nodulebook.contours import ConsensusMask, consensus_mask
 from nodulebook.errors import InputError
 from nodulebook.files import write_csv, written_aside
@@ -94,13 +94,13 @@ def recipe(source: str, data: Path | None) -> dict[str, str]:
         InputError: the folder is missing, or holds none of the scans.
     """
     database_path()
-    nodules = read_nodules()
-    wanted = set(nodules.loc[nodules["readers"] >= REFERENCE_READERS, "series_uid"])
+    # Every lesion's: a store may hold those of one or two readers, too.
+    wanted = set(read_nodules()["series_uid"])
     found = find(source, data, wanted)
     if not found:
         kind = {"luna16": "SeriesInstanceUID.mhd files", "idc": "DICOM series"}[source]
         raise InputError(
-            f"{data_folder(data)}: none of the {len(wanted)} scans with a reference nodule is "
+            f"{data_folder(data)}: none of the {len(wanted)} scans with a lesion is "
             f"here; the source {source} needs {kind} of LIDC-IDRI in it, in any folders"
         )
     listing = "".join(f"{uid} {scan_identity(files)}\n" for uid, files in found.items())
