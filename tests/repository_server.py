@@ -6,9 +6,15 @@ import socket
 import struct
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from nodulebook import download
 
 RECORD = "/api/records/"
 
@@ -173,3 +179,18 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
 
     return Handler
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+    """A repository that `nodulebook.download` asks instead of the real one, without waits."""
+    repository = Repository()
+    monkeypatch.setenv("NODULEBOOK_ZENODO", repository.api)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "WAITS_S", (0.0, 0.0, 0.0))
+    # Small blocks, so that something is on the disk when a small file breaks off.
+    monkeypatch.setattr(download, "_BLOCK", 4096)
+    try:
+        yield repository
+    finally:
+        repository.close()

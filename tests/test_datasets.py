@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodulebook import cli, datasets, download
+from nodulebook import cli, datasets
 from nodulebook.cohort import read_nodules, read_scan_table
 from nodulebook.datasets import (
     ABSENT_CSV,
@@ -38,7 +38,7 @@ from nodulebook.datasets import (
     select_series,
 )
 from nodulebook.errors import InputError
-from repository_server import Repository
+from repository_server import Repository, serving
 
 FIRST, SECOND = "3723295", "4121926"  # the two records
 USAGE = namedtuple("USAGE", "total used free")
@@ -60,18 +60,17 @@ def subset_zip(k: int, uids: list[str], extra: dict[str, bytes] | None = None) -
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
-    repository = Repository()
-    monkeypatch.setenv("NODULEBOOK_ZENODO", repository.api)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "WAITS_S", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(download, "_BLOCK", 4096)
-    repository.add(FIRST, "annotations.csv", b"seriesuid,coordX,coordY,coordZ,diameter_mm\n")
-    repository.add(FIRST, "candidates.csv", b"seriesuid\n")
-    repository.add(FIRST, "subset0.zip", subset_zip(0, UIDS[:2]))
-    repository.add(FIRST, "subset1.zip", subset_zip(1, UIDS[2:3]))
-    repository.add(SECOND, "subset7.zip", subset_zip(7, UIDS[3:4]))
-    yield repository
-    repository.close()
+    with serving(monkeypatch) as repository:
+        files = (
+            (FIRST, "annotations.csv", b"seriesuid,coordX,coordY,coordZ,diameter_mm\n"),
+            (FIRST, "candidates.csv", b"seriesuid\n"),
+            (FIRST, "subset0.zip", subset_zip(0, UIDS[:2])),
+            (FIRST, "subset1.zip", subset_zip(1, UIDS[2:3])),
+            (SECOND, "subset7.zip", subset_zip(7, UIDS[3:4])),
+        )
+        for record, name, content in files:
+            repository.add(record, name, content)
+        yield repository
 
 
 def names(folder: Path) -> set[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodulebook import download
 from nodulebook.download import (
     RemoteFile,
     bytes_to_fetch,
@@ -23,7 +22,7 @@ from nodulebook.download import (
     zenodo_files,
 )
 from nodulebook.errors import InputError
-from repository_server import Repository
+from repository_server import Repository, serving
 
 RECORD = "3723295"
 DOI = f"10.5281/zenodo.{RECORD}"
@@ -34,14 +33,8 @@ USAGE = namedtuple("USAGE", "total used free")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
-    repository = Repository()
-    monkeypatch.setenv("NODULEBOOK_ZENODO", repository.api)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "WAITS_S", (0.0, 0.0, 0.0))
-    # Small blocks, so that something is on the disk when a small file breaks off.
-    monkeypatch.setattr(download, "_BLOCK", 4096)
-    yield repository
-    repository.close()
+    with serving(monkeypatch) as repository:
+        yield repository
 
 
 def listed(name: str = NAME) -> RemoteFile:

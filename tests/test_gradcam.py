@@ -16,13 +16,13 @@ from nodulebook.errors import InputError
 from nodulebook.gradcam import (
     _plain,
     _plus_plus,
-    _resize,
     deconvolution,
     feature_layer,
     grad_cam,
     grad_cam_plus_plus,
     guided_backpropagation,
     guided_grad_cam_plus_plus,
+    resize_linear,
 )
 from nodulebook.network import senet, with_characteristics
 from nodulebook.settings import NetworkSettings
@@ -377,22 +377,26 @@ def test_the_book_s_network_is_explained_by_every_method_at_any_stage():
 
 def test_resizing_keeps_voxel_centres():
     # Fine centres at -1/4, 1/4, 3/4, 5/4 of the coarse grid; the ends are held.
-    np.testing.assert_allclose(_resize(np.array([0.0, 1.0]), (4,)), [0, 0.25, 0.75, 1])
+    np.testing.assert_allclose(resize_linear(np.array([0.0, 1.0]), (4,)), [0, 0.25, 0.75, 1])
     # Ratio 3: centres at -1/3, 0, 1/3, 2/3, 1, 4/3.
-    np.testing.assert_allclose(_resize(np.array([0.0, 3.0]), (6,)), [0, 0, 1, 2, 3, 3])
-    np.testing.assert_allclose(_resize(np.array([2.0]), (5,)), [2] * 5)
+    np.testing.assert_allclose(resize_linear(np.array([0.0, 3.0]), (6,)), [0, 0, 1, 2, 3, 3])
+    np.testing.assert_allclose(resize_linear(np.array([2.0]), (5,)), [2] * 5)
     z, y, x = np.random.default_rng(0).random((3, 3))
     product = z[:, None, None] * y[:, None] * x
-    expected = _resize(z, (9,))[:, None, None] * _resize(y, (6,))[:, None] * _resize(x, (7,))
-    np.testing.assert_allclose(_resize(product, (9, 6, 7)), expected, atol=1e-12)
+    expected = (
+        resize_linear(z, (9,))[:, None, None]
+        * resize_linear(y, (6,))[:, None]
+        * resize_linear(x, (7,))
+    )
+    np.testing.assert_allclose(resize_linear(product, (9, 6, 7)), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_resizing_to_32_is_symmetric(size):
     values = np.random.default_rng(size).random((size,) * 3)
-    fine = _resize(values, (32,) * 3)
+    fine = resize_linear(values, (32,) * 3)
     assert fine.shape == (32,) * 3
-    np.testing.assert_allclose(_resize(values[::-1, :, ::-1], (32,) * 3), fine[::-1, :, ::-1])
+    np.testing.assert_allclose(resize_linear(values[::-1, :, ::-1], (32,) * 3), fine[::-1, :, ::-1])
 
 
 def test_the_map_is_where_the_object_is():
@@ -451,7 +455,7 @@ def test_one_channel_is_as_in_tf_keras_vis(spatial):
     model.get_layer("logits").set_weights([np.array([[1.0, -1.0]]), np.zeros(2)])
     for layer in ("features", "act"):
         theirs = _keras_vis_maps(model, volumes, 0, layer)
-        fine = np.array([_resize(one.astype(float), spatial) for one in theirs])
+        fine = np.array([resize_linear(one.astype(float), spatial) for one in theirs])
         ours = grad_cam_plus_plus(model, volumes, 0, layer)
         assert _correlations(ours, fine).min() > 0.999
 
@@ -462,7 +466,7 @@ def test_with_its_division_ours_is_tf_keras_vis_on_20_volumes(layer):
     model = _conv_model((6, 4, 8), channels=4, seed=13)
     volumes = _volumes((6, 4, 8), n=20)
     theirs = _keras_vis_maps(model, volumes, 0, layer).astype(float)
-    fine = np.array([_resize(one, (6, 4, 8)) for one in theirs])
+    fine = np.array([resize_linear(one, (6, 4, 8)) for one in theirs])
     ours = grad_cam_plus_plus(model, volumes, 0, layer, divide_alphas=True)
     correlations = _correlations(ours, fine)
     assert len(correlations) == 20

@@ -189,7 +189,9 @@ def _cam(
         activation, gradient = _finite(compute(values[part], classes[part]))
         flat = (len(activation), -1, activation.shape[-1])
         coarse = combine(activation.reshape(flat), gradient.reshape(flat))
-        maps[part] = _to_one(_resize(coarse.reshape(activation.shape[:-1]), values.shape[1:-1]))
+        maps[part] = _to_one(
+            resize_linear(coarse.reshape(activation.shape[:-1]), values.shape[1:-1])
+        )
     return maps
 
 
@@ -265,14 +267,16 @@ def _gated(model: Any, rule: Rule) -> Iterator[None]:
             function = getattr(layer, slot, None)
             if slot == "call" or function in RECTIFIERS:
                 changed.append((layer, slot, function))
-                setattr(layer, slot, _with_gate(function, rule))
+                setattr(layer, slot, with_gate(function, rule))
         yield
     finally:
         for layer, slot, function in changed:
             setattr(layer, slot, function)
 
 
-def _with_gate(function: Any, rule: Rule) -> Any:
+def with_gate(function: Any, rule: Rule) -> Any:
+    """The same activation, gated on the way back (see `guided_backpropagation`)."""
+
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def gated(x: Any) -> tuple[Any, Callable[[Any], Any]]:
         with tf.GradientTape() as tape:
@@ -310,8 +314,8 @@ def _to_one(maps: NDArray[Any]) -> NDArray[np.float32]:
     return scaled
 
 
-def _resize(values: Array, shape: tuple[int, ...]) -> Array:
-    """Linear interpolation of the last axes; each coarse voxel's centre stays at its centre.
+def resize_linear(values: Array, shape: tuple[int, ...]) -> Array:
+    """Linear interpolation of the last axes to `shape`; each coarse voxel's centre stays put.
 
     Coarse voxel i covers [i, i + 1) * ratio of the input's voxels. Beyond the outermost centres
     the outermost value is kept.

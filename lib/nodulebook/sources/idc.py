@@ -5,29 +5,18 @@ SeriesInstanceUID, wherever they lie. LIDC-IDRI: Armato et al. 2011, doi 10.1118
 CC BY 3.0; Imaging Data Commons: Fedorov et al. 2023, doi 10.1148/rg.230180.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from nodulebook import paths
-from nodulebook.patches import Patch
 from nodulebook.sources import scans
 from nodulebook.volumes import Volume, find_dicom, open_dicom
 
 SOURCE = "idc"
 
-
-def recipe(data: Path | None = None) -> dict[str, str]:
-    """What the patches depend on (see `scans.recipe`)."""
-    return scans.recipe(SOURCE, data)
-
-
-def patches(
-    nodules: pd.DataFrame, data: Path | None = None, jobs: int | None = None
-) -> Iterator[Patch]:
-    """The patches of the nodules whose scans are there (see `scans.patches`)."""
-    return scans.patches(SOURCE, nodules, data, jobs)
+recipe = partial(scans.recipe, SOURCE)
+patches = partial(scans.patches, SOURCE)
 
 
 def find(folder: Path) -> scans.Found:

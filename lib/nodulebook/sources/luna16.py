@@ -5,29 +5,18 @@ file's name, which is its SeriesInstanceUID. LUNA16: Setio et al. 2017, doi
 10.1016/j.media.2017.06.015; data: doi 10.5281/zenodo.3723295 and 10.5281/zenodo.4121926.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from nodulebook.errors import InputError
-from nodulebook.patches import Patch
 from nodulebook.sources import scans
 from nodulebook.volumes import Volume, find_mhd, open_mhd
 
 SOURCE = "luna16"
 
-
-def recipe(data: Path | None = None) -> dict[str, str]:
-    """What the patches depend on (see `scans.recipe`)."""
-    return scans.recipe(SOURCE, data)
-
-
-def patches(
-    nodules: pd.DataFrame, data: Path | None = None, jobs: int | None = None
-) -> Iterator[Patch]:
-    """The patches of the nodules whose scans are there (see `scans.patches`)."""
-    return scans.patches(SOURCE, nodules, data, jobs)
+recipe = partial(scans.recipe, SOURCE)
+patches = partial(scans.patches, SOURCE)
 
 
 def find(folder: Path) -> scans.Found:

@@ -87,7 +87,7 @@ def open_scan(source: str, files: Sequence[Path], series_uid: str) -> Volume:
     return volume
 
 
-def recipe(source: str, data: Path | None) -> dict[str, str]:
+def recipe(source: str, data: Path | None = None) -> dict[str, str]:
     """What the patches depend on: the scans there are, by their files' names and sizes.
 
     Raises:
