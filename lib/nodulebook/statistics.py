@@ -125,7 +125,7 @@ def patient_bootstrap(
     Raises:
         InputError: a column is missing or has a wrong value, or a name or number is no good.
     """
-    label, p = _label_and_p(table)
+    label, p = label_and_p(table)
     weight = _patient_weights(table["patient_id"], n_draws, seed)
     compute = _statistic(statistic)
     estimate = float(compute(label, p, np.ones((1, len(p))))[0])
@@ -153,8 +153,8 @@ def paired_bootstrap_difference(
     Raises:
         InputError: the nodules, patients or labels of the tables differ; as `patient_bootstrap`.
     """
-    table_b = _aligned(table_a, table_b)
-    (label, p_a), (_, p_b) = _label_and_p(table_a), _label_and_p(table_b)
+    table_b = aligned_tables(table_a, table_b)
+    (label, p_a), (_, p_b) = label_and_p(table_a), label_and_p(table_b)
     weight = _patient_weights(table_a["patient_id"], n_draws, seed)
     compute = _statistic(statistic)
     once = np.ones((1, len(label)))
@@ -219,7 +219,7 @@ def bootstrap_roc_band(
     grid = metrics.probability("fpr_grid", fpr_grid)
     if (np.diff(grid) <= 0).any():
         raise InputError("fpr_grid must increase")
-    label, p = _label_and_p(table)
+    label, p = label_and_p(table)
     if label.all() or not label.any():
         raise InputError(f"a ROC curve needs both labels, but all {len(label)} are the same")
     weight = _patient_weights(table["patient_id"], n_draws, seed)
@@ -283,7 +283,12 @@ def _need_columns(table: pd.DataFrame, *names: str) -> None:
         raise InputError(f"the table lacks the column {', '.join(missing)}")
 
 
-def _label_and_p(table: pd.DataFrame) -> tuple[NDArray[np.bool_], Array]:
+def label_and_p(table: pd.DataFrame) -> tuple[NDArray[np.bool_], Array]:
+    """The columns label and p_malignant of a table, if they and patient_id are fit for use.
+
+    Raises:
+        InputError: a column is missing or has a wrong value.
+    """
     _need_columns(table, "patient_id", "label", "p_malignant")
     if table["patient_id"].isna().any():
         row = int(table["patient_id"].isna().to_numpy().argmax())
@@ -292,8 +297,12 @@ def _label_and_p(table: pd.DataFrame) -> tuple[NDArray[np.bool_], Array]:
     return label, metrics.finite("p_malignant", table["p_malignant"])
 
 
-def _aligned(table_a: pd.DataFrame, table_b: pd.DataFrame) -> pd.DataFrame:
-    """`table_b` in the order of `table_a`, if both hold the same nodules."""
+def aligned_tables(table_a: pd.DataFrame, table_b: pd.DataFrame) -> pd.DataFrame:
+    """`table_b` in the order of `table_a`, if both hold the same nodules.
+
+    Raises:
+        InputError: nodules, patients or labels differ, or a nodule is there twice.
+    """
     for table in (table_a, table_b):
         _need_columns(table, "nodule_id", "patient_id", "label")
         twice = table["nodule_id"][table["nodule_id"].duplicated()]
