@@ -28,6 +28,9 @@ PROBABILITIES = "probabilities.csv"
 HISTORY = "history.csv"
 RUN = "run.json"
 
+EACH_EPOCH = "each_epoch.csv"
+"""In some runs: nodule_id, and the probability after each epoch, epoch_1, epoch_2, ..."""
+
 PROBABILITY_COLUMNS = {
     "nodule_id": "str",
     "patient_id": "str",

@@ -226,6 +226,20 @@ def trials(names: tuple[str, ...], data: str, jobs: int | None) -> None:
 
 
 @commands.command()
+@click.argument("names", nargs=-1)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option("--jobs", type=click.IntRange(min=1), help="folds side by side")
+def rules(names: tuple[str, ...], data: str, jobs: int | None) -> None:
+    """Run the rules of profiles/trials/rules.yaml, ten folds each; all if none is named."""
+    from nodulebook.rules import RULES, run_rules
+    from nodulebook.settings import read_rules
+
+    data = str(Path(data).expanduser().resolve()) if data else ""
+    run_rules(names or list(read_rules()), data, jobs)
+    click.echo(f"rules: {paths.runs_folder() / RULES}")
+
+
+@commands.command()
 def prepare() -> None:
     """Run what the book shows and is not there yet (what `make book` does before it builds)."""
     from nodulebook.runs import prepare_book

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
@@ -145,6 +146,25 @@ class Trial(_Strict):
     settings: Profile
 
 
+class Rule(_Strict):
+    """An entry of `profiles/trials/rules.yaml`: one rule of the evaluation changed."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    question: str
+    """What is changed, as the book's table says it."""
+    source: Literal["phantom", "lidc_slices"] = "lidc_slices"
+    split: Literal["patient", "nodule", "copy"] = "patient"
+    """What is dealt to folds: patients with all their nodules, nodules, or flipped and turned
+    copies of nodules."""
+    rating: Literal["mean", "median"] = "mean"
+    """Of the readers' ratings, which is above 3 for malignant, below 3 for benign."""
+    at_3: Literal["left_out", "benign", "malignant"] = "left_out"
+    min_readers: int = Field(default=3, ge=1, le=4)
+    each_epoch: bool = False
+    """Keep the test predictions of every epoch, too."""
+    settings: Profile
+
+
 class FoldParameters(_Strict):
     """The papermill parameters of the training chapter."""
 
@@ -213,23 +233,40 @@ def read_trials() -> dict[str, Trial]:
     Raises:
         InputError: the file is not a list of such entries, or has a wrong one or one twice.
     """
-    path = paths.TRIALS_YAML
+    return _read_entries(Trial, paths.TRIALS_YAML)
+
+
+def read_rules() -> dict[str, Rule]:
+    """The rules that are varied, by name, in the order of their file; as `read_trials`.
+
+    Raises:
+        InputError: the file is not a list of such entries, or has a wrong one or one twice.
+    """
+    return _read_entries(Rule, paths.RULES_YAML)
+
+
+_Entry = TypeVar("_Entry", Trial, Rule)
+
+
+def _read_entries(model: type[_Entry], path: Path) -> dict[str, _Entry]:
+    """Entries that start from a profile (`extends`) and change it (`settings`)."""
+    kind = model.__name__.lower()
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({error})") from None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path}: must be a list of trials, each with name, question, ...")
-    trials: dict[str, Trial] = {}
-    for number, entry in enumerate(entries, start=1):
-        where = f"{path}: trial {number}"
-        base = _profile_values(str(entry.pop("extends", None)), ())
-        entry["settings"] = _merged(base, entry.get("settings", {}))
-        trial = _validate(Trial, entry, where)
-        if trial.name in trials:
-            raise InputError(f"{where}: name {trial.name!r} is there twice")
-        trials[trial.name] = trial
-    return trials
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise InputError(f"{path}: must be a list of {kind}s, each with name, question, ...")
+    entries: dict[str, _Entry] = {}
+    for number, value in enumerate(values, start=1):
+        where = f"{path}: {kind} {number}"
+        base = _profile_values(str(value.pop("extends", None)), ())
+        value["settings"] = _merged(base, value.get("settings", {}))
+        entry = _validate(model, value, where)
+        if entry.name in entries:
+            raise InputError(f"{where}: name {entry.name!r} is there twice")
+        entries[entry.name] = entry
+    return entries
 
 
 def _profile_values(name: str, below: tuple[str, ...]) -> Any:

@@ -153,13 +153,34 @@ def paired_bootstrap_difference(
     Raises:
         InputError: the nodules, patients or labels of the tables differ; as `patient_bootstrap`.
     """
-    table_b = aligned_tables(table_a, table_b)
-    (label, p_a), (_, p_b) = label_and_p(table_a), label_and_p(table_b)
-    weight = _patient_weights(table_a["patient_id"], n_draws, seed)
+    return joint_bootstrap_difference(
+        table_a, aligned_tables(table_a, table_b), statistic, n_draws, seed, level
+    )
+
+
+def joint_bootstrap_difference(
+    table_a: pd.DataFrame,
+    table_b: pd.DataFrame,
+    statistic: str | WeightedStatistic,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The difference a - b of a statistic where the tables may hold other nodules and labels.
+
+    A patient who is drawn is drawn for both tables, with the nodules that each has of them.
+    Arguments and errors as `paired_bootstrap_difference`, which asks for the same nodules.
+    """
+    (label_a, p_a), (label_b, p_b) = label_and_p(table_a), label_and_p(table_b)
+    patients = pd.concat([table_a["patient_id"], table_b["patient_id"]], ignore_index=True)
+    weight = _patient_weights(patients, n_draws, seed)
+    once, n = np.ones((1, len(patients))), len(table_a)
     compute = _statistic(statistic)
-    once = np.ones((1, len(label)))
-    estimate = float((compute(label, p_a, once) - compute(label, p_b, once))[0])
-    return _interval(estimate, compute(label, p_a, weight) - compute(label, p_b, weight), level)
+
+    def difference(weight: Array) -> Array:
+        return compute(label_a, p_a, weight[:, :n]) - compute(label_b, p_b, weight[:, n:])
+
+    return _interval(float(difference(once)[0]), difference(weight), level)
 
 
 def bootstrap_means(

@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 
 from nodulebook import paths
 from nodulebook.annotations import CHARACTERISTICS as CHARACTERISTICS_RATED
-from nodulebook.artefacts import Fold, write_fold
+from nodulebook.artefacts import EACH_EPOCH, Fold, write_fold
 from nodulebook.augment import augmented_epoch, symmetries
 from nodulebook.errors import InputError
 from nodulebook.explanations import Explanations, write_explanations
-from nodulebook.files import replace_folder, written_aside
+from nodulebook.files import replace_folder, write_csv, written_aside
 from nodulebook.folds import check_fold
 from nodulebook.network import (
     CHARACTERISTICS,
@@ -280,6 +280,7 @@ def train(
     fold: int,
     checkpoint: Path,
     report: Callable[[str], None] = print,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train to the profile's last epoch, from the checkpoint where there is one.
 
@@ -290,6 +291,8 @@ def train(
         fold: the fold's number.
         checkpoint: file that is rewritten after each epoch.
         report: gets a line an epoch.
+        after_epoch: called with the number of each epoch, from 1, before its checkpoint is
+            written: again for the same epoch where the training is stopped in between.
 
     Returns:
         A dict an epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
@@ -298,7 +301,7 @@ def train(
         InputError: another process trains with this checkpoint, or the loss is not finite.
     """
     with _claimed(checkpoint):
-        return _train(model, profile, data, fold, checkpoint, report)
+        return _train(model, profile, data, fold, checkpoint, report, after_epoch)
 
 
 @contextmanager
@@ -326,6 +329,7 @@ def _train(
     fold: int,
     checkpoint: Path,
     report: Callable[[str], None],
+    after_epoch: Callable[[int], None] | None,
 ) -> list[dict[str, float]]:
     key = _checkpoint_key(profile, data, fold)
     history: list[dict[str, float]] = []
@@ -369,6 +373,8 @@ def _train(
                 "seconds": round(time.monotonic() - start, 3),
             }
         )
+        if after_epoch is not None:
+            after_epoch(epoch + 1)
         save_checkpoint(checkpoint, model, history, key)
         left = np.mean([row["seconds"] for row in history]) * (settings.epochs - epoch - 1)
         report(
@@ -531,6 +537,50 @@ def finish_fold(
     folder = fold_folder(run, fold)
     replace_folder(partial, folder)
     return folder
+
+
+def run_without_notebook(
+    group: str,
+    parameters: FoldParameters,
+    profile: Profile,
+    data: FoldData,
+    recipe: dict[str, str],
+    more: Mapping[str, Any] | None = None,
+    each_epoch: bool = False,
+) -> Path:
+    """Train and test a fold and write its files, as the training chapter does cell by cell.
+
+    Args:
+        group: the folder of `papermill_runs/` that the run's folder goes into.
+        parameters: run and fold; the profile's name need not be a file's.
+        profile: the settings.
+        data: from `split_fold`.
+        recipe: of the patches.
+        more: further keys of run.json.
+        each_epoch: keep the test predictions after each epoch, in `EACH_EPOCH`.
+
+    Returns:
+        The fold's folder.
+    """
+    model = build_model(profile)
+    record = run_record(parameters, profile, data, recipe) | dict(more or {})
+    name, fold = f"{group}/{parameters.run_name}", parameters.fold
+    partial = partial_folder(name, fold)
+    every = partial / EACH_EPOCH
+
+    def report(line: str) -> None:
+        print(f"{parameters.run_name}: {line}", flush=True)
+
+    def keep(epoch: int) -> None:
+        p = predict_malignant(model, data.test_volumes, profile.training.test_views)
+        kept = data.test[["nodule_id"]] if epoch == 1 else pd.read_csv(every)
+        write_csv(kept.assign(**{f"epoch_{epoch}": p.round(6)}), every)
+
+    history = train(
+        model, profile, data, fold, partial / CHECKPOINT, report, keep if each_epoch else None
+    )
+    p = predict_malignant(model, data.test_volumes, profile.training.test_views)
+    return finish_fold(name, fold, probabilities_table(data, p, fold), history, record)
 
 
 def trained_model(

@@ -123,18 +123,8 @@ def run_trial(name: str, split: int, data: str = "") -> Path:
     store = open_source(trial.source, Path(data) if data else None, settings.training.lesions)
     table, hidden = trial_folds(read_folds(), split)
     fold = training.split_fold(table, store, split, settings.training, read_nodules(), hidden)
-    model = training.build_model(settings)
     parameters = FoldParameters(fold=split, profile=name, source=trial.source, run=name)
-    record = training.run_record(parameters, settings, fold, store.recipe)
-    partial = paths.partial_folder(f"{TRIALS}/{name}", split)
-
-    def report(line: str) -> None:
-        print(f"{name}: {line}", flush=True)
-
-    history = training.train(model, settings, fold, split, partial / training.CHECKPOINT, report)
-    p = training.predict_malignant(model, fold.test_volumes, settings.training.test_views)
-    probabilities = training.probabilities_table(fold, p, split)
-    return training.finish_fold(f"{TRIALS}/{name}", split, probabilities, history, record)
+    return training.run_without_notebook(TRIALS, parameters, settings, fold, store.recipe)
 
 
 def run_trials(names: Sequence[str], data: str = "", jobs: int | None = None) -> None:
