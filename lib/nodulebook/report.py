@@ -388,6 +388,8 @@ PAIRS = (
     ("paper", "diameter"),
     ("paper", "paper-no-se"),
     ("paper", "paper-slab"),
+    ("honest", "diameter"),
+    ("honest", "paper"),
 )
 """Which arms are compared on the same nodules."""
 
