@@ -26,6 +26,7 @@ SCANS_CSV = DATA / "scans.csv"
 NODULES_CSV = DATA / "nodules.csv"
 FOLDS_CSV = DATA / "folds.csv"
 TRIALS_YAML = PROFILES / "trials" / "trials.yaml"
+CLAIMS_YAML = DATA / "claims.yml"
 PATCH_STORES = DATA / "patches"
 
 
