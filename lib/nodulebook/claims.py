@@ -74,7 +74,7 @@ def _one_of(known: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-_Text = Annotated[str, Field(min_length=10, max_length=400)]
+_Text = Annotated[str, Field(min_length=5, max_length=300)]
 _Place = Annotated[str, Field(pattern=r"^(chapters/\w+\.md#[a-z0-9-]+|data/\w+\.csv)$")]
 
 
