@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -178,13 +179,18 @@ def page_labels(page: Path) -> dict[str, Label]:
     """
     if not page.is_file():
         raise InputError(f"{page}: there is no such page")
+    return {label.name: label for label in _notebook_labels(page.read_text(encoding="utf-8"))}
+
+
+@lru_cache(maxsize=32)
+def _notebook_labels(text: str) -> tuple[Label, ...]:
     labels: list[Label] = []
-    for cell in jupytext.read(page).cells:
+    for cell in jupytext.reads(text, fmt="md:myst").cells:
         if cell.cell_type == "code":
             labels += _cell_labels(cell.source)
         elif cell.cell_type == "markdown":
             labels += _text_labels(cell.source)
-    return {label.name: label for label in labels}
+    return tuple(labels)
 
 
 def _text_labels(source: str) -> Iterable[Label]:
