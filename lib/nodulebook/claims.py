@@ -352,8 +352,10 @@ def _options(values: dict[str, str]) -> str:
 
 def _row(claim: Claim, labels: dict[str, dict[str, Label]]) -> str:
     cells = {
-        "Claim": f'<a href="#{claim.id}">{claim.id}</a> {html.escape(claim.kind)}',
-        "Section": html.escape(_section(claim.section)),
+        "Claim": f'<a href="#{claim.id}">{claim.id}</a> '
+        + " ".join(
+            f"<small>{html.escape(text)}</small>" for text in (claim.kind, _section(claim.section))
+        ),
         "The paper": html.escape(claim.paraphrase),
         "Verdict": f"<span>{html.escape(claim.verdict)}</span>",
         "Our reading": html.escape(claim.decision),
@@ -372,5 +374,6 @@ def _html_link(place: str, labels: dict[str, dict[str, Label]]) -> str:
     if label is None:
         return f"<code>{html.escape(place)}</code>"
     target = f"{Path(page).stem}.html#{label.html_id}"
-    chapter = Path(page).stem.replace("_", " ")
-    return f'<a href="{target}">{html.escape(f"{chapter}: {label.title}")}</a>'
+    chapter = next(iter(labels[page].values()))  # the page's own label, with its title
+    text = chapter.title if chapter == label else f"{chapter.title} › {label.title}"
+    return f'<a href="{target}">{html.escape(text)}</a>'
