@@ -33,6 +33,17 @@ def cohort(folder: Path) -> None:
 
 
 @commands.command()
+@click.option("--no-open", is_flag=True, help="refuse claims that are still open")
+def claims(no_open: bool) -> None:
+    """Check data/claims.yml: its fields, and that the places which it names exist."""
+    from nodulebook.claims import check_evidence, count_texts, read_claims
+
+    ledger = read_claims(allow_open=not no_open)
+    check_evidence(ledger)
+    click.echo(", ".join(f"{name}: {count}" for name, count in count_texts(ledger).items()))
+
+
+@commands.command()
 @click.option("--source", default="phantom", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
 @click.option("--jobs", type=click.IntRange(min=1), help="luna16, idc: processes; one a core")

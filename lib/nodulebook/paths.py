@@ -27,6 +27,7 @@ NODULES_CSV = DATA / "nodules.csv"
 FOLDS_CSV = DATA / "folds.csv"
 TRIALS_YAML = PROFILES / "trials" / "trials.yaml"
 RULES_YAML = PROFILES / "trials" / "rules.yaml"
+CLAIMS_YAML = DATA / "claims.yml"
 PATCH_STORES = DATA / "patches"
 
 
