@@ -20,6 +20,7 @@ from nodulebook.explanations import (
 from nodulebook.faithfulness import JUDGE_MM3
 from nodulebook.folds import read_folds
 from nodulebook.report import SOURCE_TEXT, interval, number, source
+from nodulebook.sources import SOURCES
 from nodulebook.statistics import Interval, bootstrap_means, patient_bootstrap
 
 MEASURES = {
@@ -62,10 +63,19 @@ class ExplainedRun:
         )
 
 
-def explained_runs() -> dict[str, ExplainedRun]:
-    """The runs of which at least one fold's maps were measured; real CT first, by name."""
+SHOWN_ARMS = ("paper", "honest", "quick")
+"""The arms whose maps the book shows, unless it is asked for more."""
+
+
+def explained_runs(also: str = "") -> dict[str, ExplainedRun]:
+    """The runs of `SHOWN_ARMS` of which a fold's maps were measured; real CT first, by name.
+
+    Args:
+        also: the name of a further run.
+    """
     folds, found = read_folds(), {}
-    for name in list_runs():
+    shown = {f"{arm}-{source}" for arm in SHOWN_ARMS for source in SOURCES} | {also}
+    for name in sorted(shown.intersection(list_runs())):
         run = read_run(name, folds=folds)
         pooled = pooled_explanations(run, paths.runs_folder())
         if pooled is not None:
