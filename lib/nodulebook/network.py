@@ -19,6 +19,7 @@ def squeeze_excite(
     reduction: int,
     name: str = "se",
     penalty: keras.regularizers.Regularizer | None = None,
+    activation: str = "mish",
 ) -> keras.KerasTensor:
     """Weigh each channel by a number between 0 and 1 that the block's whole content decides.
 
@@ -31,6 +32,7 @@ def squeeze_excite(
         reduction: r; C / r is rounded down, to at least 1.
         name: prefix of the layers' names.
         penalty: regularises both kernels.
+        activation: between the two; the original has relu.
 
     Returns:
         (batch, z, y, x, C).
@@ -39,7 +41,7 @@ def squeeze_excite(
     z = VoxelMean(name=f"{name}_squeeze")(u)
     s = layers.Dense(
         max(1, channels // reduction),
-        activation="mish",
+        activation=activation,
         kernel_regularizer=penalty,
         name=f"{name}_reduce",
     )(z)

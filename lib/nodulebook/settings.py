@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from nodulebook import paths
 from nodulebook.errors import InputError
@@ -69,6 +77,36 @@ class NetworkSettings(_Strict):
         return self
 
 
+Rival = Literal["alexnet3d", "resnet2d", "multicrop", "secnn", "densebtnet", "dualpath3d"]
+"""The networks of `nodulebook.rivals`."""
+
+
+class RivalSettings(_Strict):
+    """Another work's network in place of ours: a function of `nodulebook.rivals`."""
+
+    rival: Rival
+    width: int = Field(ge=4)
+    """Channels of the first convolution; the others are in the work's own proportion to it."""
+    input_pooling: Literal[1, 2] = 1
+    """As in `NetworkSettings`."""
+    batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
+
+
+def _kind_of_network(values: Any) -> str:
+    rival = "rival" in values if isinstance(values, dict) else isinstance(values, RivalSettings)
+    return "(rival)" if rival else "(own)"
+
+
+_NETWORKS: dict[str, type[BaseModel]] = {"(own)": NetworkSettings, "(rival)": RivalSettings}
+"""The settings of a network, by what pydantic calls them in its messages."""
+
+Network = Annotated[
+    Annotated[NetworkSettings, Tag("(own)")] | Annotated[RivalSettings, Tag("(rival)")],
+    Discriminator(_kind_of_network),
+]
+"""The settings of a network: with a key `rival` another work's, else ours."""
+
+
 class TrainingSettings(_Strict):
     """Optimisation and augmentation (paper 5.1)."""
 
@@ -120,7 +158,7 @@ class Profile(_Strict):
 
     description: str
     seed: int = Field(default=0, ge=0, lt=2**31)
-    network: NetworkSettings
+    network: Network
     training: TrainingSettings
 
     def hash(self) -> str:
@@ -171,7 +209,8 @@ def _validate(model: type[_Model], values: Any, where: str) -> _Model:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"]) or "(all)"
+            named = [str(part) for part in problem["loc"] if part not in _NETWORKS]
+            key = ".".join(named) or "(all)"
             if problem["type"] == "extra_forbidden":
                 known = _fields_beside(model, problem["loc"])
                 lines.append(f"{key}: unknown; known here: {', '.join(known)}")
@@ -182,10 +221,12 @@ def _validate(model: type[_Model], values: Any, where: str) -> _Model:
 
 def _fields_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
+        if part in _NETWORKS:
+            model = _NETWORKS[str(part)]
+            continue
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
     return list(model.model_fields)
 
 
@@ -252,8 +293,10 @@ def _profile_values(name: str, below: tuple[str, ...]) -> Any:
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """`over` in place of `base`; of two mappings, key by key."""
+    """`over` in place of `base`; of two mappings key by key, but a rival network replaces all."""
     if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    if "rival" in over and over["rival"] != base.get("rival"):
         return over
     return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 

@@ -43,12 +43,12 @@ from nodulebook.network import (
     CHARACTERISTICS,
     MALIGNANCY,
     MALIGNANT,
-    senet,
     with_characteristics,
 )
 from nodulebook.patches import PatchStore, central_slab, scale_to_unit
 from nodulebook.paths import fold_folder, partial_folder
-from nodulebook.settings import FoldParameters, Profile, TrainingSettings
+from nodulebook.rivals import build_network
+from nodulebook.settings import FoldParameters, Profile, RivalSettings, TrainingSettings
 
 ARM = "senet"
 CHECKPOINT = "checkpoint.npz"
@@ -199,7 +199,7 @@ def build_model(profile: Profile) -> keras.Model:
     make_deterministic(profile.seed)
     settings = profile.training
     adam = settings.optimizer == "adamw"
-    model = senet(profile.network, 0.0 if adam else settings.weight_decay)
+    model = build_network(profile.network, 0.0 if adam else settings.weight_decay)
     kind = "Categorical" if settings.beyond_labels else "SparseCategorical"
     cross_entropy = getattr(keras.losses, f"{kind}Crossentropy")()
     measures = [
@@ -433,6 +433,11 @@ def probabilities_table(
     )
 
 
+def arm_of(profile: Profile) -> str:
+    """What the run contract calls the classifier: `senet`, or the rival's name."""
+    return profile.network.rival if isinstance(profile.network, RivalSettings) else ARM
+
+
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     backend = keras.backend.backend()
@@ -478,7 +483,7 @@ def run_record(
     """What `run.json` says of a fold before it starts."""
     return {
         "run": parameters.run_name,
-        "arm": ARM,
+        "arm": arm_of(profile),
         "source": parameters.source,
         "fold": parameters.fold,
         "seed": profile.seed,

@@ -133,7 +133,7 @@ def run_trial(name: str, split: int, data: str = "") -> Path:
 
     history = training.train(model, settings, fold, split, partial / training.CHECKPOINT, report)
     p = training.predict_malignant(model, fold.test_volumes, settings.training.test_views)
-    probabilities = training.probabilities_table(fold, p, split)
+    probabilities = training.probabilities_table(fold, p, split, record["arm"])
     return training.finish_fold(f"{TRIALS}/{name}", split, probabilities, history, record)
 
 
