@@ -9,12 +9,22 @@ from nodulebook import paths
 from nodulebook.artefacts import list_runs
 from nodulebook.files import read_csv, read_json
 from nodulebook.layers import CentralSlices, CentreCrop3D, MaxPool3D
+from nodulebook.losses import DynamicCrossEntropy
+from nodulebook.network import senet, squeeze_excite_depth
 from nodulebook.rivals import BUILDERS, build_network, dense_tree, dualpath, slices_resnet
 from nodulebook.rivals.dense_tree import tree_transition
 from nodulebook.rivals.dualpath import DualPathJoin
 from nodulebook.rivals.multi_crop import multi_crop_pool
 from nodulebook.rivals.slices_resnet import JoinSlices
-from nodulebook.settings import RivalSettings, profile_names, read_profile, read_trials
+from nodulebook.settings import (
+    NetworkSettings,
+    RivalSettings,
+    TrainingSettings,
+    profile_names,
+    read_profile,
+    read_trials,
+)
+from nodulebook.training import build_model
 
 ON_SLICES = {"resnet2d"}
 
@@ -192,3 +202,60 @@ def test_a_rival_has_the_budget_of_laptop_but_for_its_one_change():
         assert same and profile.hash() != laptop.hash(), name
         assert profile.training.epochs == laptop.training.epochs
         assert profile.seed == laptop.seed
+
+
+def test_depth_squeeze_and_excitation_by_hand():
+    u = np.array([[1, 3], [5, 7]], np.float32).reshape(1, 2, 1, 2, 1)  # planes of mean 2 and 6
+    inputs = keras.Input(u.shape[1:])
+    model = keras.Model(inputs, squeeze_excite_depth(inputs, 2, "d", None, "relu"))
+    model.get_layer("d_reduce").set_weights([np.array([[1.0], [0.5]]), np.array([-4.0])])
+    model.get_layer("d_excite").set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -1.0])])
+    # Hidden: relu(2 + 3 - 4) = 1; gates: sigmoid(0) = 1/2 of plane 0, sigmoid(1 - 1) = 1/2 ...
+    np.testing.assert_allclose(_numpy(model(u)).ravel(), [0.5, 1.5, 2.5, 3.5], rtol=1e-6)
+    model.get_layer("d_excite").set_weights([np.array([[0.0, np.log(3)]]), np.zeros(2)])
+    # ... and of plane 1 sigmoid(ln 3) = 3/4.
+    np.testing.assert_allclose(_numpy(model(u)).ravel(), [0.5, 1.5, 3.75, 5.25], rtol=1e-6)
+
+
+def test_the_double_se_has_a_gate_for_channels_and_one_for_planes():
+    settings = read_profile("quick").network
+    double = settings.model_copy(update={"squeeze": "channel_depth"})
+    names = {layer.name for layer in senet(double).layers}
+    own = {layer.name for layer in senet(settings).layers}
+    new = names - own
+    assert own < names and len(new) == 4 * 4
+    assert all("_se_depth_" in name for name in new)
+
+
+def test_basic_modules_have_two_convolutions_of_all_channels():
+    settings = NetworkSettings(
+        filters=[4, 8, 8, 8], modules=[1, 1, 1, 1], block="basic", input_pooling=2, bottleneck=3
+    )
+    model = senet(settings)
+    shapes = [model.get_layer(f"stage2_module1{part}_conv").kernel.shape for part in "ab"]
+    assert shapes == [(3, 3, 3, 4, 8), (3, 3, 3, 8, 8)]
+    assert "stage2_module1c_conv" not in {layer.name for layer in model.layers}
+    before = model.get_layer("stage2_module1_add").input
+    assert any(tensor is model.get_layer("stage2_module1_se_scale").output for tensor in before)
+
+
+def test_dynamic_scaling_by_hand():
+    p = np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1], [1.0, 0.0]], np.float32)
+    label = np.array([1, 1, 1, 0])
+    expected = [0.25 * np.log(2), 0.01 * -np.log(0.9), 0.81 * np.log(10), 0]
+    each = _numpy(DynamicCrossEntropy(reduction=None)(label, p))
+    np.testing.assert_allclose(each, expected, rtol=1e-5, atol=1e-6)
+    assert float(DynamicCrossEntropy()(label, p)) == pytest.approx(np.mean(expected), rel=1e-5)
+    plain = _numpy(keras.losses.sparse_categorical_crossentropy(label, p))
+    unscaled = _numpy(DynamicCrossEntropy(gamma=0.0, reduction=None)(label, p))
+    np.testing.assert_allclose(unscaled, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_of_a_profile_is_the_one_trained_with():
+    profile = read_profile("rival-dynamic-loss")
+    quick = read_profile("quick")
+    model = build_model(profile.model_copy(update={"network": quick.network}))
+    assert isinstance(model.loss, DynamicCrossEntropy)
+    assert not isinstance(build_model(quick).loss, DynamicCrossEntropy)
+    with pytest.raises(ValueError, match="loss dynamic goes with labels"):
+        TrainingSettings(epochs=1, learning_rate=0.1, loss="dynamic", soft_labels=True)

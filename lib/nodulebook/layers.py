@@ -180,6 +180,28 @@ class ScaleChannels(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nodulebook")
+class PlaneMean(layers.Layer):
+    """The mean of each plane along z, over y, x and the channels."""
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, z, y, x, C) -> (batch, z)."""
+        _, z, y, x, channels = inputs.shape
+        return ops.mean(ops.reshape(inputs, (-1, z, y * x * channels)), axis=-1)
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class ScalePlanes(layers.Layer):
+    """Maps times one number a plane along z."""
+
+    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
+        """(batch, z, y, x, C), (batch, z) -> (batch, z, y, x, C)."""
+        maps, scale = inputs
+        _, z, y, x, channels = maps.shape
+        planes = ops.reshape(maps, (-1, z, y * x * channels))
+        return ops.reshape(planes * scale[..., None], (-1, z, y, x, channels))
+
+
+@keras.saving.register_keras_serializable("nodulebook")
 class AveragePool3D(layers.AveragePooling3D):
     """`keras.layers.AveragePooling3D(2)`: z and y by a 2D pooling of rows, x by a product."""
 

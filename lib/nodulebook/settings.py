@@ -35,6 +35,10 @@ class NetworkSettings(_Strict):
     modules: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
     """SE modules in each stage; the paper: 3, 4, 6, 3."""
     squeeze_excitation: bool = True
+    squeeze: Literal["channel", "channel_depth"] = "channel"
+    """channel_depth: a second SE block over the planes along z (the paper's reference 19)."""
+    squeeze_activation: Literal["mish", "relu"] = "mish"
+    """Inside the SE block: the paper's, or that of Hu et al. 2018."""
     reduction: int = Field(default=4, ge=1)
     """The squeeze C -> C / r; not given in the paper."""
     pool_after: list[Literal["first_convolution", "stage1", "stage2", "stage3"]] = [
@@ -46,9 +50,10 @@ class NetworkSettings(_Strict):
     input_pooling: Literal[1, 2] = 1
     """2: the patch is pooled to 16 voxels of 2 mm first. Not in the paper; for small machines."""
     batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
-    block: Literal["residual", "plain"] = "residual"
+    block: Literal["residual", "plain", "basic"] = "residual"
+    """basic: two 3^3 convolutions of C channels and the addition, without a bottleneck."""
     bottleneck: int = Field(default=4, ge=1)
-    """A module's 3^3 convolution has C / bottleneck channels."""
+    """A module's 3^3 convolution has C / bottleneck channels; basic blocks have none."""
     groups: int = Field(default=1, ge=1)
     """Groups (ResNeXt's cardinality) of the 3^3 convolution; at most its channels."""
     activation: Literal["relu", "mish"] = "relu"
@@ -61,7 +66,7 @@ class NetworkSettings(_Strict):
         if self.pool_before_norm and "first_convolution" not in self.pool_after:
             raise ValueError("pool_before_norm needs first_convolution in pool_after")
         for channels in self.filters:
-            inner = channels // self.bottleneck
+            inner = channels // (1 if self.block == "basic" else self.bottleneck)
             if inner < 1 or inner % min(self.groups, inner):
                 raise ValueError(
                     f"{channels} filters / bottleneck {self.bottleneck} do not divide into "
@@ -125,6 +130,9 @@ class TrainingSettings(_Strict):
 
     The slices source shows each nodule over the z range that its readers marked, which tells its
     size: this is the control."""
+    loss: Literal["cross_entropy", "dynamic"] = "cross_entropy"
+    """dynamic: each nodule's cross-entropy times (1 - p)^2, p the probability of its own class
+    (the paper's reference 15, after Lin et al. 2017)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """adamw: Adam with weight_decay applied to the weights themselves; momentum is not used."""
     schedule: Literal["drops", "cosine"] = "drops"
@@ -148,6 +156,11 @@ class TrainingSettings(_Strict):
     def _drops_rise(self) -> Self:
         if self.learning_rate_drops and self.schedule != "drops":
             raise ValueError("learning_rate_drops go with schedule drops")
+        if self.loss == "dynamic" and self.beyond_labels:
+            raise ValueError(
+                "loss dynamic goes with labels 0 and 1: not with soft_labels, lesions all or "
+                "characteristics_weight"
+            )
         if sorted(set(self.learning_rate_drops)) != self.learning_rate_drops:
             raise ValueError("learning_rate_drops must rise")
         return self

@@ -39,6 +39,7 @@ from nodulebook.errors import InputError
 from nodulebook.explanations import Explanations, write_explanations
 from nodulebook.files import replace_folder, written_aside
 from nodulebook.folds import check_fold
+from nodulebook.losses import DynamicCrossEntropy
 from nodulebook.network import (
     CHARACTERISTICS,
     MALIGNANCY,
@@ -201,7 +202,11 @@ def build_model(profile: Profile) -> keras.Model:
     adam = settings.optimizer == "adamw"
     model = build_network(profile.network, 0.0 if adam else settings.weight_decay)
     kind = "Categorical" if settings.beyond_labels else "SparseCategorical"
-    cross_entropy = getattr(keras.losses, f"{kind}Crossentropy")()
+    cross_entropy = (
+        DynamicCrossEntropy()
+        if settings.loss == "dynamic"
+        else getattr(keras.losses, f"{kind}Crossentropy")()
+    )
     measures = [
         getattr(keras.metrics, f"{kind}Crossentropy")(name="cross_entropy"),
         getattr(keras.metrics, f"{kind}Accuracy")(name="accuracy"),
