@@ -28,7 +28,7 @@ from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
 from nodulebook.patches import PatchStore
 from nodulebook.rivals import build_network
-from nodulebook.settings import RivalSettings
+from nodulebook.settings import RivalSettings, read_profile
 
 SMALL = Autoencoder(slices_z=(15, 17), superpixels=6, units=(8, 4), epochs=3, words=4)
 
@@ -106,9 +106,15 @@ def nodules():
     return patches, label
 
 
-def test_the_pipeline_learns_repeats_and_does_not_look_at_its_test(nodules):
+@pytest.fixture(scope="module")
+def fitted(nodules):
     patches, label = nodules
-    one = autoencoder_fold(SMALL, patches[:16], label[:16], patches[16:])
+    return autoencoder_fold(SMALL, patches[:16], label[:16], patches[16:])
+
+
+def test_the_pipeline_learns_repeats_and_does_not_look_at_its_test(nodules, fitted):
+    patches, label = nodules
+    one = fitted
     assert one.p_malignant[label[16:] == 1].min() > one.p_malignant[label[16:] == 0].max()
     assert [row["epoch"] for row in one.history] == [1, 2, 3]
     assert one.history[-1]["loss"] < one.history[0]["loss"]
@@ -117,18 +123,18 @@ def test_the_pipeline_learns_repeats_and_does_not_look_at_its_test(nodules):
     assert other.p_malignant[0] == one.p_malignant[0]
 
 
-def test_parameters_are_counted_from_the_models(nodules):
-    patches, label = nodules
-    fitted = autoencoder_fold(SMALL, patches[:16], label[:16], patches[16:])
+def test_parameters_are_counted_from_the_models(fitted, monkeypatch):
     # 64-8-4-8-64 with biases, 4 words of 4 numbers, a weight a word and a bias.
     own = (64 + 1) * 8 + (8 + 1) * 4 + (4 + 1) * 8 + (8 + 1) * 64
     assert fitted.parameters == own + 4 * 4 + 4 + 1
-    trees = METHODS["rival-dualpath3d-gbm"]
-    assert isinstance(trees, Boosting)
-    network = count_parameters("rival-dualpath3d")
-    assert network > 10_000
-    assert count_parameters("rival-dualpath3d-gbm") == network + trees.trees * trees.leaves * 2
-    assert count_parameters("rival-autoencoder") > 0
+    trees = Boosting(network="rival-secnn", trees=10, leaves=3)
+    monkeypatch.setitem(METHODS, "rival-dualpath3d-gbm", trees)
+    network = count_parameters("rival-secnn")
+    assert network == build_network(read_profile("rival-secnn").network).count_params()
+    # A tree: three values and two cuts, of a feature and a threshold each.
+    assert count_parameters("rival-dualpath3d-gbm") == network + 10 * (3 + 2 * 2)
+    monkeypatch.setitem(METHODS, "rival-autoencoder", SMALL)
+    assert count_parameters("rival-autoencoder") == fitted.parameters
 
 
 def test_folds_keep_the_run_contract_and_are_skipped_when_done(tmp_path, monkeypatch):

@@ -71,6 +71,11 @@ class Boosting:
     leaves: int = 8
     learning_rate: float = 0.1
 
+    @property
+    def parameters(self) -> int:
+        """Numbers of the trees, at most: a value a leaf; a feature and a threshold a cut."""
+        return self.trees * (self.leaves + 2 * (self.leaves - 1))
+
 
 @dataclass(frozen=True)
 class Autoencoder:
@@ -178,8 +183,7 @@ def boost(
         {"epoch": tree, "loss": float(log_loss(label, p))}
         for tree, p in enumerate(model.staged_predict_proba(train), start=1)
     ]
-    # A tree of k leaves has k values and k - 1 cuts.
-    return Fitted(model.predict_proba(test)[:, 1], history, settings.trees * 2 * settings.leaves)
+    return Fitted(model.predict_proba(test)[:, 1], history, settings.parameters)
 
 
 def boosting_fold(
@@ -448,6 +452,6 @@ def count_parameters(name: str) -> int:
     if method is None:
         return int(build_network(read_profile(name).network).count_params())
     if isinstance(method, Boosting):
-        return count_parameters(method.network) + method.trees * 2 * method.leaves
+        return count_parameters(method.network) + method.parameters
     own = build_autoencoder(method)[0].count_params()
     return int(own) + method.words * (method.units[-1] + 1) + 1
