@@ -251,6 +251,23 @@ def rules(names: tuple[str, ...], data: str, jobs: int | None) -> None:
 
 
 @commands.command()
+@click.argument("name")
+@click.option("--source", default="lidc_slices", show_default=True)
+@click.option("--fold", type=click.IntRange(0, 9), multiple=True, help="all ten by default")
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+def deepfeatures(name: str, source: str, fold: tuple[int, ...], data: str) -> None:
+    """Run a rival that is features and a classifier: rival-dualpath3d-gbm or rival-autoencoder.
+
+    Folds that are done are skipped. The first takes the networks of the run
+    rival-dualpath3d-SOURCE where their weights are here, and trains them where they are not.
+    """
+    from nodulebook.deep_features import run_feature_folds
+
+    source_data = Path(data).expanduser().resolve() if data else None
+    run_feature_folds(name, source, source_data, fold or range(N_FOLDS), click.echo)
+
+
+@commands.command()
 def prepare() -> None:
     """Run what the book shows and is not there yet (what `make book` does before it builds)."""
     from nodulebook.runs import prepare_book

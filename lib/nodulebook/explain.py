@@ -31,6 +31,7 @@ from nodulebook.patches import PatchStore
 from nodulebook.settings import FoldParameters, Profile, read_profile
 from nodulebook.sources import SOURCES, open_source
 from nodulebook.training import (
+    ARM,
     CHECKPOINT,
     FoldData,
     build_model,
@@ -239,6 +240,9 @@ def explain_new_fold(
     """The explanations of a fold that was just trained; None, and why, where that cannot be."""
     if keras.backend.backend() != "tensorflow":
         report("the maps are left out: they need the tensorflow backend")
+        return None
+    if model.name != ARM:
+        report(f"the maps are left out: they are measured for our own network, not {model.name}")
         return None
     return explain_data(model, data, store, report)
 

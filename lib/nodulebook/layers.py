@@ -180,6 +180,28 @@ class ScaleChannels(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nodulebook")
+class PlaneMean(layers.Layer):
+    """The mean of each plane along z, over y, x and the channels."""
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, z, y, x, C) -> (batch, z)."""
+        _, z, y, x, channels = inputs.shape
+        return ops.mean(ops.reshape(inputs, (-1, z, y * x * channels)), axis=-1)
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class ScalePlanes(layers.Layer):
+    """Maps times one number a plane along z."""
+
+    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
+        """(batch, z, y, x, C), (batch, z) -> (batch, z, y, x, C)."""
+        maps, scale = inputs
+        _, z, y, x, channels = maps.shape
+        planes = ops.reshape(maps, (-1, z, y * x * channels))
+        return ops.reshape(planes * scale[..., None], (-1, z, y, x, channels))
+
+
+@keras.saving.register_keras_serializable("nodulebook")
 class AveragePool3D(layers.AveragePooling3D):
     """`keras.layers.AveragePooling3D(2)`: z and y by a 2D pooling of rows, x by a product."""
 
@@ -198,3 +220,45 @@ class AveragePool3D(layers.AveragePooling3D):
         pairs = ops.reshape(rows, (-1, z // 2, y // 2, x // 2, 2 * channels))
         halves = np.concatenate([np.eye(channels, dtype=np.float32) / 2] * 2)
         return ops.matmul(pairs, halves)
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class MaxPool3D(layers.MaxPooling3D):
+    """`keras.layers.MaxPooling3D(2)`: z and y by a 2D pooling of rows, x as the larger of two."""
+
+    def __init__(self, pool_size: int = 2, **options: Any) -> None:
+        """Take what MaxPooling3D takes; only cubes of 2 voxels are pooled here."""
+        super().__init__(pool_size, **options)
+        if (*self.pool_size, *self.strides) != (2,) * 6 or self.padding != "valid":
+            raise ValueError("MaxPool3D pools cubes of 2 voxels, padding valid")
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, z, y, x, C) -> (batch, z / 2, y / 2, x / 2, C)."""
+        _, z, y, x, channels = inputs.shape
+        rows = ops.max_pool(
+            ops.reshape(inputs, (-1, z, y, x * channels)), 2, 2, data_format="channels_last"
+        )
+        pairs = ops.reshape(rows, (-1, z // 2, y // 2, x // 2, 2 * channels))
+        return ops.maximum(pairs[..., :channels], pairs[..., channels:])
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class CentreCrop3D(layers.Layer):
+    """The middle of maps: half their voxels along each axis."""
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, z, y, x, C), z, y and x divisible by 4 -> (batch, z / 2, y / 2, x / 2, C)."""
+        z, y, x = (slice(n // 4, n // 4 + n // 2) for n in inputs.shape[1:4])
+        return inputs[:, z, y, x, :]
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class CentralSlices(layers.Layer):
+    """The three slices through the middle of a patch: across z, across y, across x."""
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, n, n, n, C) -> (3 * batch, n, n, C); those of a patch lie side by side."""
+        _, n, _, _, channels = inputs.shape
+        middle = n // 2
+        slices = [inputs[:, middle], inputs[:, :, middle], inputs[:, :, :, middle]]
+        return ops.reshape(ops.stack(slices, axis=1), (-1, n, n, channels))

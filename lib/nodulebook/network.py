@@ -3,7 +3,15 @@
 import keras
 from keras import layers
 
-from nodulebook.layers import AveragePool3D, BatchNorm, RowConv3D, ScaleChannels, VoxelMean
+from nodulebook.layers import (
+    AveragePool3D,
+    BatchNorm,
+    PlaneMean,
+    RowConv3D,
+    ScaleChannels,
+    ScalePlanes,
+    VoxelMean,
+)
 from nodulebook.patches import PATCH_SIZE
 from nodulebook.settings import NetworkSettings
 
@@ -19,6 +27,7 @@ def squeeze_excite(
     reduction: int,
     name: str = "se",
     penalty: keras.regularizers.Regularizer | None = None,
+    activation: str = "mish",
 ) -> keras.KerasTensor:
     """Weigh each channel by a number between 0 and 1 that the block's whole content decides.
 
@@ -31,6 +40,7 @@ def squeeze_excite(
         reduction: r; C / r is rounded down, to at least 1.
         name: prefix of the layers' names.
         penalty: regularises both kernels.
+        activation: between the two; the original has relu.
 
     Returns:
         (batch, z, y, x, C).
@@ -39,7 +49,7 @@ def squeeze_excite(
     z = VoxelMean(name=f"{name}_squeeze")(u)
     s = layers.Dense(
         max(1, channels // reduction),
-        activation="mish",
+        activation=activation,
         kernel_regularizer=penalty,
         name=f"{name}_reduce",
     )(z)
@@ -47,6 +57,41 @@ def squeeze_excite(
         channels, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
     )(s)
     return ScaleChannels(name=f"{name}_scale")([u, s])
+
+
+def squeeze_excite_depth(
+    u: keras.KerasTensor,
+    reduction: int,
+    name: str = "se_depth",
+    penalty: keras.regularizers.Regularizer | None = None,
+    activation: str = "mish",
+) -> keras.KerasTensor:
+    """Weigh each plane along z, as `squeeze_excite` weighs each channel.
+
+    Squeeze z_d = mean of plane d over y, x and channels; excitation as there, over the planes.
+
+    Args:
+        u: (batch, z, y, x, C).
+        reduction: of the number of planes, rounded down, to at least 1.
+        name: prefix of the layers' names.
+        penalty: regularises both kernels.
+        activation: between the two.
+
+    Returns:
+        (batch, z, y, x, C).
+    """
+    planes = u.shape[1]
+    d = PlaneMean(name=f"{name}_squeeze")(u)
+    s = layers.Dense(
+        max(1, planes // reduction),
+        activation=activation,
+        kernel_regularizer=penalty,
+        name=f"{name}_reduce",
+    )(d)
+    s = layers.Dense(
+        planes, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
+    )(s)
+    return ScalePlanes(name=f"{name}_scale")([u, s])
 
 
 def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
@@ -86,13 +131,22 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
         return layers.Activation(settings.activation, name=f"{name}_{settings.activation}")(x)
 
     def module(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
-        inner = channels // settings.bottleneck
-        u = activate(convolve(x, inner, 1, f"{name}a"), f"{name}a")
-        u = activate(convolve(u, inner, 3, f"{name}b", min(settings.groups, inner)), f"{name}b")
-        u = convolve(u, channels, 1, f"{name}c")
+        if settings.block == "basic":
+            groups = min(settings.groups, channels)
+            u = activate(convolve(x, channels, 3, f"{name}a", groups), f"{name}a")
+            u = convolve(u, channels, 3, f"{name}b", groups)
+        else:
+            inner = channels // settings.bottleneck
+            u = activate(convolve(x, inner, 1, f"{name}a"), f"{name}a")
+            u = activate(convolve(u, inner, 3, f"{name}b", min(settings.groups, inner)), f"{name}b")
+            u = convolve(u, channels, 1, f"{name}c")
         if settings.squeeze_excitation:
-            u = squeeze_excite(u, settings.reduction, f"{name}_se", penalty)
-        if settings.block == "residual":
+            se = (settings.reduction, f"{name}_se", penalty, settings.squeeze_activation)
+            u = squeeze_excite(u, *se)
+            if settings.squeeze == "channel_depth":
+                se = (settings.reduction, f"{name}_se_depth", penalty, settings.squeeze_activation)
+                u = squeeze_excite_depth(u, *se)
+        if settings.block != "plain":
             if x.shape[-1] != channels:
                 x = convolve(x, channels, 1, f"{name}_shortcut")
             u = layers.Add(name=f"{name}_add")([x, u])

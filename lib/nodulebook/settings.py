@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from nodulebook import paths
 from nodulebook.errors import InputError
@@ -28,6 +36,10 @@ class NetworkSettings(_Strict):
     modules: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
     """SE modules in each stage; the paper: 3, 4, 6, 3."""
     squeeze_excitation: bool = True
+    squeeze: Literal["channel", "channel_depth"] = "channel"
+    """channel_depth: a second SE block over the planes along z (the paper's reference 19)."""
+    squeeze_activation: Literal["mish", "relu"] = "mish"
+    """Inside the SE block: the paper's, or that of Hu et al. 2018."""
     reduction: int = Field(default=4, ge=1)
     """The squeeze C -> C / r; not given in the paper."""
     pool_after: list[Literal["first_convolution", "stage1", "stage2", "stage3"]] = [
@@ -39,9 +51,10 @@ class NetworkSettings(_Strict):
     input_pooling: Literal[1, 2] = 1
     """2: the patch is pooled to 16 voxels of 2 mm first. Not in the paper; for small machines."""
     batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
-    block: Literal["residual", "plain"] = "residual"
+    block: Literal["residual", "plain", "basic"] = "residual"
+    """basic: two 3^3 convolutions of C channels and the addition, without a bottleneck."""
     bottleneck: int = Field(default=4, ge=1)
-    """A module's 3^3 convolution has C / bottleneck channels."""
+    """A module's 3^3 convolution has C / bottleneck channels; basic blocks have none."""
     groups: int = Field(default=1, ge=1)
     """Groups (ResNeXt's cardinality) of the 3^3 convolution; at most its channels."""
     activation: Literal["relu", "mish"] = "relu"
@@ -54,7 +67,7 @@ class NetworkSettings(_Strict):
         if self.pool_before_norm and "first_convolution" not in self.pool_after:
             raise ValueError("pool_before_norm needs first_convolution in pool_after")
         for channels in self.filters:
-            inner = channels // self.bottleneck
+            inner = channels // (1 if self.block == "basic" else self.bottleneck)
             if inner < 1 or inner % min(self.groups, inner):
                 raise ValueError(
                     f"{channels} filters / bottleneck {self.bottleneck} do not divide into "
@@ -68,6 +81,36 @@ class NetworkSettings(_Strict):
         if [place for place in places if place in self.pool_after] != self.pool_after:
             raise ValueError(f"pool_after must name each place once, in the order {places}")
         return self
+
+
+Rival = Literal["alexnet3d", "resnet2d", "multicrop", "secnn", "densebtnet", "dualpath3d"]
+"""The networks of `nodulebook.rivals`."""
+
+
+class RivalSettings(_Strict):
+    """Another work's network in place of ours: a function of `nodulebook.rivals`."""
+
+    rival: Rival
+    width: int = Field(ge=4)
+    """Channels of the first convolution; the others are in the work's own proportion to it."""
+    input_pooling: Literal[1, 2] = 1
+    """As in `NetworkSettings`."""
+    batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
+
+
+def _kind_of_network(values: Any) -> str:
+    rival = "rival" in values if isinstance(values, dict) else isinstance(values, RivalSettings)
+    return "(rival)" if rival else "(own)"
+
+
+_NETWORKS: dict[str, type[BaseModel]] = {"(own)": NetworkSettings, "(rival)": RivalSettings}
+"""The settings of a network, by what pydantic calls them in its messages."""
+
+Network = Annotated[
+    Annotated[NetworkSettings, Tag("(own)")] | Annotated[RivalSettings, Tag("(rival)")],
+    Discriminator(_kind_of_network),
+]
+"""The settings of a network: with a key `rival` another work's, else ours."""
 
 
 class TrainingSettings(_Strict):
@@ -88,6 +131,9 @@ class TrainingSettings(_Strict):
 
     The slices source shows each nodule over the z range that its readers marked, which tells its
     size: this is the control."""
+    loss: Literal["cross_entropy", "dynamic"] = "cross_entropy"
+    """dynamic: each nodule's cross-entropy times (1 - p)^2, p the probability of its own class
+    (the paper's reference 15, after Lin et al. 2017)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """adamw: Adam with weight_decay applied to the weights themselves; momentum is not used."""
     schedule: Literal["drops", "cosine"] = "drops"
@@ -111,6 +157,11 @@ class TrainingSettings(_Strict):
     def _drops_rise(self) -> Self:
         if self.learning_rate_drops and self.schedule != "drops":
             raise ValueError("learning_rate_drops go with schedule drops")
+        if self.loss == "dynamic" and self.beyond_labels:
+            raise ValueError(
+                "loss dynamic goes with labels 0 and 1: not with soft_labels, lesions all or "
+                "characteristics_weight"
+            )
         if sorted(set(self.learning_rate_drops)) != self.learning_rate_drops:
             raise ValueError("learning_rate_drops must rise")
         return self
@@ -121,7 +172,7 @@ class Profile(_Strict):
 
     description: str
     seed: int = Field(default=0, ge=0, lt=2**31)
-    network: NetworkSettings
+    network: Network
     training: TrainingSettings
 
     def hash(self) -> str:
@@ -191,7 +242,8 @@ def _validate(model: type[_Model], values: Any, where: str) -> _Model:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"]) or "(all)"
+            named = [str(part) for part in problem["loc"] if part not in _NETWORKS]
+            key = ".".join(named) or "(all)"
             if problem["type"] == "extra_forbidden":
                 known = _fields_beside(model, problem["loc"])
                 lines.append(f"{key}: unknown; known here: {', '.join(known)}")
@@ -202,10 +254,12 @@ def _validate(model: type[_Model], values: Any, where: str) -> _Model:
 
 def _fields_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
+        if part in _NETWORKS:
+            model = _NETWORKS[str(part)]
+            continue
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
     return list(model.model_fields)
 
 
@@ -289,8 +343,10 @@ def _profile_values(name: str, below: tuple[str, ...]) -> Any:
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """`over` in place of `base`; of two mappings, key by key."""
+    """`over` in place of `base`; of two mappings key by key, but a rival network replaces all."""
     if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    if "rival" in over and over["rival"] != base.get("rival"):
         return over
     return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 

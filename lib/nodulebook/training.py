@@ -39,16 +39,17 @@ from nodulebook.errors import InputError
 from nodulebook.explanations import Explanations, write_explanations
 from nodulebook.files import replace_folder, write_csv, written_aside
 from nodulebook.folds import check_fold
+from nodulebook.losses import DynamicCrossEntropy
 from nodulebook.network import (
     CHARACTERISTICS,
     MALIGNANCY,
     MALIGNANT,
-    senet,
     with_characteristics,
 )
 from nodulebook.patches import PatchStore, central_slab, scale_to_unit
 from nodulebook.paths import fold_folder, partial_folder
-from nodulebook.settings import FoldParameters, Profile, TrainingSettings
+from nodulebook.rivals import build_network
+from nodulebook.settings import FoldParameters, Profile, RivalSettings, TrainingSettings
 
 ARM = "senet"
 CHECKPOINT = "checkpoint.npz"
@@ -199,9 +200,13 @@ def build_model(profile: Profile) -> keras.Model:
     make_deterministic(profile.seed)
     settings = profile.training
     adam = settings.optimizer == "adamw"
-    model = senet(profile.network, 0.0 if adam else settings.weight_decay)
+    model = build_network(profile.network, 0.0 if adam else settings.weight_decay)
     kind = "Categorical" if settings.beyond_labels else "SparseCategorical"
-    cross_entropy = getattr(keras.losses, f"{kind}Crossentropy")()
+    cross_entropy = (
+        DynamicCrossEntropy()
+        if settings.loss == "dynamic"
+        else getattr(keras.losses, f"{kind}Crossentropy")()
+    )
     measures = [
         getattr(keras.metrics, f"{kind}Crossentropy")(name="cross_entropy"),
         getattr(keras.metrics, f"{kind}Accuracy")(name="accuracy"),
@@ -439,6 +444,11 @@ def probabilities_table(
     )
 
 
+def arm_of(profile: Profile) -> str:
+    """What the run contract calls the classifier: `senet`, or the rival's name."""
+    return profile.network.rival if isinstance(profile.network, RivalSettings) else ARM
+
+
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     backend = keras.backend.backend()
@@ -484,7 +494,7 @@ def run_record(
     """What `run.json` says of a fold before it starts."""
     return {
         "run": parameters.run_name,
-        "arm": ARM,
+        "arm": arm_of(profile),
         "source": parameters.source,
         "fold": parameters.fold,
         "seed": profile.seed,
@@ -580,7 +590,8 @@ def run_without_notebook(
         model, profile, data, fold, partial / CHECKPOINT, report, keep if each_epoch else None
     )
     p = predict_malignant(model, data.test_volumes, profile.training.test_views)
-    return finish_fold(name, fold, probabilities_table(data, p, fold), history, record)
+    table = probabilities_table(data, p, fold, record["arm"])
+    return finish_fold(name, fold, table, history, record)
 
 
 def trained_model(
