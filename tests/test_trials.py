@@ -11,7 +11,7 @@ from nodulebook import paths, trials
 from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
-from nodulebook.settings import read_trials
+from nodulebook.settings import read_profile, read_trials
 
 
 def test_a_split_stays_in_its_half_and_never_shares_a_patient() -> None:
@@ -163,3 +163,10 @@ def test_the_recipe_of_a_half_is_chosen_in_the_other() -> None:
     table = pd.DataFrame(rows, columns=["trial", "half", "fold", "label", "p_malignant"])
     # a is right in half 0, so it is the recipe of half 1
     assert trials.chosen(table, ["a", "b"]) == {0: "b", 1: "a"}
+
+
+def test_the_profile_honest_is_what_both_halves_chose() -> None:
+    candidates = [name for name, trial in read_trials().items() if trial.group == "recipe"]
+    choice = trials.chosen(trials.trial_table(candidates), candidates)
+    assert len(set(choice.values())) == 1
+    assert read_profile("honest").hash() == read_trials()[choice[0]].settings.hash()
