@@ -356,8 +356,8 @@ def morphology(volume: Array, masks: Mask) -> Named:
         masks: (n, y, x), none of them empty.
     """
     depth = np.stack([_depth(mask) for mask in masks])  # mm inside; negative outside
-    gradient = np.stack(np.gradient(volume, axis=(1, 2)))
-    inwards = np.stack(np.gradient(depth, axis=(1, 2)))
+    gradient = np.stack(list(np.gradient(volume, axis=(1, 2))))
+    inwards = np.stack(list(np.gradient(depth, axis=(1, 2))))
     inwards /= np.maximum(np.linalg.norm(inwards, axis=0), 1e-9)
     rim = np.abs(depth) <= 1
     steepness = np.linalg.norm(gradient, axis=0)[rim]
