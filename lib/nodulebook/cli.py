@@ -223,7 +223,7 @@ def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""
     from nodulebook.report import complete_runs, pooled_table
 
-    runs = complete_runs()
+    runs = complete_runs(compared=True)
     if run not in runs:
         raise InputError(f"run {run!r} is not one of those with all folds: {', '.join(runs)}")
     for name, text in pooled_table({run: runs[run]}).iloc[0].items():

@@ -57,8 +57,8 @@ CANDIDATES = (
     *(
         # gamma as a multiple of 1 / number of features
         Candidate("SVM (RBF)", {"C": c, "gamma_times_features": gamma})
-        for c in (0.3, 1.0, 10.0)
-        for gamma in (0.1, 1.0)
+        for c in (1.0, 10.0, 100.0, 1000.0)
+        for gamma in (0.03, 0.1, 0.3)
     ),
     *(Candidate("random forest", {"trees": 200, "min_samples_leaf": leaf}) for leaf in (2, 8)),
 )
