@@ -359,16 +359,23 @@ def _pulled(
 ) -> Expectation:
     """The mixture whose log likelihood has fallen by `drop`, pulled down or up.
 
-    The fall grows about as the square of the pull, so that a few steps find it.
+    The fall grows about as the square of the pull. On a coarse grid it may jump over `drop`: then
+    the wider limit is taken.
     """
-    pull, found = 0.1, middle
-    for _ in range(6):
+    low, high, pull = 0.0, float("inf"), 0.1
+    wide = middle
+    for _ in range(12):
         found = mixture.expectation(mixture.fit(sign * pull, best))
         fall = max(middle.log_likelihood - found.log_likelihood, 1e-3)
         if abs(fall / drop - 1) < 0.03:
-            break
-        pull *= float(np.clip(np.sqrt(drop / fall), 0.2, 5))
-    return found
+            return found
+        if fall < drop:
+            low = pull
+        else:
+            high, wide = pull, found
+        guess = pull * float(np.clip(np.sqrt(drop / fall), 0.2, 5))
+        pull = guess if low < guess < high else (low + high) / 2
+    return wide
 
 
 def fall_at_accuracy(mixture: Mixture, accuracy: float) -> float:
