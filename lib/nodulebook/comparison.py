@@ -7,9 +7,11 @@ networks of our own, `diameter`, and the readers themselves.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
+from nodulebook import metrics
 from nodulebook.arithmetic import auc_ranges, fold_mean_possible, near_equal_folds, right_counts
 from nodulebook.artefacts import Run
 from nodulebook.features import GROUPS
@@ -27,6 +29,7 @@ from nodulebook.readers import (
 )
 from nodulebook.report import interval, number, percent
 from nodulebook.statistics import (
+    THRESHOLD,
     Interval,
     bootstrap_means,
     paired_bootstrap_difference,
@@ -72,6 +75,7 @@ LITERATURE_COLUMNS = (
 # ------------------------------------------------------------------------------ differences
 
 
+@cache  # a run is what it is: table and sentence ask the same
 def difference(run: Run, other: Run, metric: str, level: float = 0.95) -> Interval:
     """The paired difference run minus other, on the nodules that both have."""
     ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
@@ -210,13 +214,56 @@ def _rival_rows() -> dict[str, str]:
     return dict(zip(table["profile"], table["row"], strict=True))
 
 
-def has_rivals(runs: dict[str, Run], source: str) -> str:
-    """A sentence on how many rivals Table 4 has."""
-    n = sum(name.startswith(RIVAL) and name.endswith(f"-{source}") for name in runs)
+def features_sentence(runs: dict[str, Run], source: str) -> str:
+    """Which groups stand above diameter alone, and which below, corrected for their number."""
+    found = {g: runs[run_name(g, source)] for g in (*GROUPS, ALL) if run_name(g, source) in runs}
+    diameter = runs.get(DIAMETER)
+    if diameter is None or not found:
+        return "No feature group has been run whole yet."
+    level = 1 - 0.05 / len(found)
+    sides = {g: difference(run, diameter, "roc_auc", level) for g, run in found.items()}
+    above = [GROUP_TEXT[g] for g, one in sides.items() if one.low > 0]
+    below = [GROUP_TEXT[g] for g, one in sides.items() if one.high < 0]
+    aucs = {
+        g: metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
+        for g, run in found.items()
+    }
+    best = max(aucs, key=lambda g: aucs[g])
     return (
-        f"So far {n} of them have been run whole."
-        if n
-        else "None of them has been run whole yet; the rows will come by themselves."
+        f"The highest AUC is that of the row *{GROUP_TEXT[best]}*, {number(aucs[best])}. Above "
+        f"diameter alone, corrected for {len(found)} comparisons: {_listed(above)}; below it: "
+        f"{_listed(below)}; the others cannot be told apart from it."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def rivals_sentence(runs: dict[str, Run], source: str) -> str:
+    """How many networks of others Table 4 has so far."""
+    names = [n for n in runs if n.startswith(RIVAL) and n.endswith(f"-{source}")]
+    if not names:
+        return "None of them has been run whole yet: their rows will appear here as runs end."
+    return f"{len(names)} of them have been run whole so far."
+
+
+def arithmetic_sentence(accuracy: str, auc: float) -> str:
+    """What the counting says of the paper's accuracy and AUC."""
+    hard, can = [], []
+    for one in PAPER_SETS:
+        errors = round((1 - float(accuracy) / 100) * one.n)
+        hard_low, _, low, high = auc_ranges(one.malignant, one.benign, errors)
+        hard.append(auc < hard_low)
+        can.append(low <= auc <= high)
+    return (
+        f"An AUC of {auc} is {'possible' if all(can) else 'not possible'} beside such an accuracy, "
+        + (
+            "but only if the scores rank nodules worse than chance within each predicted class: "
+            "forgetting the scores and keeping the yes and no would give a higher AUC."
+            if all(hard)
+            else "and needs nothing odd."
+        )
     )
 
 
@@ -331,8 +378,9 @@ def _rerun(names: str, runs: dict[str, Run], source: str) -> str:
         if run is None:
             parts.append(f"{name}: not run whole yet")
             continue
-        auc = patient_bootstrap(run.probabilities, "roc_auc").estimate
-        right = patient_bootstrap(run.probabilities, "accuracy").estimate
+        label, p = run.probabilities["label"], run.probabilities["p_malignant"]
+        auc = metrics.roc_auc(label, p)
+        right = metrics.accuracy(metrics.confusion(label, p >= THRESHOLD))
         short = name.removeprefix(PREFIX).removeprefix(RIVAL)
         parts.append(f"{short}: acc. {percent(right)}, AUC {number(auc)}")
     return "; ".join(parts)
@@ -370,7 +418,9 @@ def readers_table(reference: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFra
     arms = {
         "against the others, reference nodules": one_against_others(ratings_of(reference)),
         "against the others, labelled nodules": one_against_others(ratings_of(labelled)),
-        "against a label he helped to make": one_against_others(ratings_of(labelled), own_too=True),
+        "against a label they helped to make": one_against_others(
+            ratings_of(labelled), own_too=True
+        ),
     }
     rows = [
         {"one reader": name}

@@ -23,7 +23,6 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.svm import SVC
 
@@ -60,7 +59,7 @@ CANDIDATES = (
         for c in (1.0, 10.0, 100.0, 1000.0)
         for gamma in (0.03, 0.1, 0.3)
     ),
-    *(Candidate("random forest", {"trees": 200, "min_samples_leaf": leaf}) for leaf in (2, 8)),
+    *(Candidate("random forest", {"trees": 100, "min_samples_leaf": leaf}) for leaf in (2, 8)),
 )
 """Of equal ones the first is taken."""
 
@@ -163,7 +162,7 @@ def columns_of(table: pd.DataFrame, group: str) -> list[str]:
 # ------------------------------------------------------------------------------ the classifiers
 
 
-def _model(candidate: Candidate, n_features: int, n_training: int, seed: int) -> Any:
+def _classifier(candidate: Candidate, n_features: int, seed: int) -> Any:
     p = candidate.parameters
     if candidate.classifier == "random forest":
         return RandomForestClassifier(
@@ -171,26 +170,37 @@ def _model(candidate: Candidate, n_features: int, n_training: int, seed: int) ->
             min_samples_leaf=int(p["min_samples_leaf"]),
             random_state=seed,
         )
-    # Features are as skewed as sizes are: by their ranks, on a normal scale.
-    ranks = QuantileTransformer(
-        n_quantiles=min(100, n_training), output_distribution="normal", random_state=seed
-    )
     if candidate.classifier == "SVM (RBF)":
-        return make_pipeline(
-            ranks, SVC(C=p["C"], gamma=p["gamma_times_features"] / n_features, cache_size=500)
-        )
-    return make_pipeline(ranks, LogisticRegression(C=p["C"], max_iter=5000))
+        return SVC(C=p["C"], gamma=p["gamma_times_features"] / n_features, cache_size=500)
+    return LogisticRegression(C=p["C"], max_iter=5000)
 
 
-def _scores(model: Any, features: Array) -> Array:
-    """Probabilities, or of an SVM its decision function."""
-    last = model.steps[-1][1] if isinstance(model, Pipeline) else model
-    values = (
-        model.decision_function(features)
-        if isinstance(last, SVC)
-        else model.predict_proba(features)[:, 1]
-    )
-    return np.asarray(values, dtype=float)
+class _Views:
+    """Training and test features, raw for forests, and by their ranks on a normal scale.
+
+    Features are as skewed as sizes are; forests do not mind. The ranks are those of the training
+    nodules.
+    """
+
+    def __init__(self, training: Array, test: Array, seed: int) -> None:
+        ranks = QuantileTransformer(
+            n_quantiles=min(100, len(training)),
+            output_distribution="normal",
+            random_state=seed,
+        ).fit(training)
+        self.raw = (training, test)
+        self.ranked = (ranks.transform(training), ranks.transform(test))
+
+    def scores(
+        self, candidate: Candidate, label: NDArray[np.int64], seed: int
+    ) -> tuple[Array, Array]:
+        """Fit to the training nodules; probabilities of both, or an SVM's decision values."""
+        forest = candidate.classifier == "random forest"
+        training, test = self.raw if forest else self.ranked
+        model = _classifier(candidate, training.shape[1], seed).fit(training, label)
+        if isinstance(model, SVC):
+            return model.decision_function(training), model.decision_function(test)
+        return model.predict_proba(training)[:, 1], model.predict_proba(test)[:, 1]
 
 
 def predict_fold(
@@ -209,21 +219,17 @@ def predict_fold(
         seed: of inner folds and forests.
     """
     splitter = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
-    inner = list(splitter.split(training, label, patient_id))
     held_out = np.empty((len(CANDIDATES), len(label)))
-    inner_auc = []
-    for k, candidate in enumerate(CANDIDATES):
-        aucs = []
-        for fit, hold in inner:
-            model = _model(candidate, training.shape[1], len(fit), seed)
-            model.fit(training[fit], label[fit])
-            held_out[k, hold] = _scores(model, training[hold])
-            aucs.append(float(roc_auc_score(label[hold], held_out[k, hold])))
-        inner_auc.append(float(np.mean(aucs)))
+    aucs = []
+    for fit, hold in splitter.split(training, label, patient_id):
+        views = _Views(training[fit], training[hold], seed)
+        for k, candidate in enumerate(CANDIDATES):
+            _, held_out[k, hold] = views.scores(candidate, label[fit], seed)
+        aucs.append([float(roc_auc_score(label[hold], one[hold])) for one in held_out])
+    inner_auc = np.mean(aucs, axis=0).tolist()
     best = int(np.argmax(inner_auc))
     chosen = CANDIDATES[best]
-    model = _model(chosen, training.shape[1], len(label), seed).fit(training, label)
-    p, p_training = _scores(model, test), _scores(model, training)
+    p_training, p = _Views(training, test, seed).scores(chosen, label, seed)
     if chosen.classifier == "SVM (RBF)":
         curve = LogisticRegression(C=1e6).fit(held_out[best][:, None], label)
         p, p_training = (curve.predict_proba(x[:, None])[:, 1] for x in (p, p_training))
