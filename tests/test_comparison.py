@@ -81,6 +81,9 @@ def test_a_star_marks_what_stands_many_comparisons(runs, nodules):
     one, other = runs["features-all-lidc_slices"], runs["diameter"]
     narrow, wide = (c.difference(one, other, "roc_auc", level) for level in (0.95, 0.99))
     assert wide.low < narrow.low and narrow.high < wide.high
+    some = made("paper-lidc_slices", 2.5)
+    assert c.with_star(some, other, "roc_auc", 1).endswith(" *")
+    assert not c.with_star(some, other, "roc_auc", 1000).endswith("*")
 
 
 def test_differences_are_of_the_nodules_that_both_have(runs):

@@ -10,6 +10,7 @@ import pytest
 
 from nodulebook import handcrafted as h
 from nodulebook import paths
+from nodulebook import runs as run_commands
 from nodulebook.artefacts import list_runs, read_run
 from nodulebook.errors import InputError
 from nodulebook.features import GROUPS
@@ -171,6 +172,15 @@ def test_run_again_the_probabilities_are_the_same_to_the_last_digit(runs):
         shutil.rmtree(folder)
     h.run_features(runs, read_folds(), ["size"], lambda line: None)
     assert [sha256(folder / "probabilities.csv") for folder in folders] == before
+
+
+def test_the_command_again_finds_the_same_numbers(runs, monkeypatch):
+    monkeypatch.setattr(run_commands, "open_source", lambda *_: runs)
+    again = run_commands.run_again("features-size-phantom", 3)
+    assert again.largest_difference == 0 and again.auc_again == again.auc_committed
+    monkeypatch.setattr(run_commands, "open_source", lambda *_: replace(runs, digest="other"))
+    with pytest.raises(InputError, match="other patches"):
+        run_commands.run_again("features-size-phantom", 3)
 
 
 def test_what_is_done_is_skipped_and_what_is_missing_made(runs, monkeypatch):

@@ -293,6 +293,21 @@ def run_features(
             say(f"fold {fold} of {name}: {chosen.classifier} {chosen.parameters}")
 
 
+def predict_again(store: PatchStore, folds: pd.DataFrame, record: dict[str, Any]) -> pd.DataFrame:
+    """A fold predicted once more, as its `run.json` says, without writing it.
+
+    Raises:
+        InputError: the patches or the settings are others by now.
+    """
+    group = str(record["profile"].get("features"))
+    if (record["profile_hash"], record["data_hash"]) != (settings_hash(group), store.digest):
+        raise InputError(
+            f"{record['run']}: made from other patches or with other settings than there are now"
+        )
+    table = feature_table(store, present(store, folds))
+    return predict_group(table, folds, group, record["fold"])[0]
+
+
 def present(store: PatchStore, folds: pd.DataFrame) -> list[str]:
     """The labelled nodules that the store holds, in the order of `folds`."""
     return folds["nodule_id"][folds["nodule_id"].isin(store.table["nodule_id"])].tolist()
