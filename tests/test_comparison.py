@@ -110,7 +110,7 @@ def test_rivals_become_rows_by_themselves(runs, nodules, tmp_path, monkeypatch):
 
 def test_the_sentence_on_features_follows_the_numbers(runs):
     text = c.features_sentence(runs, "lidc_slices")
-    assert "row *all together*" in text and "2 comparisons: all together; below it: none" in text
+    assert "row “all together”" in text and "2 comparisons: all together; below it: none" in text
     assert c.features_sentence({}, "lidc_slices") == "No feature group has been run whole yet."
     worse = runs | {"features-size-lidc_slices": made("features-size-lidc_slices", 0.0)}
     assert "below it: size;" in c.features_sentence(worse, "lidc_slices")

@@ -230,7 +230,7 @@ def features_sentence(runs: dict[str, Run], source: str) -> str:
     }
     best = max(aucs, key=lambda g: aucs[g])
     return (
-        f"The highest AUC is that of the row *{GROUP_TEXT[best]}*, {number(aucs[best])}. Above "
+        f"The highest AUC is that of the row “{GROUP_TEXT[best]}”, {number(aucs[best])}. Above "
         f"diameter alone, corrected for {len(found)} comparisons: {_listed(above)}; below it: "
         f"{_listed(below)}; the others cannot be told apart from it."
     )
