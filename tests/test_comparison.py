@@ -199,9 +199,12 @@ def test_reader_tables_have_a_row_a_statistic(nodules):
 
 
 def test_expectations_stand_beside_what_was_seen(nodules):
-    low, middle, high = (Expectation(x, x, x, x, x, 0.0) for x in (0.7, 0.8, 0.9))
-    table = c.expectation_table(middle, low, high, nodules)
-    assert table["lowest"].tolist() == ["0.700"] * 5 and table["highest"].tolist() == ["0.900"] * 5
+    accuracies = [Expectation(x, 0.1, 0.6, 0.61, 0.62, 0.0) for x in (0.8, 0.7, 0.9)]
+    aucs = [Expectation(0.1, x, 0.1, 0.1, 0.1, 0.0) for x in (0.85, 0.75, 0.95)]
+    table = c.expectation_table(accuracies, aucs, nodules)
+    assert table["likeliest"].tolist() == ["0.800", "0.850", "0.600", "0.610", "0.620"]
+    assert table["lowest"].tolist() == ["0.700", "0.750", "", "", ""]
+    assert table["highest"].tolist() == ["0.900", "0.950", "", "", ""]
     assert [bool(cell) for cell in table["seen in the ratings"]] == [False] * 3 + [True] * 2
 
 

@@ -10,10 +10,10 @@ from nodulebook.errors import InputError
 from nodulebook.readers import (
     READER_STATISTICS,
     Mixture,
-    accuracy_limits,
-    fall_at_accuracy,
+    fall_at,
     half_agreement,
     label_shares,
+    limits,
     one_against_others,
     ratings_of,
     share_grid,
@@ -143,7 +143,7 @@ def test_where_readers_toss_coins_little_can_be_known():
     mixture = Mixture(ratings, steps=4)
     got = mixture.expectation(mixture.fit())
     assert got.accuracy < 0.6 and got.reader_auc == pytest.approx(0.5, abs=0.05)
-    assert fall_at_accuracy(mixture, 0.9) > 20
+    assert fall_at(mixture, 0.9) > 20
 
 
 def test_the_limits_hold_the_truth():
@@ -154,7 +154,8 @@ def test_the_limits_hold_the_truth():
     ratings = [tuple(generator.choice(5, 4, p=kinds[k]) + 1) for k in each]
     up, down = label_shares(kinds, 4)
     truth = np.maximum(up, down).sum() / (up + down).sum()
-    middle, low, high = accuracy_limits(Mixture(ratings, steps=4))
+    mixture = Mixture(ratings, steps=4)
+    middle, low, high = limits(mixture)
     assert low.accuracy < truth < high.accuracy
     assert low.accuracy < middle.accuracy < high.accuracy
     for one in (low, high):
@@ -173,6 +174,29 @@ def test_the_limits_hold_the_truth():
     )
     seen = patient_bootstrap(own, "roc_auc")
     assert seen.low < middle.reader_auc < seen.high
+
+
+@pytest.mark.parametrize("of", ["accuracy", "auc"])
+def test_the_slopes_are_those_of_small_steps(of):
+    mixture = Mixture([(1, 2, 2, 3), (4, 5, 3), (5, 5, 4, 4), (1, 1, 2)], steps=3)
+    weight = np.random.default_rng(0).dirichlet(np.ones(len(mixture.even)))
+    slope = (mixture._slope_of_accuracy if of == "accuracy" else mixture._slope_of_auc)(weight)
+    for k in (0, 7, 20, len(weight) - 1):
+        step = np.zeros(len(weight))
+        step[k] = 1e-6
+        up, down = (getattr(mixture.expectation(weight + s * step), of) for s in (1, -1))
+        assert slope[k] == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+def test_limits_of_auc_are_its_own():
+    generator = np.random.default_rng(2)
+    kinds = np.array([[2, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 1, 1, 2]]) / 4
+    ratings = [tuple(generator.choice(5, 4, p=kinds[k]) + 1) for k in generator.integers(0, 3, 300)]
+    mixture = Mixture(ratings, steps=4)
+    middle, low, high = limits(mixture, "auc")
+    _, _, most_accurate = limits(mixture)
+    assert low.auc < middle.auc < high.auc
+    assert most_accurate.auc <= high.auc + 0.002
 
 
 def test_the_model_needs_two_ratings():

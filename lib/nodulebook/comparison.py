@@ -455,41 +455,40 @@ def agreement_table(reference: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataF
 
 
 def expectation_table(
-    middle: Expectation, low: Expectation, high: Expectation, reference: pd.DataFrame
+    accuracies: Sequence[Expectation], aucs: Sequence[Expectation], reference: pd.DataFrame
 ) -> pd.DataFrame:
     """What a classifier can be expected to reach on such labels.
 
     Args:
-        middle: of the likeliest mixture.
-        low: of that with the lowest accuracy that the ratings allow.
-        high: of that with the highest.
+        accuracies: the likeliest mixture, and those with the lowest and highest accuracy.
+        aucs: the same of AUC.
         reference: the reference nodules, for what the ratings themselves show.
+
+    Returns:
+        Columns "", "likeliest", "lowest", "highest", "seen in the ratings", as text.
     """
     rated = ratings_of(reference)
-    table = one_against_others(rated)
-    halves = half_agreement(rated)
-    seen = {
-        "reader_auc": interval(patient_bootstrap(table, "roc_auc")),
-        "halves": interval(bootstrap_means(halves[["agree"]], halves["patient_id"])["agree"]),
-    }
-    return pd.DataFrame(
-        [
-            {
-                "": text,
-                "lowest": number(getattr(low, name)),
-                "likeliest": number(getattr(middle, name)),
-                "highest": number(getattr(high, name)),
-                "seen in the ratings": seen.get(name, ""),
-            }
-            for name, text in (
-                ("accuracy", "accuracy of a classifier that knows all"),
-                ("auc", "its AUC"),
-                ("second_panel", "a second panel gives the same label"),
-                ("reader_auc", "check: AUC of one reader against the others"),
-                ("halves", "check: two panels of two agree"),
-            )
-        ]
-    )
+    table, halves = one_against_others(rated), half_agreement(rated)
+    agree = bootstrap_means(halves[["agree"]], halves["patient_id"])["agree"]
+    middle = accuracies[0]
+    rows = [
+        (
+            "accuracy of a classifier that knows all",
+            *(number(one.accuracy) for one in accuracies),
+            "",
+        ),
+        ("its AUC", *(number(one.auc) for one in aucs), ""),
+        ("a second panel gives the same label", number(middle.second_panel), "", "", ""),
+        (
+            "check: AUC of one reader against the others",
+            number(middle.reader_auc),
+            "",
+            "",
+            interval(patient_bootstrap(table, "roc_auc")),
+        ),
+        ("check: two panels of two agree", number(middle.halves), "", "", interval(agree)),
+    ]
+    return pd.DataFrame(rows, columns=["", "likeliest", "lowest", "highest", "seen in the ratings"])
 
 
 @dataclass(frozen=True)

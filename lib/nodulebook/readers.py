@@ -11,6 +11,7 @@ four ratings; these few are left out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -193,6 +194,8 @@ GRID_STEPS = 10
 
 STEPS_OF_EM = 1500
 
+Of = Literal["accuracy", "auc"]
+
 
 def share_grid(steps: int = GRID_STEPS) -> Array:
     """All shares of five ratings that are multiples of 1 / steps, (points, 5)."""
@@ -280,39 +283,58 @@ class Mixture:
             raise InputError("the model needs nodules with at least two ratings")
         counts = [np.bincount(one, minlength=N_RATINGS + 1)[1:] for one in ratings]
         patterns, times = np.unique(counts, axis=0, return_counts=True)
+        self.readers = [len(one) for one in ratings]
         shares = share_grid(steps)
+        any_order = panel(shares, self.readers)
+        odds = any_order.malignant / np.maximum(any_order.malignant + any_order.benign, 1e-12)
+        shares = shares[np.argsort(odds, kind="stable")]  # the best score rises along the grid
+        self.panel = panel(shares, self.readers)
         self.times = times.astype(float)
         self.likelihood = np.exp(patterns @ np.log(np.maximum(shares, 1e-9)).T)
-        self.readers = [len(one) for one in ratings]
-        self.panel = panel(shares, self.readers)
         self.even = np.full(len(shares), 1 / len(shares))
 
-    def fit(self, pull: float = 0.0, start: Array | None = None) -> Array:
+    def fit(self, pull: float = 0.0, start: Array | None = None, of: Of = "accuracy") -> Array:
         """The likeliest weights of the grid's points, or with a pull those that lean from them.
 
         Args:
-            pull: maximises log likelihood a nodule + pull x accuracy of the best classifier.
+            pull: maximises log likelihood a nodule + pull x accuracy or AUC of the best classifier.
             start: weights to start from; a tenth of even ones is mixed in, or none could grow.
+            of: what is pulled.
         """
         weight = self.even if start is None else 0.9 * start + 0.1 * self.even
-        right, labelled = self.panel.right, self.panel.malignant + self.panel.benign
+        slope = self._slope_of_accuracy if of == "accuracy" else self._slope_of_auc
         for _ in range(STEPS_OF_EM):
             gain = self.likelihood.T @ (self.times / (self.likelihood @ weight)) / self.times.sum()
             if pull:
-                whole = labelled @ weight
-                gain += pull * (right - (right @ weight) / whole * labelled) / whole
+                gain += pull * slope(weight)
             weight = weight * np.maximum(gain, 0)
             weight /= weight.sum()
         return weight
 
+    def _slope_of_accuracy(self, weight: Array) -> Array:
+        right, labelled = self.panel.right, self.panel.malignant + self.panel.benign
+        whole = labelled @ weight
+        slope: Array = (right - (right @ weight) / whole * labelled) / whole
+        return slope
+
+    def _slope_of_auc(self, weight: Array) -> Array:
+        up, down = self.panel.malignant, self.panel.benign
+        malignant, benign = weight * up, weight * down
+        below = np.cumsum(benign) - benign / 2
+        above = malignant.sum() - np.cumsum(malignant) + malignant / 2
+        pairs = malignant.sum() * benign.sum()
+        auc = (malignant * below).sum() / pairs
+        slope: Array = (up * below + down * above) / pairs
+        slope -= auc * (up / malignant.sum() + down / benign.sum())
+        return slope
+
     def expectation(self, weight: Array) -> Expectation:
         """What a mixture says."""
         up, down = self.panel.malignant, self.panel.benign
-        order = np.argsort(up / np.maximum(up + down, 1e-12), kind="stable")
         two_up, two_down = label_shares(self.panel.shares, 2)
         return Expectation(
             accuracy=float(self.panel.right @ weight / ((up + down) @ weight)),
-            auc=_auc((weight * up)[order], (weight * down)[order]),
+            auc=_auc(weight * up, weight * down),
             second_panel=float(self.panel.same @ weight / (self.panel.both @ weight)),
             reader_auc=self._reader_auc(weight),
             halves=float((two_up**2 + two_down**2) @ weight / ((two_up + two_down) ** 2 @ weight)),
@@ -335,8 +357,8 @@ def _auc(malignant: Array, benign: Array) -> float:
     return float((malignant * (below + benign / 2)).sum() / (malignant.sum() * benign.sum()))
 
 
-def accuracy_limits(
-    mixture: Mixture, level: float = 0.95
+def limits(
+    mixture: Mixture, of: Of = "accuracy", level: float = 0.95
 ) -> tuple[Expectation, Expectation, Expectation]:
     """The likeliest mixture, and those with the lowest and highest accuracy that the data allow.
 
@@ -345,17 +367,18 @@ def accuracy_limits(
 
     Args:
         mixture: of the ratings.
+        of: or with the lowest and highest AUC.
         level: of the limits.
     """
     best = mixture.fit()
     middle = mixture.expectation(best)
     drop = float(chi2.ppf(level, 1)) / 2
-    low, high = (_pulled(mixture, best, sign, middle, drop) for sign in (-1.0, 1.0))
+    low, high = (_pulled(mixture, best, of, sign, middle, drop) for sign in (-1.0, 1.0))
     return middle, low, high
 
 
 def _pulled(
-    mixture: Mixture, best: Array, sign: float, middle: Expectation, drop: float
+    mixture: Mixture, best: Array, of: Of, sign: float, middle: Expectation, drop: float
 ) -> Expectation:
     """The mixture whose log likelihood has fallen by `drop`, pulled down or up.
 
@@ -365,7 +388,7 @@ def _pulled(
     low, high, pull = 0.0, float("inf"), 0.1
     wide = middle
     for _ in range(12):
-        found = mixture.expectation(mixture.fit(sign * pull, best))
+        found = mixture.expectation(mixture.fit(sign * pull, best, of))
         fall = max(middle.log_likelihood - found.log_likelihood, 1e-3)
         if abs(fall / drop - 1) < 0.03:
             return found
@@ -378,26 +401,32 @@ def _pulled(
     return wide
 
 
-def fall_at_accuracy(mixture: Mixture, accuracy: float) -> float:
-    """How far the log likelihood falls before a classifier that knows all could be so accurate.
+def fall_at(mixture: Mixture, value: float, of: Of = "accuracy") -> float:
+    """How far the log likelihood falls before a classifier that knows all could be so good.
 
     Args:
         mixture: of the ratings.
-        accuracy: above that of the likeliest mixture.
+        value: above that of the likeliest mixture.
+        of: whether it is an accuracy or an AUC.
 
     Returns:
         The fall of a mixture that just reaches it, found by doubling the pull and then halving.
+
+    Raises:
+        InputError: none reaches it.
     """
     best = mixture.fit()
     top = mixture.expectation(best).log_likelihood
     low, high = 0.0, 0.5
-    while (found := mixture.expectation(mixture.fit(high, best))).accuracy < accuracy:
+    while getattr(found := mixture.expectation(mixture.fit(high, best, of)), of) < value:
         low, high = high, 2 * high
         if high > 1e3:
-            raise InputError(f"no mixture reaches an accuracy of {accuracy}")
+            raise InputError(f"no mixture reaches an {of} of {value}")
     for _ in range(4):
         middle = (low + high) / 2
-        here = mixture.expectation(mixture.fit(middle, best))
-        low, high = (low, middle) if here.accuracy >= accuracy else (middle, high)
-        found = here if here.accuracy >= accuracy else found
+        here = mixture.expectation(mixture.fit(middle, best, of))
+        if getattr(here, of) >= value:
+            high, found = middle, here
+        else:
+            low = middle
     return top - found.log_likelihood
