@@ -266,24 +266,32 @@ def test_headline_compares_the_nodules_that_both_have():
 
 
 def test_literature_table_cites_where_there_is_a_source():
+    columns = ["table", "row", "citation", "what_it_is", "data", "metric", "value", "how_seen"]
     literature = pd.DataFrame(
-        {
-            "table": ["3", "4"],
-            "row": ["[1] A", "[2] B"],
-            "citation": ["key2020", ""],
-            "what_it_is": ["w", "v"],
-            "data": ["d", "e"],
-            "accuracy_percent": ["90", ""],
-            "auc": ["", "0.9"],
-            "how_seen": ["abstract", "full"],
-        }
+        [
+            ("3", "[1] A", "key2020", "w", "d", "accuracy_percent", "90", "abstract"),
+            ("3", "[1] A", "key2020", "w", "d2", "accuracy_percent", "91", "abstract"),
+            ("4", "[2] B", "", "v", "e", "auc", "0.9", "full"),
+            ("4", "[3] C", "", "u", "f", "", "", "title"),
+            ("later", "", "", "t", "g", "auc", "0.99", "read"),
+        ],
+        columns=columns,
     )
     table = literature_table(literature)
     assert table["row of the paper"].tolist() == [
         "Table 3: [1] A {cite:p}`key2020`",
         "Table 4: [2] B",
+        "Table 4: [3] C",
     ]
-    assert table["acc., %"].tolist() == ["90", ""] and table["AUC"].tolist() == ["", "0.9"]
+    assert table["acc., %"].tolist() == ["90", "", ""]
+    assert table["AUC"].tolist() == ["", "0.9", ""]
+    assert table["data"].tolist() == ["d", "e", "f"]
+
+
+def test_runs_of_the_comparison_chapter_are_left_out_unless_wanted(folder):
+    _copy(folder, "features-size-x", "lidc_slices")
+    assert "features-size-x" not in complete_runs()
+    assert "features-size-x" in complete_runs(compared=True)
 
 
 def test_provenance_has_the_command_that_makes_the_run():

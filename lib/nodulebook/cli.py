@@ -148,6 +148,25 @@ def baseline() -> None:
 
 
 @commands.command()
+@click.option("--source", default="lidc_slices", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
+@click.option("--group", "groups", multiple=True, help="as intensity, or all (together); each")
+def features(source: str, data: Path | None, groups: tuple[str, ...]) -> None:
+    """Write the runs `features-<group>-<source>`: classifiers on hand-crafted features, ten folds.
+
+    The features are computed once and kept; folds that are done are skipped.
+    """
+    from nodulebook.features import GROUPS
+    from nodulebook.folds import read_folds
+    from nodulebook.handcrafted import ALL, run_features
+    from nodulebook.sources import open_source
+
+    store = open_source(source, data)
+    run_features(store, read_folds(), groups or (*GROUPS, ALL), click.echo)
+    click.echo(f"all folds: {paths.runs_folder()}")
+
+
+@commands.command()
 @click.option("--run", required=True, help="a run of papermill_runs/")
 @click.option("--fold", type=click.IntRange(0, 9), required=True)
 @click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
@@ -215,7 +234,7 @@ def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""
     from nodulebook.report import complete_runs, pooled_table
 
-    runs = complete_runs()
+    runs = complete_runs(compared=True)
     if run not in runs:
         raise InputError(f"run {run!r} is not one of those with all folds: {', '.join(runs)}")
     for name, text in pooled_table({run: runs[run]}).iloc[0].items():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nodulebook.patches import WINDOW_HU
 from nodulebook.settings import NetworkSettings
-from nodulebook.statistics import RocBand
+from nodulebook.statistics import Interval, RocBand
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -237,6 +237,32 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
     )
     axes[0, 0].set(xlabel=text, ylabel="")
     axes[0, 0].grid(axis="x", color="0.9")
+    return figure
+
+
+def interval_figure(rows: Sequence[tuple[str, str, Interval]], text: str) -> Figure:
+    """Estimates with their intervals, a row each, in the order given from the top.
+
+    Args:
+        rows: name, kind (a colour and marker each) and interval.
+        text: the axis label.
+    """
+    figure, axes = _figure(size=(6.4, 1.0 + 0.27 * len(rows)))
+    axis = axes[0, 0]
+    kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
+    styles = dict(
+        zip(kinds, zip(sns.color_palette("colorblind"), "osD^v", strict=False), strict=False)
+    )
+    for place, (_, kind, one) in enumerate(rows):
+        colour, marker = styles[kind]
+        axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6)
+        axis.plot(one.estimate, place, marker, color=colour)
+    for kind, (colour, marker) in styles.items():
+        axis.plot([], [], marker, color=colour, label=kind)
+    axis.set(xlabel=text, yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows])
+    axis.invert_yaxis()
+    axis.grid(axis="x", color="0.9")
+    axis.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -68,14 +68,22 @@ def fold_caption(fold: Fold) -> str:
     )
 
 
-def complete_runs() -> dict[str, Run]:
+COMPARED = ("features-", "rival-")
+"""How the names of runs begin that stand in the comparison chapter only: too many for a figure."""
+
+
+def complete_runs(compared: bool = False) -> dict[str, Run]:
     """The runs that have all ten folds, valid; real CT first, then the readers, then phantom.
+
+    Args:
+        compared: with those of `COMPARED`.
 
     Raises:
         InputError: there is none, or one is damaged.
     """
     folds = read_folds()
-    runs = {name: read_run(name, folds=folds) for name in list_runs()}
+    names = [name for name in list_runs() if compared or not name.startswith(COMPARED)]
+    runs = {name: read_run(name, folds=folds) for name in names}
     complete = {name: run for name, run in runs.items() if not run.missing_folds}
     if not complete:
         raise InputError(
@@ -506,24 +514,31 @@ def trials_diameter(table: pd.DataFrame, nodules: pd.DataFrame) -> str:
 
 
 def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
-    """`data/literature.csv` as the book shows it."""
-    cited = [
-        (f"Table {table}: " if table.isdigit() else "")
-        + (f"{row} {{cite:p}}`{citation}`" if citation else row)
-        for table, row, citation in zip(
-            literature["table"], literature["row"], literature["citation"], strict=True
+    """The works of the paper's tables, from `data/literature.csv`, as the book shows them.
+
+    Args:
+        literature: a row a reported number, all text (see data/README.md).
+
+    Returns:
+        A row a work; of several numbers of one metric the first, with what it was reached on.
+    """
+    rows = []
+    paper = literature[literature["table"] != "later"]
+    for (table, row), part in paper.groupby(["table", "row"], sort=False):
+        first = part.iloc[0]
+        values = part.drop_duplicates("metric").set_index("metric")["value"]
+        rows.append(
+            {
+                "row of the paper": (f"Table {table}: " if str(table).isdigit() else "")
+                + (f"{row} {{cite:p}}`{first['citation']}`" if first["citation"] else str(row)),
+                "what it is": first["what_it_is"],
+                "data": first["data"],
+                "acc., %": values.get("accuracy_percent", ""),
+                "AUC": values.get("auc", ""),
+                "how seen": first["how_seen"],
+            }
         )
-    ]
-    return pd.DataFrame(
-        {
-            "row of the paper": cited,
-            "what it is": literature["what_it_is"],
-            "data": literature["data"],
-            "acc., %": literature["accuracy_percent"],
-            "AUC": literature["auc"],
-            "how seen": literature["how_seen"],
-        }
-    )
+    return pd.DataFrame(rows)
 
 
 def provenance_table(runs: dict[str, Run]) -> pd.DataFrame:

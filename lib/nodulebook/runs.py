@@ -25,6 +25,8 @@ from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.files import written_aside
 from nodulebook.folds import read_folds
+from nodulebook.handcrafted import PREFIX as FEATURES
+from nodulebook.handcrafted import predict_again
 from nodulebook.metrics import roc_auc
 from nodulebook.settings import N_FOLDS, FoldParameters, read_profile
 from nodulebook.sources import SOURCES, open_source
@@ -186,6 +188,9 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
     committed = read_fold(paths.fold_folder(run, fold), expected_rows(folds, fold))
     if run == RUN:
         probabilities, _ = diameter_fold(nodules, folds, fold)
+    elif run.startswith(FEATURES):
+        store = open_source(committed.run["source"], Path(data) if data else None)
+        probabilities = predict_again(store, folds, committed.run)
     else:
         parameters = FoldParameters(
             fold=fold,
