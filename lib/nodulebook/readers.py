@@ -387,7 +387,7 @@ def _pulled(
     """
     low, high, pull = 0.0, float("inf"), 0.1
     wide = middle
-    for _ in range(12):
+    for _ in range(8):
         found = mixture.expectation(mixture.fit(sign * pull, best, of))
         fall = max(middle.log_likelihood - found.log_likelihood, 1e-3)
         if abs(fall / drop - 1) < 0.03:
