@@ -61,7 +61,7 @@ def nodules():
 
 
 def test_table_3_has_groups_diameter_and_readers_of_one_source(runs, nodules):
-    table = c.features_table(runs, nodules, nodules, "lidc_slices")
+    table = c.features_table(runs, c.reader_rows(nodules, nodules), "lidc_slices")
     assert table["classified by"].tolist() == [
         "size", "all together", "diameter alone", "one reader, labelled nodules",
         "one reader, reference nodules",
@@ -75,7 +75,7 @@ def test_table_3_has_groups_diameter_and_readers_of_one_source(runs, nodules):
 
 
 def test_a_star_marks_what_stands_many_comparisons(runs, nodules):
-    table = c.features_table(runs, nodules, nodules, "lidc_slices")
+    table = c.features_table(runs, c.reader_rows(nodules, nodules), "lidc_slices")
     assert not table["AUC minus diameter"].iloc[0].endswith("*")
     assert table["AUC minus diameter"].iloc[1].endswith(" *")
     one, other = runs["features-all-lidc_slices"], runs["diameter"]
@@ -89,7 +89,7 @@ def test_a_star_marks_what_stands_many_comparisons(runs, nodules):
 def test_differences_are_of_the_nodules_that_both_have(runs):
     one, other = runs["features-all-lidc_slices"], runs["diameter"]
     fewer = replace(one, probabilities=one.probabilities.iloc[:90])
-    got = c.difference(fewer, other, "roc_auc").estimate
+    got = c.difference(fewer, other, "roc_auc", 0.95).estimate
     part = other.probabilities.iloc[:90]
     wanted = metrics.roc_auc(fewer.probabilities["label"], fewer.probabilities["p_malignant"])
     assert got == pytest.approx(wanted - metrics.roc_auc(part["label"], part["p_malignant"]))
@@ -97,12 +97,13 @@ def test_differences_are_of_the_nodules_that_both_have(runs):
 
 def test_rivals_become_rows_by_themselves(runs, nodules, tmp_path, monkeypatch):
     monkeypatch.setattr(c, "DATA", tmp_path)
-    table = c.rivals_table(runs, nodules, nodules, "lidc_slices")
+    readers = c.reader_rows(nodules, nodules)
+    table = c.rivals_table(runs, readers, "lidc_slices")
     assert table["classified by"].tolist()[:4] == ["a", "b", "paper", "diameter alone"]
     assert table["epochs"].tolist()[:3] == ["3", "3", "3"]
     assert table["paper's row"].tolist()[:3] == ["", "", "ours"]
     (tmp_path / "rivals.csv").write_text("profile,row\nrival-a,[29]\n")
-    table = c.rivals_table(runs, nodules, nodules, "lidc_slices")
+    table = c.rivals_table(runs, readers, "lidc_slices")
     assert table["paper's row"].tolist()[:3] == ["[29]", "", "ours"]
     assert c.rivals_sentence(runs, "lidc_slices").startswith("2 of them")
     assert c.rivals_sentence({}, "lidc_slices").startswith("None of them")

@@ -76,7 +76,7 @@ LITERATURE_COLUMNS = (
 
 
 @cache  # a run is what it is: table and sentence ask the same
-def difference(run: Run, other: Run, metric: str, level: float = 0.95) -> Interval:
+def difference(run: Run, other: Run, metric: str, level: float) -> Interval:
     """The paired difference run minus other, on the nodules that both have."""
     ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
     one, two = (r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other))
@@ -88,9 +88,18 @@ def with_star(run: Run, other: Run, metric: str, comparisons: int) -> str:
 
     The star: the interval at the level 1 - 0.05 / comparisons (Bonferroni) leaves out 0.
     """
-    text = interval(difference(run, other, metric))
-    corrected = difference(run, other, metric, 1 - 0.05 / comparisons)
-    return text + (" *" if corrected.low > 0 or corrected.high < 0 else "")
+    text = interval(difference(run, other, metric, 0.95))
+    return text + (" *" if stands(run, other, metric, comparisons) else "")
+
+
+def stands(run: Run, other: Run, metric: str, comparisons: int) -> int:
+    """1 or -1 where the difference is above or below 0, corrected for comparisons; else 0."""
+    # The corrected interval holds the other: where that holds 0, so does the corrected one.
+    for level in (0.95, 1 - 0.05 / comparisons):
+        one = difference(run, other, metric, level)
+        if one.low <= 0 <= one.high:
+            return 0
+    return 1 if one.low > 0 else -1
 
 
 def _numbers(run: Run, other: Run | None, comparisons: int) -> dict[str, str]:
@@ -114,14 +123,13 @@ def chosen_text(run: Run) -> str:
 
 
 def features_table(
-    runs: dict[str, Run], nodules: pd.DataFrame, labelled: pd.DataFrame, source: str
+    runs: dict[str, Run], readers: Sequence[dict[str, str]], source: str
 ) -> pd.DataFrame:
     """Table 3 again: feature groups, diameter alone, one reader. Groups without a run are left out.
 
     Args:
         runs: complete runs by name.
-        nodules: data/nodules.csv, the reference nodules.
-        labelled: the labelled ones among them.
+        readers: from `reader_rows`.
         source: of the runs.
 
     Returns:
@@ -142,11 +150,16 @@ def features_table(
     if diameter is not None:
         name = {"classified by": "diameter alone", "numbers": "1"}
         rows.append(name | {"chosen (folds)": "logistic regression"} | _numbers(diameter, None, 1))
-    return pd.DataFrame([*rows, *reader_rows(nodules, labelled)]).fillna("")
+    return pd.DataFrame([*rows, *readers]).fillna("")
 
 
 def reader_rows(reference: pd.DataFrame, labelled: pd.DataFrame) -> list[dict[str, str]]:
-    """One reader against the label of the nodule's other readers, as rows of Tables 3 and 4."""
+    """One reader against the label of the nodule's other readers, as rows of Tables 3 and 4.
+
+    Args:
+        reference: the reference nodules of data/nodules.csv.
+        labelled: the labelled ones among them.
+    """
     rows = []
     for text, part in (("labelled", labelled), ("reference", reference)):
         table = one_against_others(ratings_of(part))
@@ -162,7 +175,7 @@ def reader_rows(reference: pd.DataFrame, labelled: pd.DataFrame) -> list[dict[st
 
 
 def rivals_table(
-    runs: dict[str, Run], reference: pd.DataFrame, labelled: pd.DataFrame, source: str
+    runs: dict[str, Run], readers: Sequence[dict[str, str]], source: str
 ) -> pd.DataFrame:
     """Table 4 again: every complete run `rival-<name>-<source>`, our networks, the same others.
 
@@ -171,8 +184,7 @@ def rivals_table(
 
     Args:
         runs: complete runs by name.
-        reference: as in `features_table`.
-        labelled: as in `features_table`.
+        readers: from `reader_rows`.
         source: of the runs.
 
     Returns:
@@ -197,10 +209,6 @@ def rivals_table(
         )
     if diameter is not None:
         rows.append({"classified by": "diameter alone"} | _numbers(diameter, None, 1))
-    readers = [
-        {name: cell for name, cell in row.items() if name != "numbers"}
-        for row in reader_rows(reference, labelled)
-    ]
     columns = ["classified by", "paper's row", "epochs", "AUC", "accuracy", "AUC minus diameter"]
     return pd.DataFrame([*rows, *readers], columns=columns).fillna("")
 
@@ -220,10 +228,9 @@ def features_sentence(runs: dict[str, Run], source: str) -> str:
     diameter = runs.get(DIAMETER)
     if diameter is None or not found:
         return "No feature group has been run whole yet."
-    level = 1 - 0.05 / len(found)
-    sides = {g: difference(run, diameter, "roc_auc", level) for g, run in found.items()}
-    above = [GROUP_TEXT[g] for g, one in sides.items() if one.low > 0]
-    below = [GROUP_TEXT[g] for g, one in sides.items() if one.high < 0]
+    sides = {g: stands(run, diameter, "roc_auc", len(found)) for g, run in found.items()}
+    above = [GROUP_TEXT[g] for g, side in sides.items() if side > 0]
+    below = [GROUP_TEXT[g] for g, side in sides.items() if side < 0]
     aucs = {
         g: metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
         for g, run in found.items()

@@ -10,6 +10,7 @@ four ratings; these few are left out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
@@ -311,6 +312,11 @@ class Mixture:
             weight /= weight.sum()
         return weight
 
+    @cached_property
+    def best(self) -> Array:
+        """The likeliest weights."""
+        return self.fit()
+
     def _slope_of_accuracy(self, weight: Array) -> Array:
         right, labelled = self.panel.right, self.panel.malignant + self.panel.benign
         whole = labelled @ weight
@@ -370,16 +376,13 @@ def limits(
         of: or with the lowest and highest AUC.
         level: of the limits.
     """
-    best = mixture.fit()
-    middle = mixture.expectation(best)
+    middle = mixture.expectation(mixture.best)
     drop = float(chi2.ppf(level, 1)) / 2
-    low, high = (_pulled(mixture, best, of, sign, middle, drop) for sign in (-1.0, 1.0))
+    low, high = (_pulled(mixture, of, sign, middle, drop) for sign in (-1.0, 1.0))
     return middle, low, high
 
 
-def _pulled(
-    mixture: Mixture, best: Array, of: Of, sign: float, middle: Expectation, drop: float
-) -> Expectation:
+def _pulled(mixture: Mixture, of: Of, sign: float, middle: Expectation, drop: float) -> Expectation:
     """The mixture whose log likelihood has fallen by `drop`, pulled down or up.
 
     The fall grows about as the square of the pull. On a coarse grid it may jump over `drop`: then
@@ -387,8 +390,8 @@ def _pulled(
     """
     low, high, pull = 0.0, float("inf"), 0.1
     wide = middle
-    for _ in range(12):
-        found = mixture.expectation(mixture.fit(sign * pull, best, of))
+    for _ in range(8):
+        found = mixture.expectation(mixture.fit(sign * pull, mixture.best, of))
         fall = max(middle.log_likelihood - found.log_likelihood, 1e-3)
         if abs(fall / drop - 1) < 0.03:
             return found
@@ -415,16 +418,15 @@ def fall_at(mixture: Mixture, value: float, of: Of = "accuracy") -> float:
     Raises:
         InputError: none reaches it.
     """
-    best = mixture.fit()
-    top = mixture.expectation(best).log_likelihood
+    top = mixture.expectation(mixture.best).log_likelihood
     low, high = 0.0, 0.5
-    while getattr(found := mixture.expectation(mixture.fit(high, best, of)), of) < value:
+    while getattr(found := mixture.expectation(mixture.fit(high, mixture.best, of)), of) < value:
         low, high = high, 2 * high
         if high > 1e3:
             raise InputError(f"no mixture reaches an {of} of {value}")
     for _ in range(4):
         middle = (low + high) / 2
-        here = mixture.expectation(mixture.fit(middle, best, of))
+        here = mixture.expectation(mixture.fit(middle, mixture.best, of))
         if getattr(here, of) >= value:
             high, found = middle, here
         else:
