@@ -256,6 +256,11 @@ class CentreCrop3D(layers.Layer):
 class CentralSlices(layers.Layer):
     """The three slices through the middle of a patch: across z, across y, across x."""
 
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(batch, n, n, n, C) to (3 * batch, n, n, C)."""
+        batch = input_shape[0]
+        return (batch and 3 * batch, *input_shape[2:])
+
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, n, n, n, C) -> (3 * batch, n, n, C); those of a patch lie side by side."""
         _, n, _, _, channels = inputs.shape

@@ -14,6 +14,11 @@ BLOCKS = (2, 2, 2, 2)
 class JoinSlices(layers.Layer):
     """The features of a patch's three slices, one after the other."""
 
+    def compute_output_shape(self, input_shape: tuple[int | None, int]) -> tuple[int | None, int]:
+        """(3 * batch, C) to (batch, 3 C); JAX cannot tell from the call, the batch being open."""
+        batch, channels = input_shape
+        return (batch and batch // 3, 3 * channels)
+
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(3 * batch, C) -> (batch, 3 C)."""
         return ops.reshape(inputs, (-1, 3 * inputs.shape[-1]))
