@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from nodulebook import figures
 from nodulebook.settings import NetworkSettings
-from nodulebook.statistics import RocBand
+from nodulebook.statistics import Interval, RocBand
 
 N = 3
 RANDOM = np.random.default_rng(0)
@@ -33,6 +33,11 @@ PER_FOLD = pd.DataFrame(
     {"run": ["b"] * 10 + ["a"] * 10, "fold": [*range(10)] * 2, "roc_auc": np.linspace(0.8, 0.9, 20)}
 )
 
+ROWS = [
+    ("first", "re-run", Interval(0.8, 0.7, 0.9, 9)),
+    ("second", "claimed", Interval(0.9, 0.9, 0.9, 9)),
+    ("third", "re-run", Interval(0.6, 0.5, 0.8, 9)),
+]
 NETWORK = NetworkSettings(
     filters=[4, 8, 12, 16], modules=[3, 1, 6, 2], pool_after=["stage1", "stage3"], groups=1
 )
@@ -45,6 +50,7 @@ DRAWN = {
     "history_figure": (lambda: figures.history_figure(HISTORY), 2),
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
     "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
+    "interval_figure": (lambda: figures.interval_figure(ROWS, "accuracy"), 1),
     "activation_figure": (lambda: figures.activation_figure(), 1),
     "network_figure": (lambda: figures.network_figure(NETWORK), 2),
 }
@@ -181,3 +187,15 @@ def test_the_drawn_network_is_that_of_the_settings():
     texts = _texts(figures.network_figure(plain))
     assert "+" not in texts and "×" not in texts and "Mish" in texts
     assert any("2 groups" in text for text in texts)
+
+
+def test_intervals_are_drawn_from_the_top_with_a_colour_to_a_kind():
+    (axis,) = figures.interval_figure(ROWS, "accuracy").axes
+    lines = axis.lines[: 2 * len(ROWS)]
+    ends, points = lines[::2], lines[1::2]
+    drawn = [(*a.get_xdata(), *b.get_xdata()) for a, b in zip(ends, points, strict=True)]
+    assert drawn == [(one.low, one.high, one.estimate) for _, _, one in ROWS]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second", "third"]
+    assert axis.yaxis_inverted()
+    assert lines[0].get_color() == lines[4].get_color() != lines[2].get_color()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["re-run", "claimed"]
