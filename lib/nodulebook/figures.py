@@ -213,6 +213,32 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     return figure
 
 
+def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of malignant nodules beside the probability given, with intervals.
+
+    Args:
+        curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
+    """
+    figure, axes = _figure(size=(5.4, 4.8))
+    axis = axes[0, 0]
+    colours = sns.color_palette("colorblind", len(curves))
+    for (name, curve), colour, marker in zip(
+        curves.items(), colours, "osD^vP" * len(curves), strict=False
+    ):
+        errors = [curve["share"] - curve["low"], curve["high"] - curve["share"]]
+        axis.errorbar(
+            curve["p_mean"], curve["share"], yerr=errors, color=colour, marker=marker,
+            markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, label=name,
+        )  # fmt: skip
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axis.set(
+        xlabel="mean probability of a group", ylabel="share of malignant nodules",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+    )  # fmt: skip
+    axis.legend(frameon=False, fontsize="small", loc="upper left")
+    return figure
+
+
 def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure:
     """One metric, a dot a fold, a row a run.
 
