@@ -8,6 +8,7 @@ the statistics are computed for all draws at once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -315,9 +316,16 @@ def _patient_weights(patient_id: pd.Series, n_draws: int, seed: int) -> Array:
     if n_draws < 1:
         raise InputError(f"n_draws is {n_draws}, but must be at least 1")
     patient, names = pd.factorize(patient_id, sort=True)
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(n_draws, len(names)))
-    times = np.array([np.bincount(draw, minlength=len(names)) for draw in drawn], dtype=float)
-    return times[:, patient]
+    return _drawn_weights(patient.tobytes(), str(patient.dtype), len(names), n_draws, seed)
+
+
+@lru_cache(maxsize=8)  # a table asks for many statistics of the same nodules
+def _drawn_weights(codes: bytes, dtype: str, n_patients: int, n_draws: int, seed: int) -> Array:
+    drawn = np.random.default_rng(seed).integers(0, n_patients, size=(n_draws, n_patients))
+    times = np.array([np.bincount(draw, minlength=n_patients) for draw in drawn], dtype=float)
+    weight = times[:, np.frombuffer(codes, dtype)]
+    weight.flags.writeable = False
+    return weight
 
 
 def _interval(estimate: float, values: Array, level: float) -> Interval:
