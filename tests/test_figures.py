@@ -205,6 +205,12 @@ def test_intervals_are_drawn_from_the_top_with_a_colour_to_a_kind():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["re-run", "claimed"]
 
 
+def test_a_claim_is_a_line_across_the_rows():
+    (axis,) = figures.interval_figure(ROWS, "AUC", (0.97, "the claim")).axes
+    (line,) = [line for line in axis.lines if line.get_label() == "the claim"]
+    assert list(line.get_xdata()) == [0.97, 0.97]
+
+
 def test_calibration_shows_shares_with_their_limits():
     (axis,) = figures.calibration_figure({"a": CURVE}).axes
     line = axis.lines[0]
