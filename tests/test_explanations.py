@@ -190,9 +190,13 @@ def test_a_network_is_explained_end_to_end(tmp_path, views):
     """Every method, every measure, of a small network with random weights on made patches."""
     keras.utils.set_random_seed(0)
     model = senet(NetworkSettings(filters=[4, 4, 4, 4], modules=[1, 1, 1, 1], input_pooling=2))
+    last = model.get_layer("logits")
+    last.set_weights([8 * w for w in last.get_weights()])
     own = [w.copy() for w in model.get_weights()]
     generator = np.random.default_rng(0)
     volumes = generator.random((3, 32, 32, 32), dtype=np.float32)
+    volumes *= np.linspace(0, 1, 32, dtype=np.float32)[:, None, None]  # views differ
+    volumes *= np.linspace(0, 1, 32, dtype=np.float32)[:, None] ** 2
     masks = np.zeros(volumes.shape, bool)
     masks[:2, 14:18, 14:18, 14:18] = True  # the third has no outline
     given = explain.explain(
