@@ -160,7 +160,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     """
     header, rows = _csv_rows(path)
     names = _named(path, header)
-    records = []
+    records: list[dict[str, object]] = []
     for line, cells in rows:
         if len(cells) != len(header):
             raise InputError(
@@ -245,7 +245,7 @@ def check_inside(geometry: Geometry, world_xyz_mm: NDArray[np.float64]) -> None:
     corners = geometry.to_world(np.stack(np.meshgrid(*edges), axis=-1)).reshape(-1, 3)
     low, high = corners.min(axis=0), corners.max(axis=0)
     extent = ", ".join(f"{n} {a:.0f} to {b:.0f}" for n, a, b in zip("xyz", low, high, strict=True))
-    place = ", ".join(f"{value:g}" for value in world_xyz_mm)
+    place = ", ".join(f"{value:.1f}" for value in world_xyz_mm)
     turned = _inside(geometry, world_xyz_mm * [-1, -1, 1])
     hint = " (with x and y negated it would not: RAS, as 3D Slicer shows it?)" if turned else ""
     raise InputError(f"{place} lies outside the scan, which spans {extent} mm{hint}")
@@ -320,7 +320,7 @@ def known_positions(folder: Folder, min_readers: int = 3) -> tuple[pd.DataFrame,
             f"{folder.path}: no nodule marked by {min_readers} readers or more lies in its "
             f"{len(ours)} scans of LIDC-IDRI" + (f" ({why})" if why else "")
         )
-    return pd.DataFrame(rows), left_out
+    return pd.DataFrame(rows).sort_values("id", ignore_index=True), left_out
 
 
 def _nodule_worlds(

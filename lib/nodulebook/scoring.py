@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nodulebook import gradcam, own_scans, paths
 from nodulebook.artefacts import list_runs
 from nodulebook.cohort import read_nodules
+from nodulebook.contours import grid_offsets_mm
 from nodulebook.errors import InputError
 from nodulebook.explain import fold_with_model
 from nodulebook.files import folder_written_aside, write_csv
@@ -28,11 +29,16 @@ from nodulebook.patches import (
     PATCH_SIZE,
     central_slab,
     extract_patch,
-    grid_offsets_mm,
     scale_to_unit,
 )
 from nodulebook.scored_page import Item, write_page
-from nodulebook.settings import N_FOLDS, FoldParameters, Profile, check_fold_parameters, read_profile
+from nodulebook.settings import (
+    N_FOLDS,
+    FoldParameters,
+    Profile,
+    check_fold_parameters,
+    read_profile,
+)
 from nodulebook.sources import SOURCES, open_source
 from nodulebook.training import (
     ARM,
@@ -89,10 +95,10 @@ class Network:
         """Malignant probabilities (n,) of prepared patches, averaged over views as in the run."""
         return predict_malignant(self.model, volumes, self.profile.training.test_views)
 
-    def prepared(self, volumes_hu: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Patches (n, 32, 32, 32) as the network takes them, prepared as those it learnt from."""
+    def seen_hu(self, volumes_hu: NDArray[np.int16]) -> NDArray[np.int16]:
+        """What of patches (n, 32, 32, 32) the network is shown: all, or the slab that it learnt."""
         slab = self.profile.training.central_slab_mm
-        return scale_to_unit(central_slab(volumes_hu, slab) if slab else volumes_hu)
+        return central_slab(volumes_hu, slab) if slab else volumes_hu
 
 
 @dataclass(eq=False)
@@ -316,9 +322,7 @@ def _by_scan(
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
 
 
-def _patches(
-    scan: OwnScan, positions: pd.DataFrame, left_out: dict[int, str]
-) -> Iterator[_Patch]:
+def _patches(scan: OwnScan, positions: pd.DataFrame, left_out: dict[int, str]) -> Iterator[_Patch]:
     """The patches of a scan's positions; what goes wrong becomes the reason of a row."""
     try:
         volume = scan.open()
@@ -378,7 +382,8 @@ def _scored(
     scan: OwnScan, network: Network, patches: Sequence[_Patch], shown: set[int]
 ) -> Iterator[tuple[int, dict[str, object], Item | None]]:
     """Row, cells of the table, and what the page shows of it, if it does."""
-    volumes = network.prepared(np.array([patch.volume_hu for patch in patches]))
+    seen_hu = network.seen_hu(np.array([patch.volume_hu for patch in patches]))
+    volumes = scale_to_unit(seen_hu)
     p = network.predict(volumes)
     explained = (p >= 0.5).astype(np.int64)
     pictured = [k for k, patch in enumerate(patches) if patch.row in shown]
@@ -407,8 +412,7 @@ def _scored(
         }
         item = None
         if k in pictured:
-            # Shown is what the network sees.
-            item = Item(patch.row, patch.volume_hu, heat.get(k), CLASSES[explained[k]])
+            item = Item(patch.row, seen_hu[k], heat.get(k), CLASSES[explained[k]])
         yield patch.row, result, item
 
 
