@@ -15,12 +15,28 @@ from numpy.typing import NDArray
 
 from nodulebook.figures import ORANGE, planes
 from nodulebook.files import written_aside
+from nodulebook.own_scans import WORLD
 from nodulebook.patches import PATCH_SIZE, WINDOW_HU
 from nodulebook.pictures import ZOOM, Picture, data_uri, plane_picture, side_by_side
 
 TEMPLATE = Path(__file__).with_name("scored.html")
 
-TICK = ZOOM
+COLUMNS = (
+    "id",
+    "scan",
+    *WORLD,
+    "p_malignant",
+    "run",
+    "fold",
+    "trained_on",
+    "patient_in_training",
+    "warnings",
+)
+"""Columns of `probabilities.csv`, in the order of the positions; those of the positions' file that
+are not among them follow. `patient_in_training`: yes, no, or unknown where the scan's
+SeriesInstanceUID is not one of LIDC-IDRI's."""
+
+TICK = 2 * ZOOM
 """Screen pixels that the marks of the position reach in from a plane's edges."""
 
 
@@ -45,7 +61,7 @@ def write_page(
 
     Args:
         path: the file.
-        table: as `scoring.COLUMNS`; its index is the row of the positions.
+        table: as `COLUMNS`; its index is the row of the positions.
         left_out: columns line, id, scan, reason.
         items: the positions that are pictured, in order.
         networks: as `scoring.about` gives them.
@@ -68,7 +84,7 @@ def _about(networks: Sequence[dict[str, str]]) -> str:
     for caveat in dict.fromkeys(n["caveat"] for n in networks if n["caveat"]):
         sources = {n["trained_on"] for n in networks if n["caveat"] == caveat}
         lines.append(
-            f'<p class="warn"><strong>Probabilities of networks {escape(caveat)}.</strong> '
+            f'<p class="warn"><strong>The network was {escape(caveat)}.</strong> '
             f"Source: {escape(', '.join(sorted(sources)))}.</p>"
         )
     for n in networks:
@@ -91,7 +107,7 @@ def _table(table: pd.DataFrame, pictured: set[int]) -> str:
             name = f'<a href="#{_anchor(int(str(row)))}">{name}</a>'
         rows.append(
             f"<tr><th scope=row>{name}</th><td>{escape(_short(str(cells['scan'])))}</td>"
-            + "".join(f'<td class="number">{cells[axis]:.1f}</td>' for axis in _WORLD)
+            + "".join(f'<td class="number">{cells[axis]:.1f}</td>' for axis in WORLD)
             + f'<td class="number">{cells["p_malignant"]:.3f}</td>'
             f"<td>{escape(str(cells['patient_in_training']))}</td>"
             f"<td>{escape(str(cells['warnings']))}</td></tr>"
@@ -99,7 +115,7 @@ def _table(table: pd.DataFrame, pictured: set[int]) -> str:
     head = "".join(
         f"<th scope=col>{text}</th>"
         for text in (
-            "id", "scan", "x mm", "y mm", "z mm", "malignant (p)", "patient in training",
+            "id", "scan", "x mm", "y mm", "z mm", "p malignant", "patient in training",
             "warnings",
         )
     )  # fmt: skip
@@ -109,9 +125,6 @@ def _table(table: pd.DataFrame, pictured: set[int]) -> str:
         '<div class="table" tabindex="0" role="region" aria-labelledby="all"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
     )
-
-
-_WORLD = ("x_mm", "y_mm", "z_mm")
 
 
 def _short(scan: str) -> str:
@@ -172,12 +185,18 @@ def item_html(item: Item, cells: dict[Any, Any]) -> str:
         where = peak_text(item.heat)
         below = _image(item, item.heat, f"The same under the map for {item.explained}: {where}")
         below += f"<figcaption>Map for {item.explained}: {where}.</figcaption>"
-    place = ", ".join(f"{cells[axis]:.1f}" for axis in _WORLD)
+    place = ", ".join(f"{cells[axis]:.1f}" for axis in WORLD)
+    given = ", ".join(
+        f"{escape(str(column))} {escape(str(value))}"
+        for column, value in cells.items()
+        if column not in COLUMNS
+    )
     warnings = escape(str(cells["warnings"]))
     return (
         f'<article id="{_anchor(item.row)}"><h3>{name}: malignant, p = {p:.3f}</h3>'
         f"<p>Scan {escape(str(cells['scan']))}; x, y, z = {place} mm; run "
         f"{escape(str(cells['run']))}, fold {cells['fold']}.</p>"
+        + (f"<p>Given with it: {given}.</p>" if given else "")
         + (f"<p>Warnings: {warnings}.</p>" if warnings else "")
         + f"<figure>{patch}{below}</figure></article>"
     )

@@ -31,7 +31,7 @@ from nodulebook.patches import (
     extract_patch,
     scale_to_unit,
 )
-from nodulebook.scored_page import Item, write_page
+from nodulebook.scored_page import COLUMNS, Item, write_page
 from nodulebook.settings import (
     N_FOLDS,
     FoldParameters,
@@ -51,25 +51,11 @@ from nodulebook.volumes import Volume, check_spacing
 
 PROBABILITIES, LEFT_OUT, PAGE = "probabilities.csv", "left_out.csv", "index.html"
 
-COLUMNS = (
-    "id",
-    "scan",
-    *WORLD,
-    "p_malignant",
-    "run",
-    "fold",
-    "trained_on",
-    "patient_in_training",
-    "warnings",
-)
-"""Columns of `probabilities.csv`, in the order of the positions; those of the positions' file that
-are not among them follow. `patient_in_training`: yes, no, or unknown where the scan's
-SeriesInstanceUID is not one of LIDC-IDRI's."""
-
+_ENDS = "trained on slices that end at the readers' marks, with"
 CAVEATS = {
-    "phantom": "trained on a phantom: says nothing about CT",
-    "lidc_slices": "trained on slices whose HU are estimated and that end at the readers' marks",
-    "lidc_grey": "trained on grey values, not HU, that end at the readers' marks",
+    "phantom": "trained on a phantom: its probability says nothing about CT",
+    "lidc_slices": f"{_ENDS} estimated HU: whole scans are new to it",
+    "lidc_grey": f"{_ENDS} grey values for HU: whole scans are new to it",
 }
 """What a source's networks cannot know of a whole scan."""
 
