@@ -160,7 +160,7 @@ def test_a_patch_is_centred_on_its_position_and_runs_left_back_up(
     ball = ball[np.linalg.norm(ball - dot, axis=1) > 4].mean(axis=0)
     assert np.abs(ball - 15.5).max() < 0.35
     # zyx: 9 mm to the head, 5 to the back, 10 to the left
-    assert np.abs(dot - (15.5 + np.array([9, 5, 10]))).max() < 0.5
+    assert np.abs(dot - (15.5 + np.array([9, 5, 10]))).max() < 0.7
 
 
 def test_the_table_has_each_position_in_order_with_what_was_given(lab: Lab, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_where_nothing_can_be_scored_nothing_is_trained_or_written(tmp_path: Pat
     write_mhd(tmp_path / "scans")
     rows = write_positions(tmp_path / "p.csv", "far,one,999,0,0")
     networks = Networks(lambda k: pytest.fail("a network was asked for"), range(10), {})
-    with pytest.raises(InputError, match="line 2: .*lies outside"):
+    with pytest.raises(InputError, match=r"line 2: .*lies outside"):
         score(tmp_path / "scans", rows, tmp_path / "out", networks, report=quiet)
     assert not (tmp_path / "out").exists()
 
