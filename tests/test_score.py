@@ -5,7 +5,6 @@ Scans are made up. Tests at the end read `../shared/data/lidc-dicom` beside the 
 """
 
 import csv
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from browser import opened
-from nodulebook import cli, own_scans, scoring
+from nodulebook import cli, own_scans, paths, scoring
 from nodulebook.annotations import read_scans
 from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
@@ -26,7 +25,7 @@ from nodulebook.patches import LUNG_HU
 from nodulebook.scored_page import peak_text
 from nodulebook.scoring import Network, Networks, score
 from nodulebook.settings import Profile, TrainingSettings
-from nodulebook.volumes import open_mhd
+from nodulebook.volumes import Volume, open_mhd
 from test_scan_sources import made_up
 from test_volumes import lidc_dicom, real_dicom, write_series
 
@@ -341,11 +340,12 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_done(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert "6 positions could not be scored" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "6 positions could not be scored" in said and "left out: line 5: scan 'other'" in said
     left_out = pd.read_csv(out / "left_out.csv").set_index("id")
     assert left_out["line"].tolist() == [3, 4, 5, 6, 7, 8]
     reasons = left_out["reason"]
-    assert "spans x -18 to 42, y -38 to 22, z 0 to 60 mm" in reasons["far"]
+    assert "spans x -18.5 to 41.5, y -37.5 to 22.5, z -0.5 to 59.5 mm" in reasons["far"]
     assert "RAS" not in reasons["far"] and "RAS" in reasons["ras"]
     assert "'other' is not in" in reasons["lost"]
     assert "broken.raw: 1,000 bytes" in reasons["bad"]
@@ -353,6 +353,32 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_done(
     assert "names no scan" in reasons["which"] and "column scan" in reasons["which"]
     assert pd.read_csv(out / "probabilities.csv")["id"].tolist() == ["good"]
     assert "broken.raw: 1,000 bytes" in (out / "index.html").read_text()
+
+
+def test_reasons_are_said_once() -> None:
+    left_out = pd.DataFrame({"line": range(2, 20), "reason": 6 * ["a"] + [*"bcdefghijklm"]})
+    said = scoring.reasons(left_out)
+    assert said[:2] == ["line 2 and 5 more: a", "line 8: b"]
+    assert len(said) == 11 and said[-1] == "and 3 more reasons"
+    assert scoring.reasons(left_out.head(0)) == []
+
+
+def test_a_scan_that_fails_oddly_does_not_cost_the_others(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mhd(tmp_path / "scans", "one")
+    write_mhd(tmp_path / "scans", "two")
+
+    def odd(scan: own_scans.OwnScan) -> Volume:
+        if scan.name == "one":
+            raise MemoryError("too large")
+        return open_mhd(scan.mhd[0])
+
+    monkeypatch.setattr(own_scans.OwnScan, "open", odd)
+    rows = write_positions(tmp_path / "p.csv", "a,one,12,-7,30", "b,two,12,-7,30")
+    scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert scored.table["id"].tolist() == ["b"]
+    assert "unexpected MemoryError: too large" in scored.left_out["reason"].iloc[0]
 
 
 def test_where_nothing_can_be_scored_nothing_is_trained_or_written(tmp_path: Path) -> None:
@@ -448,7 +474,7 @@ def test_the_page_shows_every_position_and_needs_nothing_else(lab: Lab, tmp_path
         assert tab.run(f"{links}.length") == 2 and tab.run(targets)
         text = tab.run("document.body.innerText")
         assert "No clinical use" in text and "says nothing about CT" in text
-        assert "(4 cells along each axis, 8 mm each" in text
+        assert "(2 cells along each axis, 16 mm each" in text
         assert "line 5" in text.lower() and "lies outside the scan" in text
         wide = "document.documentElement.scrollWidth"
         tab.call(
@@ -503,24 +529,36 @@ def test_inside_is_up_to_the_outer_voxels_edge(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- the commands, whole
 
 
-def test_the_command_trains_on_the_spot_and_scores(
-    world_env: dict[str, str], tmp_path: Path
+def test_the_command_trains_on_the_spot_once_and_scores(
+    small_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(paths, "PROFILES", small_world / "profiles")
+    monkeypatch.setenv("NODULEBOOK_PATCHES", str(small_world / "data" / "patches"))
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path / "runs"))
     write_dicom(tmp_path / "scans")
     rows = write_positions(tmp_path / "p.csv", "12,-7,30", header="x_mm,y_mm,z_mm")
-    command = [
-        sys.executable, "-m", "nodulebook", "score", "--scans", str(tmp_path / "scans"),
-        "--positions", str(rows), "--to", str(tmp_path / "out"), "--profile", "tiny",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env=world_env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "epoch 10/10" in done.stdout and "Traceback" not in done.stderr
-    (row,) = pd.read_csv(tmp_path / "out" / "probabilities.csv").to_dict("records")
-    assert 0 <= row["p_malignant"] <= 1 and row["run"] == "tiny-phantom"
-    kept = Path(world_env["NODULEBOOK_RUNS"]) / ".models" / "tiny-phantom-fold-0.npz"
-    assert kept.is_file()
+    given = ["score", "--scans", str(tmp_path / "scans"), "--positions", str(rows)]
+
+    def run(to: str, *more: str) -> tuple[dict[str, object], str]:
+        monkeypatch.setattr(sys, "argv", ["nodulebook", *given, "--to", str(tmp_path / to), *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        (row,) = pd.read_csv(tmp_path / to / "probabilities.csv").to_dict("records")
+        return row, said.out
+
+    row, said = run("out", "--profile", "tiny")
+    assert "epoch 10/10" in said
+    assert 0 < row["p_malignant"] < 1 and (row["run"], row["fold"]) == ("tiny-phantom", 0)
+    assert (tmp_path / "runs" / ".models" / "tiny-phantom-fold-0.npz").is_file()
+    again, said = run("again", "--profile", "tiny")
+    assert again == row and "epoch" not in said
+    other, said = run("other", "--profile", "tiny", "--fold", "4")
+    assert other["fold"] == 4 and other["p_malignant"] != row["p_malignant"]
 
 
 @real_dicom

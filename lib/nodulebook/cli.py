@@ -308,6 +308,8 @@ def score(
     scored = scoring.score(scans, positions, to, networks, pictures, click.echo)
     click.echo(f"{len(scored.table)} positions: {to / scoring.PROBABILITIES}")
     click.echo(f"maps: {(to / scoring.PAGE).resolve()}")
+    for line in scoring.reasons(scored.left_out):
+        click.echo(f"left out: {line}", err=True)
     if len(scored.left_out):
         raise InputError(
             f"{len(scored.left_out)} positions could not be scored: {to / scoring.LEFT_OUT}"

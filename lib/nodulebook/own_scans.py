@@ -244,7 +244,7 @@ def check_inside(geometry: Geometry, world_xyz_mm: NDArray[np.float64]) -> None:
     edges = [np.array([-0.5, n - 0.5]) for n in geometry.size_xyz]
     corners = geometry.to_world(np.stack(np.meshgrid(*edges), axis=-1)).reshape(-1, 3)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    extent = ", ".join(f"{n} {a:.0f} to {b:.0f}" for n, a, b in zip("xyz", low, high, strict=True))
+    extent = ", ".join(f"{n} {a:.1f} to {b:.1f}" for n, a, b in zip("xyz", low, high, strict=True))
     place = ", ".join(f"{value:.1f}" for value in world_xyz_mm)
     turned = _inside(geometry, world_xyz_mm * [-1, -1, 1])
     hint = " (with x and y negated it would not: RAS, as 3D Slicer shows it?)" if turned else ""

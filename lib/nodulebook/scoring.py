@@ -251,10 +251,7 @@ def score(
     items: dict[int, Item] = {}
     used: dict[int, Network] = {}
     for scan, rows in _by_scan(table, folder, networks, left_out):
-        before = set(left_out)
         patches = list(_patches(scan, table.loc[rows], left_out))
-        for row in sorted(set(left_out) - before):
-            report(f"left out: line {table['line'][row]}: {left_out[row]}")
         if not patches:
             continue
         network = networks.get(networks.fold_for(scan.patient_id))
@@ -268,7 +265,7 @@ def score(
         reason=[left_out[row] for row in sorted(left_out)]
     )
     if not results:
-        raise InputError(f"{positions}: line {lost['line'].iloc[0]}: {lost['reason'].iloc[0]}")
+        raise InputError(f"{positions}: no position can be scored; {'; '.join(reasons(lost))}")
     scored = Scored(_joined(table, results), lost.reset_index(drop=True))
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(scored.table, aside / PROBABILITIES)
@@ -282,6 +279,16 @@ def score(
             [about(network) for _, network in sorted(used.items())],
         )
     return scored
+
+
+def reasons(left_out: pd.DataFrame, most: int = 10) -> list[str]:
+    """Why positions were left out, a line a reason, with the first line of the file that it met."""
+    lines = []
+    for reason, rows in left_out.groupby("reason", sort=False):
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        lines.append(f"line {rows['line'].iloc[0]}{more}: {reason}")
+    further = len(lines) - most
+    return lines[:most] + ([f"and {further} more reasons"] if further > 0 else [])
 
 
 def _check_target(to: Path) -> None:
@@ -313,15 +320,15 @@ def _patches(scan: OwnScan, positions: pd.DataFrame, left_out: dict[int, str]) -
     try:
         volume = scan.open()
         about_scan = _scan_warnings(volume)
-    except InputError as error:
-        left_out.update(dict.fromkeys(positions.index, str(error)))
+    except Exception as error:  # one odd scan must not cost the others
+        left_out.update(dict.fromkeys(positions.index, _said(error)))
         return
     for row, world in zip(positions.index, positions[list(WORLD)].to_numpy(float), strict=True):
         try:
             own_scans.check_inside(volume.geometry, world)
             volume_hu = extract_patch(volume, world, background_hu=np.nan)
-        except InputError as error:
-            left_out[row] = str(error)
+        except Exception as error:
+            left_out[row] = _said(error)
             continue
         beyond = np.isnan(volume_hu)
         here = volume_hu[~beyond]
@@ -331,6 +338,12 @@ def _patches(scan: OwnScan, positions: pd.DataFrame, left_out: dict[int, str]) -
         volume_hu[beyond] = LUNG_HU
         warnings = about_scan + _patch_warnings(volume_hu, beyond)
         yield _Patch(int(row), np.rint(volume_hu).astype(np.int16), warnings)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    return f"cannot be read: unexpected {type(error).__name__}: {error}"
 
 
 def _scan_warnings(volume: Volume) -> list[str]:
