@@ -211,8 +211,7 @@ def test_a_scan_is_scored_by_the_fold_that_never_saw_its_patient(lab: Lab, tmp_p
     assert seen.tolist() == [False, True, False]
 
 
-def test_the_fold_table_says_which_patients_are_in_training(tmp_path: Path) -> None:
-    """No patient of a fold's test nodules is among those that its network learns from."""
+def test_a_patient_is_asked_of_the_fold_that_held_them_out() -> None:
     held_out = scoring._held_out()
     networks = Networks(lambda k: None, range(10), held_out)  # type: ignore[arg-type,return-value]
     assert networks.fold_for("LIDC-IDRI-0003") == held_out["LIDC-IDRI-0003"] == 3
@@ -543,7 +542,7 @@ def test_the_command_trains_on_the_spot_and_scores(
     monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
     monkeypatch.setenv("NODULEBOOK_PATCHES", str(small_world / "data" / "patches"))
     monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path / "runs"))
-    write_dicom(tmp_path / "scans")
+    write_dicom(tmp_path / "scans", FIRST)
     rows = write_positions(tmp_path / "p.csv", "12,-7,30", header="x_mm,y_mm,z_mm")
     given = ["score", "--scans", str(tmp_path / "scans"), "--positions", str(rows)]
     given += ["--to", str(tmp_path / "out"), "--profile", "short"]
@@ -555,6 +554,7 @@ def test_the_command_trains_on_the_spot_and_scores(
     assert "fold 0 epoch 1/1" in said.out
     (row,) = pd.read_csv(tmp_path / "out" / "probabilities.csv").to_dict("records")
     assert 0 < row["p_malignant"] < 1 and (row["run"], row["fold"]) == ("short-phantom", 0)
+    assert row["patient_in_training"] == "no"
     # Kept where git does not look, to be taken the next time.
     assert (tmp_path / "runs" / ".models" / "short-phantom-fold-0.npz").is_file()
 
