@@ -73,6 +73,7 @@ def recompute(page: Path) -> Recomputed:
     os.chdir(page.parent)
     os.environ.setdefault("MPLBACKEND", "agg")
     shell = InteractiveShell.instance()  # type: ignore[no-untyped-call]
+    shell.reset(new_session=False)  # type: ignore[no-untyped-call]
     unavailable: set[str] = set()
     out = Recomputed()
     notebook = jupytext.read(page)
@@ -127,7 +128,7 @@ def _is_kept(statement: ast.stmt, unavailable: set[str]) -> bool:
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return _import_is_kept(statement, unavailable)
     made = _made(statement)
-    if _needed(statement) & unavailable or _imports(statement) - {""} and _heavy(statement):
+    if _needed(statement) & unavailable or (_imports(statement) - {""} and _heavy(statement)):
         unavailable |= made
         return False
     unavailable -= made

@@ -15,8 +15,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 from nodulebook.files import write_json
+from nodulebook.manifest import MANIFEST, artefact_hashes
 from nodulebook.trace import SOURCE_MIME, parts
-from nodulebook.verify import MANIFEST, artefact_hashes
 
 LOGGER = logging.getLogger(__name__)
 
