@@ -75,6 +75,8 @@ def recompute(page: Path) -> Recomputed:
     shell = InteractiveShell.instance()  # type: ignore[no-untyped-call]
     shell.reset(new_session=False)  # type: ignore[no-untyped-call]
     values: list[Any] = []
+    formatter = shell.display_formatter
+    assert formatter is not None
     shell.display_trap.hook = lambda value: None if value is None else values.append(value)
     unavailable: set[str] = set()
     out = Recomputed()
@@ -94,12 +96,14 @@ def recompute(page: Path) -> Recomputed:
         code = "\n".join([*(ast.unparse(one) for one in kept), *last])
         values.clear()
         with capture_output() as captured:
-            result = shell.run_cell(code, store_history=False)
+            result = shell.run_cell(  # type: ignore[no-untyped-call]
+                code, store_history=False
+            )
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             raise InputError(f"{page}: a cell fails: {error!r}\n{code[:300]}")
         displayed = [(one.data, one.metadata or {}) for one in captured.outputs]
-        displayed += [shell.display_formatter.format(value) for value in values]
+        displayed += [formatter.format(value) for value in values]
         shown = not tags & HIDDEN_TAGS
         if shown and captured.stdout.strip():
             out.outputs.append(Output(number, "text/plain", captured.stdout))

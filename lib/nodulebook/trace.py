@@ -63,7 +63,7 @@ def glue_texts(
         sources = of[name] if isinstance(of, Mapping) else of
         where = source_of(sources, by)
         data = {"text/plain": repr(text), SOURCE_MIME: where}
-        display(
+        display(  # type: ignore[no-untyped-call]
             {GLUE_PREFIX + kind: value for kind, value in data.items()},
             raw=True,
             metadata={"scrapbook": {"name": name, "mime_prefix": GLUE_PREFIX}},

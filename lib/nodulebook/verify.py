@@ -31,6 +31,7 @@ from nodulebook.errors import InputError
 from nodulebook.explanations import read_explanations
 from nodulebook.files import sha256
 from nodulebook.folds import read_folds
+from nodulebook.manifest import artefact_hashes, compare_with_manifest
 from nodulebook.recompute import Output, Recomputed, forbid_heavy, recompute
 from nodulebook.settings import Profile
 
@@ -40,6 +41,21 @@ was typed, none is left over from older files. It does not prove that the files 
 training that they describe (`nodulebook again --run RUN --fold K` trains a fold anew and compares),
 that the code computes the right thing (the tests do), or anything about pictures and about what
 needs a deep-learning library or patches: those are counted as left out."""
+
+
+def verify(book: Path, jobs: int | None = None) -> list[tuple[list[str], str]]:
+    """All three questions: for each the findings, and what was looked at.
+
+    Args:
+        book: the folder of the built book.
+        jobs: processes; one a core where None.
+    """
+    changed = compare_with_manifest(book)
+    return [
+        check_runs(),
+        (changed, f"{len(artefact_hashes())} files as when the book was built"),
+        check_pages(book, jobs=jobs),
+    ]
 
 
 # ------------------------------------------------------------------------------------- 1. runs
@@ -222,7 +238,7 @@ def _compare_output(cell: Tag, output: Output) -> tuple[list[str], int]:
     elif output.kind == "text/markdown":
         wanted = _literal_parts(output.text)
     else:
-        wanted = ["".join(_plain(output.text).split())]
+        wanted = [_squeeze(output.text)]
     missing = [text for text in wanted if text not in shown]
     return [f"cell {output.cell + 1}: does not show {text[:120]!r}" for text in missing], 1
 
@@ -258,14 +274,18 @@ def _literal_parts(markdown: str) -> list[str]:
     """What markdown shows as it stands, without its roles, squeezed."""
     text = re.sub(r"\\([\\`*_{}\[\]<>$#~|])", r"\1", markdown)
     pieces = re.split(r"\{[\w:-]+\}`[^`]*`|\]\([^)]*\)|<[^<>]*>", text)
-    plain = ("".join(re.sub(r"[`*\[\]]|^#+ ", "", _plain(piece)).split()) for piece in pieces)
-    parts = [text for text in plain if text]
+    parts = [squeezed for piece in pieces if (squeezed := _squeeze(re.sub(r"^#+ ", "", piece)))]
     return parts or [""]
 
 
 def _squeezed(element: Any) -> str:
-    """An element's text without white space, quotes made plain."""
-    return re.sub(r"[`*\[\]]", "", "".join(_plain(element.get_text()).split()))
+    """An element's text, squeezed."""
+    return _squeeze(element.get_text())
+
+
+def _squeeze(text: str) -> str:
+    """Without white space and what marks text up, quotes made plain: the same on both sides."""
+    return re.sub(r"[`*\[\]\s]", "", _plain(text))
 
 
 def _plain(text: str) -> str:

@@ -56,7 +56,9 @@ def check_links(book: Path, ask: bool = False) -> tuple[list[str], str]:
     """
     pages = [page for page in sorted(book.rglob("*.html")) if "_static" not in page.parts]
     places = {page.resolve(): read_places(page) for page in pages}
-    findings, elsewhere, inside = [], {}, 0
+    findings: list[str] = []
+    elsewhere: dict[str, str] = {}
+    inside = 0
     for page, (links, _, twice) in places.items():
         name = page.relative_to(book.resolve()).as_posix()
         findings += [f"{name}: the id {one!r} is there twice" for one in sorted(twice)]
@@ -67,7 +69,9 @@ def check_links(book: Path, ask: bool = False) -> tuple[list[str], str]:
             elif not address.scheme:
                 inside += 1
                 findings += [f"{name}: {text}" for text in _inside(page, link, places)]
-    findings += [f"{name}: {link}: {why}" for link, name in elsewhere.items() if (why := _form(link))]
+    findings += [
+        f"{name}: {link}: {why}" for link, name in elsewhere.items() if (why := _form(link))
+    ]
     if ask:
         findings += _answers(elsewhere)
     asked = "asked" if ask else "looked at, not asked"

@@ -90,7 +90,7 @@ def wrong_row_counts(allowed: Sequence[Typed], root: Path) -> list[str]:
         elif entry.rows_of is not None:
             rows = f"{len(pd.read_csv(root / entry.rows_of)):,}"
             findings += [
-                f"{', '.join(entry.pages)}: {number!r} is typed, but {entry.rows_of} has {rows} rows"
+                f"{', '.join(entry.pages)}: {number!r} is typed; {entry.rows_of} has {rows} rows"
                 for number in entry.numbers
                 if number != rows
             ]

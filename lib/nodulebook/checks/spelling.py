@@ -73,7 +73,9 @@ def words_of(text: str) -> list[str]:
     return found
 
 
-def misspelt(lines: Iterable[Line], own_words: set[str], listed_in: str = LISTED_WORDS) -> list[str]:
+def misspelt(
+    lines: Iterable[Line], own_words: set[str], listed_in: str = LISTED_WORDS
+) -> list[str]:
     """Words that are unknown, American ones, and words of our list that nothing uses.
 
     Args:
@@ -97,7 +99,9 @@ def misspelt(lines: Iterable[Line], own_words: set[str], listed_in: str = LISTED
             findings.append(
                 f"{where}: {word!r} is in no dictionary; mend it, or add it to {listed_in}"
             )
-    findings += [f"{listed_in}: {word!r} is not used (any more)" for word in sorted(own_words - used)]
+    findings += [
+        f"{listed_in}: {word!r} is not used (any more)" for word in sorted(own_words - used)
+    ]
     return sorted(findings)
 
 
