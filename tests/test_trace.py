@@ -74,7 +74,8 @@ def _book(folder: Path, glued: dict[str, str], prose: str) -> tuple[str, str]:
 
 
 def test_a_glued_number_is_a_link_to_its_source(tmp_path: Path) -> None:
-    glued = {"text/plain": repr("AUC 0.905 (0.881 to 0.924)"), SOURCE_MIME: source_of("diameter")}
+    text = "AUC 0.905 (0.881 to 0.924)"
+    glued = {"text/plain": repr(text), SOURCE_MIME: source_of("diameter")}
     page, warnings = _book(tmp_path, glued, "It has {glue:text}`key`.")
     found = re.search(
         r'AUC <a class="traced[^"]*" href="([^"]*)" title="([^"]*)">([^<]*)</a>', page

@@ -103,7 +103,7 @@ def recompute(page: Path) -> Recomputed:
         if error is not None:
             raise InputError(f"{page}: a cell fails: {error!r}\n{code[:300]}")
         displayed = [(one.data, one.metadata or {}) for one in captured.outputs]
-        displayed += [formatter.format(value) for value in values]
+        displayed += [formatter.format(value) for value in values]  # type: ignore[no-untyped-call]
         shown = not tags & HIDDEN_TAGS
         if shown and captured.stdout.strip():
             out.outputs.append(Output(number, "text/plain", captured.stdout))

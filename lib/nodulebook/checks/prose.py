@@ -83,8 +83,8 @@ def _without_code(text: str) -> tuple[str, list[tuple[int, str]]]:
             fence, code, is_cell = opening[1], [], opening[2] == "{code-cell}"
             kept.append("")
         elif opening:  # the first line of a block of prose, or its end
-            _, _, title = line.partition("}")
-            kept.append(title)
+            name, _, title = line.partition("}")
+            kept.append("" if name.endswith("figure") else title)  # there it names a file
         else:
             kept.append(line)
     return "\n".join(kept), cells

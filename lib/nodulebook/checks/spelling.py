@@ -66,7 +66,7 @@ def words_of(text: str) -> list[str]:
     found = []
     for match in WORD.finditer(text):
         before, after = text[: match.start()][-1:], text[match.end() :][:1]
-        word = re.sub(r"['’](?:s|re|ve|ll|d|t)?$", "", match[0])
+        word = re.sub(r"(?:n['’]t|['’](?:s|re|ve|ll|d)?)$", "", match[0])
         joined = (before + after).strip() and re.search(r"[\d_@\\/]", before + after)
         if len(word) > 2 and not joined and not re.search(r".[A-Z]", word):
             found.append(word)
@@ -105,13 +105,19 @@ def misspelt(
     return sorted(findings)
 
 
+ENDINGS = (("s$", ""), ("es$", ""), ("ies$", "y"), ("ed$", ""), ("ed$", "e"), ("ing$", ""),
+           ("ing$", "e"), ("ly$", ""), ("^(?:un|re|non|pre|over)", ""))  # fmt: skip
+"""Regular forms, and how they lead back to a word."""
+
+BRITISH = (("is(?=e|ing|ation)", "iz"), ("ys(?=e|ing)", "yz"), ("our", "or"), ("re(?=s?$|d$)", "er"),
+           ("(?<=[a-z])ll(?=ed|ing)", "l"), ("tre(?=s?$)", "ter"))  # fmt: skip
+"""The dictionary has words of film subtitles and lacks some in British spelling."""
+
+
 def _is_known(word: str, known: set[str]) -> bool:
     """Whether a word is in the dictionary, as it is or as a regular form of one that is."""
     if word in known:
         return True
-    stems = {
-        re.sub(pattern, by, word)
-        for pattern, by in (("s$", ""), ("es$", ""), ("ies$", "y"), ("ed$", ""), ("ed$", "e"),
-                            ("ing$", ""), ("ing$", "e"), ("ly$", ""), ("^(?:un|re|non|pre)", ""))
-    }  # fmt: skip
+    spelt = {word} | {re.sub(pattern, by, word) for pattern, by in BRITISH}
+    stems = {re.sub(pattern, by, one) for one in spelt for pattern, by in (("$", ""), *ENDINGS)}
     return any(len(stem) > 3 and stem in known for stem in stems - {word})
