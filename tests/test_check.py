@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from browser import opened
-from nodulebook import paths
-from nodulebook.checks import links, looks, numbers, run, spelling
+from nodulebook import claims, paths
+from nodulebook.checks import links, looks, numbers, reader, run, spelling
 from nodulebook.checks.browser import find_browser
 from nodulebook.checks.prose import Line, read_prose
 from nodulebook.errors import InputError
@@ -219,6 +219,20 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
         assert "image-alt" not in " ".join(looks.axe_findings(tab, looks.COLOUR_RULES))
         assert "9" in looks.too_wide(tab)[0] and "<div" in looks.too_wide(tab)[0]
         assert "gone.png" in looks.broken_pictures(tab)[0]
+
+
+def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "claims.html"
+    whole = GOOD + claims.ledger_html(claims.read_claims()).data
+    page.write_text(whole)
+    with opened(page, tmp_path) as tab:
+        tab.look(1280, dark=False)
+        assert reader.ledger(tab) == []
+        for broken in ("words.every(word =>", "row.dataset.verdict === verdict"):
+            assert broken in whole
+            page.write_text(whole.replace(broken, f"true || {broken}"))
+            tab.open(page)
+            assert reader.ledger(tab), broken
 
 
 def test_without_a_browser_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:

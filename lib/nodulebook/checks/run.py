@@ -28,6 +28,9 @@ Say = Callable[[str], None]
 
 MOST_SHOWN = 25
 
+SLOW = ("build", "verify", "looks")
+"""Checks that take a minute or more: that they have begun is said."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -94,12 +97,14 @@ def run_steps(chosen: Sequence[Step], say: Say) -> bool:
     well, book_is_there = True, True
     for step in chosen:
         start = time.monotonic()
+        if step.name in SLOW:
+            say(f"        {step.name}: {step.what} ...")
         if step.needs_book and not (book_is_there and (BOOK / "index.html").is_file()):
             findings, looked_at = ["there is no built book to look at"], ""
         else:
             try:
                 findings, looked_at = step.run()
-            except InputError as error:
+            except (InputError, RuntimeError) as error:
                 findings, looked_at = [str(error)], ""
         seconds = f"{time.monotonic() - start:.0f} s"
         if not findings:
