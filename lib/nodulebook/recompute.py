@@ -84,8 +84,9 @@ def recompute(page: Path) -> Recomputed:
     for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
         tags = set(cell.metadata.get("tags", []))
         out.tags.append(tags)
+        source = shell.transform_cell(cell.source)  # type: ignore[no-untyped-call]
         try:
-            statements = ast.parse(shell.transform_cell(cell.source)).body
+            statements = ast.parse(source).body
         except SyntaxError as error:
             raise InputError(f"{page}: a cell is no Python: {error}\n{cell.source[:300]}") from None
         kept = [one for one in statements if _is_kept(one, unavailable)]
@@ -102,9 +103,9 @@ def recompute(page: Path) -> Recomputed:
             result = shell.run_cell(  # type: ignore[no-untyped-call]
                 code, store_history=False
             )
-        error = result.error_before_exec or result.error_in_exec
-        if error is not None and "raises-exception" not in tags:
-            raise InputError(f"{page}: a cell fails: {error!r}\n{code[:300]}")
+        failed = result.error_before_exec or result.error_in_exec
+        if failed is not None and "raises-exception" not in tags:
+            raise InputError(f"{page}: a cell fails: {failed!r}\n{code[:300]}")
         displayed = [(one.data, one.metadata or {}) for one in captured.outputs]
         displayed += [formatter.format(value) for value in values]  # type: ignore[no-untyped-call]
         shown = not tags & HIDDEN_TAGS

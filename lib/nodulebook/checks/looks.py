@@ -52,11 +52,14 @@ def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
         page: an open page, into which `axe_source` was put.
         rules: only these; none: all.
     """
-    options: dict[str, Any] = {"resultTypes": ["violations"], "iframes": False}
+    options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "iframes": False}
     if rules:
         options["runOnly"] = {"type": "rule", "values": list(rules)}
+    # Text in the very colour of its background is no violation to axe, since it may be meant.
     script = (
-        f"axe.run(document, {json.dumps(options)}).then(r => JSON.stringify(r.violations.map("
+        f"axe.run(document, {json.dumps(options)}).then(r => JSON.stringify([...r.violations, "
+        "...r.incomplete.map(v => ({...v, nodes: v.nodes.filter(n => "
+        "n.any.some(c => c.data && c.data.messageKey === 'equalRatio'))}))].map("
         "v => [v.id, v.impact, v.help, v.nodes.map(n => [n.target.join(' '), n.html.slice(0, 160)])"
         "])))"
     )
@@ -151,6 +154,7 @@ def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) 
             page.look(width, dark)
             scheme = "dark" if dark else "light"
             page.wait(f"document.documentElement.dataset.theme === '{scheme}'")
+            page.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
             found = axe_findings(page, COLOUR_RULES if dark else ())
             if not dark:
                 found += too_wide(page)
