@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Snakemake's options, for example: make graph GRAPH='--cores 4 --config profile=laptop'
 GRAPH ?= --cores 2
 
-.PHONY: help env graph backends bench book test fold folds check lint clean cohort format
+.PHONY: help env graph backends bench book print test fold folds check lint clean cohort format
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,16 @@ book: env ## build the book; where no run is committed, run the quick profile on
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet 2> >(grep -vE "$(CHATTER)" >&2)
 	@touch _build/.built
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
+
+# Chromium or Chrome, where there is one: it makes the PDF.
+BROWSER := $(firstword $(NODULEBOOK_BROWSER) $(foreach name,chromium chromium-browser google-chrome google-chrome-stable chrome,$(shell command -v $(name) 2>/dev/null)))
+
+print: book ## the whole book as one page and, where Chromium or Chrome is, as a PDF
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --builder singlehtml --quiet 2> >(grep -vE "$(CHATTER)" >&2)
+	@$(if $(BROWSER),$(BROWSER) --headless --no-sandbox --disable-gpu --virtual-time-budget=120000 \
+	  --no-pdf-header-footer --print-to-pdf=_build/singlehtml/book.pdf \
+	  "file://$(CURDIR)/_build/singlehtml/index.html" 2>/dev/null)
+	@echo; echo 'To print: $(CURDIR)/_build/singlehtml/index.html $(if $(BROWSER),and book.pdf beside it)'
 
 test: env ## all tests
 	@# A file to a worker (its fixtures are made once), the longest first.

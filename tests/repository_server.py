@@ -172,9 +172,12 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
 
         def _write(self, name: str, body: bytes) -> None:
             try:
-                self.wfile.write(body)
-                self.wfile.flush()
-                repository.sent[name] += len(body)
+                for start in range(0, len(body), 4096):
+                    piece = body[start : start + 4096]
+                    # Counted first: who has read it may look before this thread goes on.
+                    repository.sent[name] += len(piece)
+                    self.wfile.write(piece)
+                    self.wfile.flush()
             except OSError:  # the other side is gone
                 self.close_connection = True
 

@@ -218,3 +218,19 @@ def test_the_arithmetic_of_the_paper():
     assert "needs nothing odd" in c.arithmetic_sentence("97.08", 0.99)
     assert "not possible" in c.arithmetic_sentence("97.08", 0.9)
     assert c.arithmetic_table("97.15").iloc[0, 1] == "1195"
+
+
+def test_the_figures_show_ours_and_the_best_of_each_other_kind(runs):
+    shown = c.best_of_each_kind(runs, "lidc_slices")
+    assert {text: run.name for text, run in shown.items()} == {
+        "ours, as the paper says": "paper-lidc_slices",
+        "hand-crafted features: all together": "features-all-lidc_slices",
+        "networks of others: a": "rival-a-lidc_slices",
+        "diameter alone": "diameter",
+    }
+
+
+def test_rows_of_a_table_are_of_its_source_and_in_its_order(runs):
+    assert list(c.rows_of(runs, "lidc_slices", "3")) == ["size", "all together", "diameter alone"]
+    assert list(c.rows_of(runs, "lidc_slices", "4")) == ["a", "b", "paper", "diameter alone"]
+    assert list(c.rows_of(runs, "phantom", "4")) == ["diameter alone"]

@@ -292,7 +292,7 @@ def test_an_answer_without_end_is_cut(server: Repository, tmp_path: Path) -> Non
     server.add(RECORD, NAME, CONTENT, instead=CONTENT * 100, chunked=True)
     with pytest.raises(InputError, match="sends more than the 300000 bytes"):
         fetch(listed(), tmp_path)
-    assert server.sent[NAME] == 0  # the server did not get to its end
+    assert server.sent[NAME] < 50 * len(CONTENT)  # the rest was not taken
     assert names(tmp_path) == []
 
 

@@ -24,7 +24,7 @@ from nodulebook.explanations import (
 )
 from nodulebook.network import senet
 from nodulebook.settings import NetworkSettings, Profile, TrainingSettings
-from nodulebook.training import FoldData
+from nodulebook.training import FoldData, predict_malignant
 
 NODULES = {"a": (0.9, 1), "b": (0.2, 1), "c": (0.4, 0)}  # p_malignant, label
 
@@ -185,21 +185,28 @@ def test_labels_are_permuted_for_the_training_and_nothing_else(tmp_path):
     assert np.nanmax(values) < 0.999  # another network, other maps
 
 
-def test_a_network_is_explained_end_to_end(tmp_path):
+@pytest.mark.parametrize("views", [1, 16])
+def test_a_network_is_explained_end_to_end(tmp_path, views):
     """Every method, every measure, of a small network with random weights on made patches."""
     keras.utils.set_random_seed(0)
     model = senet(NetworkSettings(filters=[4, 4, 4, 4], modules=[1, 1, 1, 1], input_pooling=2))
+    last = model.get_layer("logits")
+    last.set_weights([8 * w for w in last.get_weights()])
     own = [w.copy() for w in model.get_weights()]
     generator = np.random.default_rng(0)
     volumes = generator.random((3, 32, 32, 32), dtype=np.float32)
+    volumes *= np.linspace(0, 1, 32, dtype=np.float32)[:, None, None]  # views differ
+    volumes *= np.linspace(0, 1, 32, dtype=np.float32)[:, None] ** 2
     masks = np.zeros(volumes.shape, bool)
     masks[:2, 14:18, 14:18, 14:18] = True  # the third has no outline
-    given = explain.explain(model, list("abc"), volumes, masks, report=lambda line: None)
+    given = explain.explain(
+        model, list("abc"), volumes, masks, report=lambda line: None, views=views
+    )
     for now, old in zip(model.get_weights(), own, strict=True):
         np.testing.assert_array_equal(now, old)
-    p = given.measures.groupby("nodule_id")["p_malignant"].first()
+    p = predict_malignant(model, volumes, views)  # what the fold's own file has
     table = pd.DataFrame(
-        {"nodule_id": list("abc"), "patient_id": "p", "label": 1, "p_malignant": p.to_numpy()}
+        {"nodule_id": list("abc"), "patient_id": "p", "label": 1, "p_malignant": p}
     )
     write_explanations(tmp_path, given, Fold(table, pd.DataFrame(), {}))
     gaussian = given.measures[given.measures["method"] == "gaussian"].set_index(

@@ -33,6 +33,9 @@ PER_FOLD = pd.DataFrame(
     {"run": ["b"] * 10 + ["a"] * 10, "fold": [*range(10)] * 2, "roc_auc": np.linspace(0.8, 0.9, 20)}
 )
 
+CURVE = pd.DataFrame(
+    {"p_mean": [0.1, 0.8], "share": [0.2, 0.7], "low": [0.1, 0.4], "high": [0.4, 0.9]}
+)
 ROWS = [
     ("first", "re-run", Interval(0.8, 0.7, 0.9, 9)),
     ("second", "claimed", Interval(0.9, 0.9, 0.9, 9)),
@@ -50,6 +53,7 @@ DRAWN = {
     "history_figure": (lambda: figures.history_figure(HISTORY), 2),
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
     "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
+    "calibration_figure": (lambda: figures.calibration_figure({"a": CURVE, "b": CURVE}), 1),
     "interval_figure": (lambda: figures.interval_figure(ROWS, "accuracy"), 1),
     "activation_figure": (lambda: figures.activation_figure(), 1),
     "network_figure": (lambda: figures.network_figure(NETWORK), 2),
@@ -199,3 +203,18 @@ def test_intervals_are_drawn_from_the_top_with_a_colour_to_a_kind():
     assert axis.yaxis_inverted()
     assert lines[0].get_color() == lines[4].get_color() != lines[2].get_color()
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["re-run", "claimed"]
+
+
+def test_a_claim_is_a_line_across_the_rows():
+    (axis,) = figures.interval_figure(ROWS, "AUC", (0.97, "the claim")).axes
+    (line,) = [line for line in axis.lines if line.get_label() == "the claim"]
+    assert list(line.get_xdata()) == [0.97, 0.97]
+
+
+def test_calibration_shows_shares_with_their_limits():
+    (axis,) = figures.calibration_figure({"a": CURVE}).axes
+    line = axis.lines[0]
+    assert np.allclose(np.transpose(line.get_data()), CURVE[["p_mean", "share"]])
+    (bars,) = axis.containers
+    segments = bars.lines[2][0].get_segments()
+    assert np.allclose([segment[:, 1] for segment in segments], CURVE[["low", "high"]])

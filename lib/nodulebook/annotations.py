@@ -89,6 +89,19 @@ def database_path() -> Path:
     return path
 
 
+def patients_by_series() -> dict[str, str]:
+    """The patient of each of the 1,018 scans, by SeriesInstanceUID.
+
+    Raises:
+        InputError: the database cannot be used.
+    """
+    connection = sqlite3.connect(f"file:{database_path()}?mode=ro", uri=True)
+    try:
+        return dict(connection.execute("SELECT series_instance_uid, patient_id FROM scans"))
+    finally:
+        connection.close()
+
+
 def read_scans(series_uids: Collection[str] | None = None) -> list[Scan]:
     """Read scans with their readings and contours, ordered by patient and scan number.
 

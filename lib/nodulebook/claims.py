@@ -61,6 +61,7 @@ CHAPTERS = (
     "grad_cam",
     "explanations",
     "results",
+    "comparison",
     "claims",
 )
 """The pages that show claims; what no run can decide is in `claims` itself."""

@@ -38,8 +38,10 @@ from nodulebook.statistics import (
 
 DIAMETER = "diameter"
 RIVAL = "rival-"
-OURS = ("paper", "laptop", "paper-no-se")
+OURS = ("laptop", "paper", "paper-no-se", "honest")
 """Networks of our own that stand beside the rivals, where they have been run whole."""
+
+OUR_KIND = "networks of ours"
 
 GROUP_TEXT = {
     "intensity": "intensity",
@@ -122,6 +124,25 @@ def chosen_text(run: Run) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.most_common())
 
 
+def rows_of(runs: dict[str, Run], source: str, table: str) -> dict[str, Run]:
+    """The runs that are rows of Table 3 or 4, by the row's text, diameter alone at the end.
+
+    Args:
+        runs: complete runs by name.
+        source: of the runs.
+        table: "3" (feature groups) or "4" (networks of others, then ours).
+    """
+    if table == "3":
+        names = {GROUP_TEXT[g]: run_name(g, source) for g in (*GROUPS, ALL)}
+    else:
+        ending = f"-{source}"
+        rivals = sorted(n for n in runs if n.startswith(RIVAL) and n.endswith(ending))
+        names = {n.removeprefix(RIVAL).removesuffix(ending): n for n in rivals}
+        names |= {name: f"{name}{ending}" for name in OURS}
+    names["diameter alone"] = DIAMETER
+    return {text: runs[name] for text, name in names.items() if name in runs}
+
+
 def features_table(
     runs: dict[str, Run], readers: Sequence[dict[str, str]], source: str
 ) -> pd.DataFrame:
@@ -136,16 +157,16 @@ def features_table(
         Columns "classified by", "numbers" (features), "chosen (folds)", "AUC", "accuracy", "AUC
         minus diameter", as text.
     """
-    found = {g: runs[run_name(g, source)] for g in (*GROUPS, ALL) if run_name(g, source) in runs}
-    diameter = runs.get(DIAMETER)
+    found = rows_of(runs, source, "3")
+    diameter = found.pop("diameter alone", None)
     rows = [
         {
-            "classified by": GROUP_TEXT[group],
+            "classified by": text,
             "numbers": str(run.folds[0].run["n_features"]),
             "chosen (folds)": chosen_text(run),
         }
         | _numbers(run, diameter, len(found))
-        for group, run in found.items()
+        for text, run in found.items()
     ]
     if diameter is not None:
         name = {"classified by": "diameter alone", "numbers": "1"}
@@ -191,22 +212,18 @@ def rivals_table(
         Columns "classified by", "paper's row", "epochs", "AUC", "accuracy", "AUC minus diameter",
         as text.
     """
-    ending = f"-{source}"
-    rivals = [n for n in runs if n.startswith(RIVAL) and n.endswith(ending)]
-    ours = [f"{name}{ending}" for name in OURS if f"{name}{ending}" in runs]
+    found = rows_of(runs, source, "4")
     known = _rival_rows()
-    diameter = runs.get(DIAMETER)
-    rows = []
-    for name in (*sorted(rivals), *ours):
-        profile = name.removesuffix(ending)
-        rows.append(
-            {
-                "classified by": profile.removeprefix(RIVAL),
-                "paper's row": known.get(profile, "ours" if name in ours else ""),
-                "epochs": str(len(runs[name].folds[0].history)),
-            }
-            | _numbers(runs[name], diameter, len(rivals) + len(ours))
-        )
+    diameter = found.pop("diameter alone", None)
+    rows = [
+        {
+            "classified by": text,
+            "paper's row": known.get(f"{RIVAL}{text}", "ours" if text in OURS else ""),
+            "epochs": str(len(run.folds[0].history)),
+        }
+        | _numbers(run, diameter, len(found))
+        for text, run in found.items()
+    ]
     if diameter is not None:
         rows.append({"classified by": "diameter alone"} | _numbers(diameter, None, 1))
     columns = ["classified by", "paper's row", "epochs", "AUC", "accuracy", "AUC minus diameter"]
@@ -274,6 +291,23 @@ def arithmetic_sentence(accuracy: str, auc: float) -> str:
     )
 
 
+def best_of_each_kind(runs: dict[str, Run], source: str) -> dict[str, Run]:
+    """Our network as the paper describes it, and the row of the highest AUC of each other kind."""
+    best: dict[str, tuple[float, str, Run]] = {}
+    for table in ("3", "4"):
+        for text, run in rows_of(runs, source, table).items():
+            auc = metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
+            kind = _kind(run.name.removesuffix(f"-{source}"))
+            if kind != OUR_KIND and (kind not in best or auc > best[kind][0]):
+                best[kind] = (auc, text, run)
+    ours = runs.get(f"paper-{source}")
+    found = {} if ours is None else {"ours, as the paper says": ours}
+    return found | {
+        text if run.name == DIAMETER else f"{kind}: {text}": run
+        for kind, (_, text, run) in best.items()
+    }
+
+
 def accuracy_rows(
     runs: dict[str, Run], labelled: pd.DataFrame, source: str
 ) -> list[tuple[str, str, Interval]]:
@@ -303,7 +337,7 @@ def _kind(profile: str) -> str:
         return "networks of others"
     if profile == DIAMETER:
         return "readers"
-    return "networks of ours" if profile in OURS else ""
+    return OUR_KIND if profile in OURS else ""
 
 
 # --------------------------------------------------------------------------------- the literature

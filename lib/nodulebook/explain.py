@@ -94,6 +94,7 @@ def explain(
     volumes: NDArray[np.float32],
     masks: NDArray[np.bool_],
     report: Callable[[str], None] = print,
+    views: int = 1,
 ) -> Explanations:
     """Measure every method on a fold's test nodules, and make the weights random step by step.
 
@@ -103,15 +104,17 @@ def explain(
         volumes: (n, z, y, x) in [0, 1].
         masks: (n, z, y, x), the readers' consensus.
         report: gets a line a part of the work.
+        views: of `predict_malignant`, as the fold was tested. They decide which class is
+            explained; maps and curves are of the patch as it stands.
     """
     shifts = faithfulness.shifts_zyx(nodule_ids)
     moved = faithfulness.shifted(volumes, shifts, faithfulness.LUNG)
     moved_masks = faithfulness.shifted(masks, shifts, False)
-    centred = _measured(model, nodule_ids, volumes, masks, "centred")
+    centred = _measured(model, nodule_ids, volumes, masks, "centred", views)
     report("explain: centred patches measured")
-    off = _measured(model, nodule_ids, moved, moved_masks, "off-centre")
+    off = _measured(model, nodule_ids, moved, moved_masks, "off-centre", views)
     report("explain: off-centre patches measured")
-    sanity = _weights_check(model, nodule_ids, volumes)
+    sanity = _weights_check(model, nodule_ids, volumes, views)
     report("explain: weights made random, part by part")
     return Explanations(pd.concat([centred, off], ignore_index=True), sanity)
 
@@ -122,8 +125,9 @@ def _measured(
     volumes: NDArray[np.float32],
     masks: NDArray[np.bool_],
     placement: str,
+    views: int,
 ) -> pd.DataFrame:
-    p = predict_malignant(model, volumes)
+    p = predict_malignant(model, volumes, views)
     explained = (p >= 0.5).astype(np.int64)
     rivals = rival_maps(volumes)
     maps = all_maps(model, volumes, explained) | rivals
@@ -163,9 +167,9 @@ def _measured(
 
 
 def _weights_check(
-    model: keras.Model, nodule_ids: list[str], volumes: NDArray[np.float32]
+    model: keras.Model, nodule_ids: list[str], volumes: NDArray[np.float32], views: int
 ) -> pd.DataFrame:
-    explained = (predict_malignant(model, volumes) >= 0.5).astype(np.int64)
+    explained = (predict_malignant(model, volumes, views) >= 0.5).astype(np.int64)
     own = all_maps(model, volumes, explained, fine=False)
     return pd.concat(
         [
@@ -211,7 +215,8 @@ def labels_check(
         Rows for `Explanations.sanity`, check "labels".
     """
     other_data = with_permuted_targets(data, profile.seed)
-    explained = (predict_malignant(model, data.test_volumes) >= 0.5).astype(np.int64)
+    p = predict_malignant(model, data.test_volumes, profile.training.test_views)
+    explained = (p >= 0.5).astype(np.int64)
     own = all_maps(model, data.test_volumes, explained, fine=False)
     other = build_model(profile)
     train(other, profile, other_data, fold, checkpoint, report)
@@ -225,10 +230,11 @@ def explain_data(
     data: FoldData,
     store: PatchStore,
     report: Callable[[str], None] = print,
+    views: int = 1,
 ) -> Explanations:
     """`explain` for the test nodules of a fold."""
     names = data.test["nodule_id"].tolist()
-    return explain(model, names, data.test_volumes, store.masks[store.rows(names)], report)
+    return explain(model, names, data.test_volumes, store.masks[store.rows(names)], report, views)
 
 
 def explain_new_fold(
@@ -236,6 +242,7 @@ def explain_new_fold(
     data: FoldData,
     store: PatchStore,
     report: Callable[[str], None] = print,
+    views: int = 1,
 ) -> Explanations | None:
     """The explanations of a fold that was just trained; None, and why, where that cannot be."""
     if keras.backend.backend() != "tensorflow":
@@ -244,7 +251,7 @@ def explain_new_fold(
     if model.name != ARM:
         report(f"the maps are left out: they are measured for our own network, not {model.name}")
         return None
-    return explain_data(model, data, store, report)
+    return explain_data(model, data, store, report, views)
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,7 +409,8 @@ def explain_folds(
         here = fold_with_model(run, fold, source_data, train_again, report, model)
         model = here.model
         folder = paths.fold_folder(run, fold)
-        given = explain_data(model, here.data, here.store, report)
+        views = here.profile.training.test_views
+        given = explain_data(model, here.data, here.store, report, views)
         before = read_explanations(folder, here.fold)
         labels = [] if before is None else [before.sanity[before.sanity["check"] == "labels"]]
         if permuted_labels:

@@ -35,7 +35,12 @@ MEASURES = {
 
 DIGITS = {"error_mm": 1, "pointing": 2, "energy": 3, "dice": 3, "deletion": 3, "insertion": 3}
 
-SHOWN_BY_GROUP = ("grad_cam_plus_plus", "grad_cam_plus_plus_fine", "guided_grad_cam_plus_plus")
+SHOWN_BY_GROUP = (
+    "grad_cam_plus_plus",
+    "grad_cam_plus_plus_fine",
+    "guided_grad_cam_plus_plus",
+    *RIVALS,
+)
 
 
 class ExplainedRun:
@@ -151,7 +156,7 @@ def group_table(
     run: ExplainedRun,
     measure: str,
     placement: str = "centred",
-    methods: Sequence[str] = (*SHOWN_BY_GROUP, *RIVALS),
+    methods: Sequence[str] = SHOWN_BY_GROUP,
 ) -> pd.DataFrame:
     """One measure by class, size, and right or wrong prediction."""
     measures = run.measures[run.measures["placement"] == placement]

@@ -213,6 +213,32 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     return figure
 
 
+def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of malignant nodules beside the probability given, with intervals.
+
+    Args:
+        curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
+    """
+    figure, axes = _figure(size=(5.4, 4.8))
+    axis = axes[0, 0]
+    colours = sns.color_palette("colorblind", len(curves))
+    for (name, curve), colour, marker in zip(
+        curves.items(), colours, "osD^vP" * len(curves), strict=False
+    ):
+        errors = [curve["share"] - curve["low"], curve["high"] - curve["share"]]
+        axis.errorbar(
+            curve["p_mean"], curve["share"], yerr=errors, color=colour, marker=marker,
+            markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, label=name,
+        )  # fmt: skip
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axis.set(
+        xlabel="mean probability of a group", ylabel="share of malignant nodules",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+    )  # fmt: skip
+    axis.legend(frameon=False, fontsize="small", loc="upper left")
+    return figure
+
+
 def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure:
     """One metric, a dot a fold, a row a run.
 
@@ -240,14 +266,19 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
     return figure
 
 
-def interval_figure(rows: Sequence[tuple[str, str, Interval]], text: str) -> Figure:
+def interval_figure(
+    rows: Sequence[tuple[str, str, Interval]],
+    text: str,
+    claim: tuple[float, str] | None = None,
+) -> Figure:
     """Estimates with their intervals, a row each, in the order given from the top.
 
     Args:
         rows: name, kind (a colour and marker each) and interval.
         text: the axis label.
+        claim: a value that is drawn as a vertical line, and its name.
     """
-    figure, axes = _figure(size=(6.4, 1.0 + 0.27 * len(rows)))
+    figure, axes = _figure(size=(6.4, 1.4 + 0.27 * len(rows)))
     axis = axes[0, 0]
     kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
     styles = dict(
@@ -259,10 +290,14 @@ def interval_figure(rows: Sequence[tuple[str, str, Interval]], text: str) -> Fig
         axis.plot(one.estimate, place, marker, color=colour)
     for kind, (colour, marker) in styles.items():
         axis.plot([], [], marker, color=colour, label=kind)
+    if claim is not None:
+        axis.axvline(claim[0], color="0.3", linestyle="--", linewidth=1.2, label=claim[1])
     axis.set(xlabel=text, yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows])
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.grid(axis="x", color="0.9")
-    axis.legend(frameon=False, fontsize="small")
+    axis.legend(
+        frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     return figure
 
 

@@ -36,6 +36,7 @@ from nodulebook.settings import N_FOLDS
 
 PREFIX = "features-"
 ALL = "all"
+EVERY_GROUP = (*GROUPS, ALL)
 SEED = 0
 INNER_FOLDS = 5
 
@@ -266,7 +267,7 @@ def predict_group(
 def run_features(
     store: PatchStore,
     folds: pd.DataFrame,
-    groups: Sequence[str] = (*GROUPS, ALL),
+    groups: Sequence[str] = EVERY_GROUP,
     say: Say = print,
 ) -> None:
     """Write the runs of feature groups: ten folds each; folds that are done are skipped.

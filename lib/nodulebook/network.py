@@ -103,7 +103,7 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
 
     Args:
         settings: widths, depths and options.
-        weight_decay: factor lambda of the L2 penalty lambda / 2 |w|^2 on every convolution and
+        weight_decay: factor lambda of the L2 penalty `lambda / 2 |w|^2` on every convolution and
             fully connected kernel, those of the SE blocks too: with SGD, weight decay lambda.
 
     Returns:

@@ -37,6 +37,7 @@ METRIC_TEXT = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "precision": "precision",
+    "f1": "F1",
     "brier": "Brier",
 }
 

@@ -8,6 +8,7 @@ the statistics are computed for all draws at once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -215,6 +216,51 @@ def bootstrap_means(
     }
 
 
+def calibration_curve(
+    table: pd.DataFrame,
+    n_groups: int = 10,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Share of malignant nodules in groups of like probability (a reliability diagram).
+
+    The nodules are cut into groups of like size by their probability, nodules of the same
+    probability together, so that many equal ones give fewer groups. The groups stay as they are
+    in all draws of patients.
+
+    Args:
+        table: as in `patient_bootstrap`.
+        n_groups: groups wanted.
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+        level: the intervals' level.
+
+    Returns:
+        A row a group: p_mean, share, low, high, n (nodules).
+
+    Raises:
+        InputError: fewer groups than one; as `patient_bootstrap`.
+    """
+    if n_groups < 1:
+        raise InputError(f"n_groups is {n_groups}, but must be at least 1")
+    label, p = label_and_p(table)
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, n_groups + 1)[1:-1]))
+    _, group = np.unique(np.searchsorted(edges, p), return_inverse=True)
+    columns = pd.DataFrame({k: np.where(group == k, label, np.nan) for k in range(group.max() + 1)})
+    shares = bootstrap_means(columns, table["patient_id"], n_draws, seed, level).values()
+    counts = np.bincount(group)
+    return pd.DataFrame(
+        {
+            "p_mean": np.bincount(group, weights=p) / counts,
+            "share": [one.estimate for one in shares],
+            "low": [one.low for one in shares],
+            "high": [one.high for one in shares],
+            "n": counts,
+        }
+    )
+
+
 def bootstrap_roc_band(
     table: pd.DataFrame,
     fpr_grid: ArrayLike,
@@ -270,9 +316,16 @@ def _patient_weights(patient_id: pd.Series, n_draws: int, seed: int) -> Array:
     if n_draws < 1:
         raise InputError(f"n_draws is {n_draws}, but must be at least 1")
     patient, names = pd.factorize(patient_id, sort=True)
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(n_draws, len(names)))
-    times = np.array([np.bincount(draw, minlength=len(names)) for draw in drawn], dtype=float)
-    return times[:, patient]
+    return _drawn_weights(patient.tobytes(), str(patient.dtype), len(names), n_draws, seed)
+
+
+@lru_cache(maxsize=8)  # a table asks for many statistics of the same nodules
+def _drawn_weights(codes: bytes, dtype: str, n_patients: int, n_draws: int, seed: int) -> Array:
+    drawn = np.random.default_rng(seed).integers(0, n_patients, size=(n_draws, n_patients))
+    times = np.array([np.bincount(draw, minlength=n_patients) for draw in drawn], dtype=float)
+    weight = times[:, np.frombuffer(codes, dtype)]
+    weight.flags.writeable = False
+    return weight
 
 
 def _interval(estimate: float, values: Array, level: float) -> Interval:

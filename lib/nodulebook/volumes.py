@@ -236,14 +236,18 @@ _MAX_VOXELS = 1 << 31  # 512 x 512 x 8192
 _AGAIN = "download the scan again"
 
 
-def find_mhd(folder: Path) -> dict[str, list[Path]]:
-    """The `.mhd` files of a folder and the folders in it, by the series UID that they are named by.
+def find_mhd(folder: Path, any_name: bool = False) -> dict[str, list[Path]]:
+    """The `.mhd` files of a folder and the folders in it, by their name without the ending.
 
     LUNA16 names each file by its SeriesInstanceUID. Other `.mhd` files are left alone.
+
+    Args:
+        folder: where to look.
+        any_name: take those others, too.
     """
     found: dict[str, list[Path]] = {}
     for path in _files(folder):
-        if path.suffix.lower() == ".mhd" and _UID.fullmatch(path.stem):
+        if path.suffix.lower() == ".mhd" and (any_name or _UID.fullmatch(path.stem)):
             found.setdefault(path.stem, []).append(path)
     return dict(sorted(found.items()))
 

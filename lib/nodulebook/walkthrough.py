@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -122,24 +123,56 @@ def _phantom(store: PatchStore, nodule_id: str, others: int) -> Example:
     )  # fmt: skip
     volume = volume_of_image(scan, "phantom")
     centre = np.full(3, middle)
-    ratings = {
-        "texture": 5.0, "margin": 5.0, "calcification": 6.0, "internal_structure": 1.0,
-        "spiculation": 1.0,
-    }  # fmt: skip
-    nothing = np.full((PATCH_SIZE,) * 3, -50.0)  # the lesion is 50 mm away
     return Example(
         source=SOURCES["phantom"],
         volume=volume,
         centre_xyz_mm=centre,
         patch_hu=extract_patch(volume, centre),
         mask=np.array(store.masks[row]),
-        non_nodules_hu=np.array(
-            [
-                phantom.render(f"no nodule {k}", nothing, ratings, 1.25).with_noise_hu
-                for k in range(others)
-            ],
-            dtype=np.float32,
-        ),
+        non_nodules_hu=np.array([_phantom_lung(k) for k in range(others)], dtype=np.float32),
+    )
+
+
+def _phantom_lung(number: int) -> NDArray[np.int16]:
+    """A phantom's cube (32, 32, 32) without a nodule."""
+    ratings = {
+        "texture": 5.0, "margin": 5.0, "calcification": 6.0, "internal_structure": 1.0,
+        "spiculation": 1.0,
+    }  # fmt: skip
+    nothing = np.full((PATCH_SIZE,) * 3, -50.0)  # the lesion is 50 mm away
+    return phantom.render(f"no nodule {number}", nothing, ratings, 1.25).with_noise_hu
+
+
+def write_phantom_scan(store: PatchStore, nodule_ids: Sequence[str], path: Path) -> pd.DataFrame:
+    """Write phantom nodules side by side, and lung without one, as an `.mhd` scan.
+
+    Args:
+        store: the phantom's patches.
+        nodule_ids: those to show, from right to left of the patient.
+        path: the file; its name without the ending is the scan's.
+
+    Returns:
+        A table of positions (`own_scans.read_positions`): the middle of each.
+    """
+    cubes = [store.volumes_hu[row] for row in store.rows(nodule_ids)] + [_phantom_lung(0)]
+    whole = sitk.GetImageFromArray(np.concatenate(cubes, axis=2).astype(np.float32))
+    spacing = (0.703125, 0.703125, 1.25)
+    size = [round(n / s) for n, s in zip(whole.GetSize(), spacing, strict=True)]
+    origin = [(s - 1) / 2 for s in spacing]  # the first voxels' edges stay where they were
+    scan = sitk.Resample(
+        whole, size, sitk.Transform(), sitk.sitkLinear, origin, spacing,
+        np.eye(3).ravel().tolist(), LUNG_HU, sitk.sitkInt16,
+    )  # fmt: skip
+    sitk.WriteImage(scan, str(path))
+    middle = (PATCH_SIZE - 1) / 2
+    return pd.DataFrame(
+        {
+            "id": [*nodule_ids, "no-nodule"],
+            "scan": path.stem,
+            "x_mm": middle + PATCH_SIZE * np.arange(len(cubes)),
+            "y_mm": middle,
+            "z_mm": middle,
+        }
     )
 
 

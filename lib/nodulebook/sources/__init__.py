@@ -82,3 +82,17 @@ def open_source(
     options = {"jobs": jobs} if source in SCAN_SOURCES else {}
     write_store(folder, source, module.patches(nodules, data, **options), nodules, recipe)
     return read_store(folder)
+
+
+def closest_store() -> PatchStore:
+    """The built store closest to the paper's data whose data is here too, or the phantom's.
+
+    Nothing is built for it but the phantom.
+    """
+    for source in REAL_CT:
+        if (paths.patch_stores() / source / "store.json").is_file():
+            try:
+                return open_source(source)
+            except InputError:
+                continue  # its data is no longer here
+    return open_source("phantom")

@@ -5,14 +5,17 @@ The set holds one folder a nodule, `LIDC-IDRI-slices/<patient>/nodule-<K>/`, wit
 outlined in `mask-0` ... `mask-3` (an absent reader's are empty). It says neither where in the scan
 a slice lies nor how its grey values relate to Hounsfield units:
 
-place   A reader's masks are found again, to the pixel, among the outlines of the annotation
-        database. That gives column, row and slice of the PNGs in the scan. A nodule whose masks
-        are not found is left out: it would be another nodule.
-HU      Every slice was stretched to 0..255 by itself. Its Hounsfield units are an ESTIMATE
-        (`estimate_hu_map`). Over 2,207 slices whose true map is known, its mean error between -900
-        and 50 HU is 17 HU (median slice) and 59 HU (90th percentile); of the one map
-        7.9 x grey - 990 it is 82 and 555 HU.
-z       Only the slices that a reader marked are there. Above and below is `LUNG_HU`.
+place
+    A reader's masks are found again, to the pixel, among the outlines of the annotation
+    database. That gives column, row and slice of the PNGs in the scan. A nodule whose masks
+    are not found is left out: it would be another nodule.
+HU
+    Every slice was stretched to 0..255 by itself. Its Hounsfield units are an ESTIMATE
+    (`estimate_hu_map`). Over 2,207 slices whose true map is known, its mean error between -900
+    and 50 HU is 17 HU (median slice) and 59 HU (90th percentile); of the one map
+    7.9 x grey - 990 it is 82 and 555 HU.
+z
+    Only the slices that a reader marked are there. Above and below is `LUNG_HU`.
 
 The patches' masks come from the outlines in the database, all readers', as in every source: in
 a few nodules a mask of the set lacks a slice or a reader.

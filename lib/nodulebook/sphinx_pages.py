@@ -1,0 +1,149 @@
+"""Sphinx extension: "Run this page" beneath each notebook's title.
+
+It shows the page's own papermill command, with the parameters that the page has, and, where the
+repository's address is set in `_config.yml` (`repository: url:`), links to Binder and Colab.
+"""
+
+import ast
+import html
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+
+PAGES_BRANCH = "gh-pages"
+"""The branch that the built book is published from (`ghp-import -n -p -f _build/html`)."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A papermill parameter of a page."""
+
+    name: str
+    default: str  # as Python text
+    help: str
+
+
+def page_parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
+    """The parameters of a notebook: the assignments of its cell tagged `parameters`.
+
+    Args:
+        notebook: as `jupytext.read` returns it.
+    """
+    found = []
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = cell.source.splitlines()
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
+                    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                    comment = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :]
+                    found.append(
+                        Parameter(
+                            ast.unparse(target),
+                            str(ast.literal_eval(node.value)),
+                            comment.strip().removeprefix("#").strip(),
+                        )
+                    )
+    return found
+
+
+def run_command(page: str, parameters: list[Parameter]) -> str:
+    """The lines that run a page, typed in the book's folder.
+
+    Args:
+        page: without ending, as "chapters/training".
+        parameters: those with a default are written out, to be changed.
+    """
+    name, folder = page.rpartition("/")[2], page.rpartition("/")[0] or "."
+    values = "".join(f" -p {p.name} {shlex.quote(p.default)}" for p in parameters if p.default)
+    return (
+        f"jupytext --to ipynb {page}.md -o {name}.ipynb\n"
+        f"papermill {name}.ipynb {name}-run.ipynb --cwd {folder}{values}"
+    )
+
+
+def launch_links(page: str, repository: str, branch: str) -> dict[str, str]:
+    """Where a page can be run without installing anything: name to address.
+
+    Binder opens the markdown as a notebook (`postBuild` sees to that); Colab knows notebooks only
+    and opens the one that is written beside the published book.
+
+    Args:
+        page: without ending.
+        repository: its address, on GitHub; empty where there is none.
+        branch: of the sources.
+    """
+    address = repository.rstrip("/").removesuffix(".git")
+    _, on_github, name = address.partition("github.com/")
+    if not on_github or name.count("/") != 1:
+        return {}
+    return {
+        "Binder": f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{page}.md",
+        "Colab": f"https://colab.research.google.com/github/{name}/blob/{PAGES_BRANCH}"
+        f"/colab/{page}.ipynb",
+    }
+
+
+def colab_notebook(
+    notebook: nbformat.NotebookNode, page: str, repository: str, branch: str
+) -> nbformat.NotebookNode:
+    """The page as a notebook whose first cell fetches the book and installs its library."""
+    setup = (
+        "# Fetches the book and installs its library: some minutes, once.\n"
+        f"!git clone --quiet --depth 1 --branch {branch} {repository} /content/book\n"
+        "%pip install --quiet /content/book\n"
+        f"%cd /content/book/{page.rpartition('/')[0]}"
+    )
+    metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    whole: nbformat.NotebookNode = nbformat.v4.new_notebook(metadata=metadata)  # type: ignore[no-untyped-call]
+    whole.cells = [nbformat.v4.new_code_cell(setup), *notebook.cells]  # type: ignore[no-untyped-call]
+    return whole
+
+
+def run_html(page: str, parameters: list[Parameter], links: dict[str, str]) -> str:
+    """What is put beneath the title, folded up."""
+    words = "".join(
+        f"<li><code>{html.escape(p.name)}</code>: {html.escape(p.help)}</li>" for p in parameters
+    )
+    elsewhere = ", ".join(
+        f'<a href="{html.escape(address)}">{name}</a>' for name, address in links.items()
+    )
+    return (
+        '<details class="run-this-page"><summary>Run this page</summary>'
+        "<p>In the folder of the book, with its environment active:</p>"
+        '<div class="highlight-bash notranslate"><div class="highlight"><pre>'
+        f"{html.escape(run_command(page, parameters))}\n</pre></div></div>"
+        + (f"<p>Its parameters:</p><ul>{words}</ul>" if words else "")
+        + (f"<p>Without installing anything: {elsewhere}.</p>" if elsewhere else "")
+        + "</details>"
+    )
+
+
+def add_to_page(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Sphinx's event `html-page-context`: add it to pages that are notebooks."""
+    if doctree is None or app.builder.name != "html":
+        return
+    path = Path(app.env.doc2path(page))
+    if path.suffix != ".md" or "kernelspec" not in app.env.metadata[page]:
+        return
+    notebook = jupytext.read(path)
+    options = app.config.html_theme_options
+    repository = options.get("repository_url") or ""
+    branch = options.get("repository_branch") or "main"
+    links = launch_links(page, repository, branch)
+    if links:
+        target = Path(app.outdir) / "colab" / f"{page}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(colab_notebook(notebook, page, repository, branch), target)  # type: ignore[no-untyped-call]
+    shown = run_html(page, page_parameters(notebook), links)
+    context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Sphinx's entry."""
+    app.connect("html-page-context", add_to_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
