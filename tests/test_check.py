@@ -21,7 +21,9 @@ jupytext: 0.13 teh
 Text with {term}`a nodule <Nodule>`, `code 0.5`, $x = 0.7$ and [words](https://x.org/0.123).
 
 ```{code-cell} ipython3
-:tags: [remove-cell]
+---
+tags: [remove-cell]
+---
 value = 0.99  # teh
 caption = "A caption of three words, 0.25"
 ```
@@ -47,9 +49,9 @@ def test_prose_is_what_a_reader_reads(tmp_path: Path) -> None:
     lines = {line.number: line.text.strip() for line in prose_of(PAGE, tmp_path)}
     assert lines[5] == "# Title with 1,234"
     assert lines[7].split() == ["Text", "with", "a", "nodule,", ",", "and", "[words", "."]
-    assert lines[12] == "A caption of three words, 0.25"
-    assert lines[22] == "Below the figure 2.5 mm"
-    assert set(lines) == {5, 7, 12, 22}
+    assert lines[14] == "A caption of three words, 0.25"
+    assert lines[24] == "Below the figure 2.5 mm"
+    assert set(lines) == {5, 7, 14, 24}
     assert prose_of(PAGE, tmp_path)[0].where == "page.md:5"
 
 
@@ -207,8 +209,10 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
         assert looks.axe_findings(tab) == []
         assert looks.too_wide(tab) == [] and looks.too_heavy(tab, 2000) == []
         page.write_text(
-            GOOD + "<link rel=stylesheet href=data.css><article><p style='color:#ccc;"
-            "background:#fff'>pale</p><p style='color:#fff;background:#fff'>white</p><img src=gone.png><div style='width:9000px;height:3px'>"
+            GOOD + "<link rel=stylesheet href=data.css><article>"
+            "<p style='color:#ccc;background:#fff'>pale</p>"
+            "<p style='color:#fff;background:#fff'>white</p>"
+            "<img src=gone.png><div style='width:9000px;height:3px'>"
         )
         tab.open(page)
         assert looks.loaded_files(tab) >= {page.resolve(), data.resolve()}

@@ -92,7 +92,8 @@ def _without_code(text: str) -> tuple[str, list[tuple[int, str]]]:
 
 def _sentences(code: str, start: int) -> list[tuple[int, str]]:
     """String constants of a cell that read as text; `start`: number of the cell's first line."""
-    # Options of the cell (`:tags: [...]`) come before the code.
+    # Options of the cell come before the code: `:tags: [...]`, or a block between lines of `---`.
+    code = re.sub(r"\A---\n.*?\n---$", _blank, code, flags=re.S | re.M)
     code = "\n".join("" if line.startswith(":") else line for line in code.split("\n"))
     try:
         tree = ast.parse(code)
@@ -113,7 +114,7 @@ def _without_markup(text: str) -> str:
     text = re.sub(r"\{([\w:-]+)\}`([^`]*)`", _role, text)
     text = re.sub(r"`+[^`]*?`+", _blank, text)
     text = re.sub(r"\]\([^)]*\)|<?https?://\S+", _blank, text)
-    text = re.sub(r"<[^<>\n]*>|\bdoi \S+", _blank, text)
+    text = re.sub(r"<[^<>\n]*>|<\w+ [^<>\n]*$|\bdoi \S+", _blank, text, flags=re.M)
     return re.sub(r"^(\([\w-]+\)=|:\w+:.*)$", _blank, text, flags=re.M)
 
 

@@ -64,6 +64,7 @@ def words_of(text: str) -> list[str]:
     and what is joined to digits.
     """
     found = []
+    text = re.sub(r"\w+(?:\.\w+)+", " ", text)  # names of modules and files
     for match in WORD.finditer(text):
         before, after = text[: match.start()][-1:], text[match.end() :][:1]
         word = re.sub(r"(?:n['’]t|['’](?:s|re|ve|ll|d)?)$", "", match[0])
