@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Snakemake's options, for example: make graph GRAPH='--cores 4 --config profile=laptop'
 GRAPH ?= --cores 2
 
-.PHONY: help env graph backends bench book print test fold folds check clean cohort format
+.PHONY: help env graph backends bench book print test fold folds check lint clean cohort format
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -78,11 +78,11 @@ bench: env ## how fast the training step is, beside plain PyTorch (needs make ba
 cohort: env ## write data/*.csv again from the readers' annotations
 	@$(BIN)/nodulebook cohort
 
-check: env ## style, types, and the book from scratch with warnings as errors
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(BIN)/nodulebook prepare
-	@rm -rf _build/.doctrees
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet -W -n --keep-going
+check: env ## all a release must pass: style, build, links, spelling, looks, numbers (some minutes)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nodulebook check
+
+lint: env ## style and types of the code
+	@$(BIN)/nodulebook check --only lint
 
 format: env ## put the code in order
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -320,8 +320,7 @@ def headline(runs: dict[str, Run]) -> dict[str, str]:
     Of several networks on real CT the one with the paper's settings stands for them; where there
     is none, the one with the most training epochs.
     """
-    real = [run for run in runs.values() if source(run) in REAL_CT]
-    diameter = runs.get("diameter")
+    run, diameter = _standing_for_real_ct(runs), runs.get("diameter")
     out = {
         "headline-real": "no run is here yet",
         "headline-diameter": "has not been run",
@@ -335,8 +334,7 @@ def headline(runs: dict[str, Run]) -> dict[str, str]:
             f"reaches AUC {interval(auc)} and accuracy {interval(right)} on "
             f"{len(diameter.probabilities):,} nodules"
         )
-    if real:
-        run = max(real, key=lambda run: (_is_faithful(run), len(run.folds[0].history)))
+    if run is not None:
         out["headline-verdict"] = _verdict(run)
         auc = patient_bootstrap(run.probabilities, "roc_auc")
         right = patient_bootstrap(run.probabilities, "accuracy")
@@ -348,6 +346,28 @@ def headline(runs: dict[str, Run]) -> dict[str, str]:
         if diameter is not None:
             out["headline-difference"] = _difference(run, diameter)
     return out
+
+
+def headline_runs(runs: dict[str, Run]) -> dict[str, list[str]]:
+    """Which runs each of `headline`'s sentences is computed from; all, where it says that none is.
+
+    For `trace.glue_texts`.
+    """
+    real, diameter = _standing_for_real_ct(runs), runs.get("diameter")
+    used = {
+        "headline-verdict": [real],
+        "headline-real": [real],
+        "headline-diameter": [diameter],
+        "headline-difference": [real, diameter],
+    }
+    return {key: [run.name for run in of if run] or list(runs) for key, of in used.items()}
+
+
+def _standing_for_real_ct(runs: dict[str, Run]) -> Run | None:
+    real = [run for run in runs.values() if source(run) in REAL_CT]
+    if not real:
+        return None
+    return max(real, key=lambda run: (_is_faithful(run), len(run.folds[0].history)))
 
 
 CLAIMED_AUC = 0.9664

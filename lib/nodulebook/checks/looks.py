@@ -1,0 +1,193 @@
+"""Every page as a reader sees it, in a browser: accessibility, width, weight, pictures.
+
+On screens of 1280 and 390 pixels, light and dark. axe-core looks for what keeps people out
+(contrast, names of fields and pictures, headings, parts that a keyboard does not reach); findings
+of impact serious or critical count.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from nodulebook.checks.browser import Page, running
+from nodulebook.errors import InputError
+
+WIDTHS_PX = (1280, 390)
+IMPACTS = ("serious", "critical")
+
+MOST_BYTES = 5_000_000
+"""Of a page with all that it loads."""
+MOST_BYTES_LANDING = 1_500_000
+
+AXE_PACKAGE, AXE_FILE = "selenium-axe-python", "selenium_axe_python/axe-core/axe.min.js"
+
+COLOUR_RULES = ("color-contrast", "link-in-text-block")
+"""What can differ between light and dark; the other rules look at the same page twice."""
+
+
+def axe_source() -> str:
+    """axe-core's script, from a package that carries it (and drives Selenium, which we do not).
+
+    Raises:
+        InputError: the package is not there.
+    """
+    try:
+        script = distribution(AXE_PACKAGE).locate_file(AXE_FILE)
+    except PackageNotFoundError:
+        raise InputError(
+            f"the package {AXE_PACKAGE} is missing: python -m pip install {AXE_PACKAGE}"
+        ) from None
+    return Path(str(script)).read_text(encoding="utf-8")
+
+
+def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
+    """What axe-core finds on the open page, of serious or critical impact; a line a place.
+
+    Args:
+        page: an open page, into which `axe_source` was put.
+        rules: only these; none: all.
+    """
+    options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "iframes": False}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": list(rules)}
+    # Text in the very colour of its background is no violation to axe, since it may be meant.
+    script = (
+        f"axe.run(document, {json.dumps(options)}).then(r => JSON.stringify([...r.violations, "
+        "...r.incomplete.map(v => ({...v, nodes: v.nodes.filter(n => "
+        "n.any.some(c => c.data && c.data.messageKey === 'equalRatio'))}))].map("
+        "v => [v.id, v.impact, v.help, v.nodes.map(n => [n.target.join(' '), n.html.slice(0, 160)])"
+        "])))"
+    )
+    return [
+        f"{impact}: {rule}: {text}: {target}  {html}"
+        for rule, impact, text, places in json.loads(page.run(script))
+        if impact in IMPACTS
+        for target, html in places
+    ]
+
+
+def too_wide(page: Page) -> list[str]:
+    """Whether the open page is wider than the window; names elements that stick out."""
+    found = page.run(
+        """(() => {
+          const wide = document.documentElement.scrollWidth, window_ = window.innerWidth;
+          if (wide <= window_) return "";
+          const out = [...document.querySelectorAll("article *")].filter(e => {
+            const box = e.getBoundingClientRect();
+            return box.width && box.right > window_ + 1; }).slice(0, 3);
+          return `${wide} px wide in a window of ${window_}: ` + out.map(e =>
+            `<${e.tagName.toLowerCase()} class="${e.className}" id="${e.id}">`).join(", ");
+        })()"""
+    )
+    return [str(found)] if found else []
+
+
+def loaded_files(page: Page) -> set[Path]:
+    """The files of this machine that the open page consists of, itself among them."""
+    tree = page.call("Page.getResourceTree")["frameTree"]
+    addresses = [tree["frame"]["url"], *(one["url"] for one in tree["resources"])]
+    parts = [urlsplit(address) for address in addresses]
+    return {Path(unquote(part.path)) for part in parts if part.scheme == "file"}
+
+
+def too_heavy(page: Page, most_bytes: int) -> list[str]:
+    """Whether the open page, with the files that it loads, weighs too much."""
+    sizes = {path: path.stat().st_size for path in loaded_files(page) if path.is_file()}
+    total = sum(sizes.values())
+    if total <= most_bytes:
+        return []
+    largest = sorted(sizes, key=lambda path: -sizes[path])[:3]
+    names = ", ".join(f"{path.name} {sizes[path] / 1e6:.2f} MB" for path in largest)
+    return [f"{total / 1e6:.2f} MB with its files, at most {most_bytes / 1e6:g} MB: {names}"]
+
+
+def broken_pictures(page: Page) -> list[str]:
+    """Pictures of the open page that did not load."""
+    # Some are loaded when they are scrolled to; of those nothing is known yet.
+    return [
+        f"picture {name} does not load"
+        for name in page.run(
+            "[...document.images].filter(i => i.complete && !i.naturalWidth && i.currentSrc)"
+            ".map(i => i.currentSrc.slice(-80))"
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found on a page."""
+
+    findings: list[str]
+    weight_bytes: int
+
+
+def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) -> Looked:
+    """Open a page and look at it in every width and scheme.
+
+    Args:
+        page: a tab.
+        file: the HTML file.
+        name: of the page, for the findings.
+        axe: from `axe_source`.
+        landing: whether it is the landing page.
+    """
+    findings: list[str] = []
+    weight = 0
+    for width in WIDTHS_PX:
+        # Opened anew at each width: the theme lets the keyboard reach what scrolls as it loads.
+        page.look(width, dark=False)
+        page.open(file)
+        page.run(axe + "; 0")
+        if width == WIDTHS_PX[0]:
+            found = [
+                *too_heavy(page, MOST_BYTES_LANDING if landing else MOST_BYTES),
+                *broken_pictures(page),
+            ]
+            findings += [f"{name}: {text}" for text in found]
+            weight = sum(path.stat().st_size for path in loaded_files(page) if path.is_file())
+        for dark in (False, True):
+            page.look(width, dark)
+            scheme = "dark" if dark else "light"
+            page.wait(f"document.documentElement.dataset.theme === '{scheme}'")
+            page.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+            found = axe_findings(page, COLOUR_RULES if dark else ())
+            if not dark:
+                found += too_wide(page)
+            findings += [f"{name}, {width} px, {scheme}: {text}" for text in found]
+    return Looked(findings, weight)
+
+
+def look_at_all(book: Path, names: Sequence[str], jobs: int = 2) -> tuple[list[str], str]:
+    """Look at pages of the built book, in some browsers side by side.
+
+    Args:
+        book: the folder of the built book.
+        names: as `chapters/results`; the first is the landing page.
+        jobs: browsers.
+
+    Raises:
+        InputError: there is no browser.
+    """
+    axe = axe_source()
+
+    def part(mine: Sequence[str]) -> list[Looked]:
+        with running() as page:
+            return [
+                look_at(page, book / f"{name}.html", name, axe, landing=name == names[0])
+                for name in mine
+            ]
+
+    shares = [share for k in range(jobs) if (share := names[k::jobs])]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        looked = [one for share in pool.map(part, shares) for one in share]
+    heaviest = max(one.weight_bytes for one in looked)
+    findings = [text for one in looked for text in one.findings]
+    return findings, (
+        f"{len(names)} pages at {' and '.join(map(str, WIDTHS_PX))} px, light and dark; "
+        f"the heaviest {heaviest / 1e6:.2f} MB"
+    )
