@@ -545,7 +545,7 @@ def test_the_command_trains_on_the_spot_and_scores(
     write_dicom(tmp_path / "scans", FIRST)
     rows = write_positions(tmp_path / "p.csv", "12,-7,30", header="x_mm,y_mm,z_mm")
     given = ["score", "--scans", str(tmp_path / "scans"), "--positions", str(rows)]
-    given += ["--to", str(tmp_path / "out"), "--profile", "short"]
+    given += ["--to", str(tmp_path / "out"), "--profile", "short", "--pictures", "0"]
     monkeypatch.setattr(sys, "argv", ["nodulebook", *given])
     with pytest.raises(SystemExit) as ended:
         cli.main()
