@@ -27,8 +27,9 @@ HEAVY = ("keras", "tensorflow", "torch", "jax", "tf_keras_vis")
 """Not imported: they take long, and a reader who verifies need not have them."""
 
 LEFT_OUT = ("nodulebook.figures", "nodulebook.walkthrough", "nodulebook.pictures",
-            "nodulebook.sources", "subprocess")  # fmt: skip
-"""Pictures are not compared, patches are not committed, and commands are not run again."""
+            "nodulebook.sources", "subprocess", "tempfile")  # fmt: skip
+"""Pictures are not compared, patches are not committed, and neither commands nor files that a page
+writes for itself are made again."""
 
 HIDDEN_TAGS = {"remove-cell", "remove-output", "remove_cell", "remove_output"}
 
