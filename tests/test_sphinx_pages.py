@@ -109,6 +109,19 @@ def test_with_an_address_colab_finds_a_notebook_that_installs_the_book(tmp_path)
     assert "parameters" in notebook.cells[2].metadata["tags"]
 
 
+def test_the_picture_of_a_figure_opens_whole():
+    figure = '<figure class="a" id="b">\n<img alt="x y" src="../_images/f.png" />'
+    assert sphinx_pages.linked_images(figure) == (
+        '<figure class="a" id="b">\n<a class="whole-picture" href="../_images/f.png">'
+        '<img alt="x y" src="../_images/f.png" /></a>'
+    )
+    for other in (
+        '<p><img src="../_images/f.png"></p>',
+        '<figure id="a"><img src="data:x"></figure>',
+    ):
+        assert sphinx_pages.linked_images(other) == other
+
+
 @pytest.mark.parametrize("options", [{"builder": "singlehtml"}, {"kernelspec": False}])
 def test_prints_and_pages_without_cells_have_none(tmp_path, options):
     assert "run-this-page" not in built(tmp_path, **options)

@@ -129,7 +129,7 @@ def _table(table: pd.DataFrame, pictured: set[int]) -> str:
 
 def _short(scan: str) -> str:
     """A name that fits into a cell; whole in the CSV and at the position."""
-    return scan if len(scan) <= 24 else f"…{scan[-20:]}"
+    return scan if len(scan) <= 16 else f"…{scan[-12:]}"
 
 
 def _left_out(left_out: pd.DataFrame) -> str:
@@ -193,7 +193,7 @@ def item_html(item: Item, cells: dict[Any, Any]) -> str:
     )
     warnings = escape(str(cells["warnings"]))
     return (
-        f'<article id="{_anchor(item.row)}"><h3>{name}: malignant, p = {p:.3f}</h3>'
+        f'<article id="{_anchor(item.row)}"><h3>{name}: p malignant = {p:.3f}</h3>'
         f"<p>Scan {escape(str(cells['scan']))}; x, y, z = {place} mm; run "
         f"{escape(str(cells['run']))}, fold {cells['fold']}.</p>"
         + (f"<p>Given with it: {given}.</p>" if given else "")

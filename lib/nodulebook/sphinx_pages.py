@@ -1,11 +1,13 @@
-"""Sphinx extension: "Run this page" beneath each notebook's title.
+"""Sphinx extension: "Run this page" beneath each notebook's title, and figures that open whole.
 
-It shows the page's own papermill command, with the parameters that the page has, and, where the
-repository's address is set in `_config.yml` (`repository: url:`), links to Binder and Colab.
+The first shows the page's own papermill command, with the parameters that the page has, and, where the
+repository's address is set in `_config.yml` (`repository: url:`), links to Binder and Colab. A figure is a link to its picture: on a phone
+it is seen small.
 """
 
 import ast
 import html
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +125,15 @@ def run_html(page: str, parameters: list[Parameter], links: dict[str, str]) -> s
     )
 
 
+def linked_images(body: str) -> str:
+    """A page's HTML with each picture of a figure as a link to the picture itself."""
+    return re.sub(
+        r'(<figure [^>]*>\s*)(<img [^>]*\bsrc="((?:\.\./)*_images/[^"]+)"[^>]*>)',
+        r'\1<a class="whole-picture" href="\3">\2</a>',
+        body,
+    )
+
+
 def add_to_page(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Sphinx's event `html-page-context`: add it to pages that are notebooks."""
     if doctree is None or app.builder.name != "html":
@@ -140,7 +151,7 @@ def add_to_page(app: Any, page: str, template: str, context: dict[str, Any], doc
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(colab_notebook(notebook, page, repository, branch), target)  # type: ignore[no-untyped-call]
     shown = run_html(page, page_parameters(notebook), links)
-    context["body"] = context["body"].replace("</h1>", f"</h1>\n{shown}", 1)
+    context["body"] = linked_images(context["body"]).replace("</h1>", f"</h1>\n{shown}", 1)
 
 
 def setup(app: Any) -> dict[str, bool]:
