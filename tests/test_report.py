@@ -467,3 +467,11 @@ def test_trials_beside_one_of_them():
     assert out["AUC"].tolist() == ["1.000 (1.000 to 1.000)", "0.500 (0.500 to 0.500)"]
     assert out["difference"].tolist() == ["", "−0.500 (−0.500 to −0.500)"]
     assert "20 nodules of 20 patients" in report.trials_caption(table, "a")
+
+
+def test_each_headline_names_the_runs_that_it_is_computed_from() -> None:
+    runs = report.complete_runs()
+    whole = report.headline(runs)
+    for key, names in report.headline_runs(runs).items():
+        part = report.headline({name: runs[name] for name in names})
+        assert names and part[key] == whole[key], key

@@ -27,7 +27,7 @@ class Line:
 
     @property
     def where(self) -> str:
-        """`page:number`."""
+        """Page and number, as findings name a line."""
         return f"{self.page}:{self.number}"
 
 
