@@ -58,7 +58,7 @@ print: book ## the whole book as one page and, where Chromium or Chrome is, as a
 
 test: env ## all tests
 	@# A file to a worker (its fixtures are made once), the longest first.
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/test_runs.py tests
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/test_runs.py tests/test_workflow.py tests
 
 fold: env ## train and test one fold (FOLD=3), by papermill
 	@$(BIN)/nodulebook fold --fold $(FOLD) --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodulebook import counterparts, diagrams, paths
+from nodulebook import counterparts, diagrams, paths, sources
 from nodulebook.errors import InputError
 
 
@@ -133,3 +133,28 @@ def test_the_explained_network_shows_the_patch_and_its_map():
     assert len(patch.images) == 1 and len(under_map.images) == 2
     assert np.array_equal(under_map.images[1].get_array(), heat)
     assert any("64 of 2³ voxels" in t.get_text() for t in axis.texts)
+
+
+@pytest.mark.parametrize(
+    ("built", "with_data", "opened"),
+    [
+        ((), (), "phantom"),
+        (("idc", "lidc_slices"), ("idc", "lidc_slices"), "idc"),
+        (("idc", "lidc_slices"), ("lidc_slices",), "lidc_slices"),
+        (("luna16",), (), "phantom"),
+    ],
+)
+def test_real_ct_is_shown_where_its_store_and_its_data_are(
+    tmp_path, monkeypatch, built, with_data, opened
+):
+    def open_source(source):
+        if source not in (*with_data, "phantom"):
+            raise InputError("no data")
+        return source
+
+    for source in built:
+        (tmp_path / source).mkdir()
+        (tmp_path / source / "store.json").write_text("{}")
+    monkeypatch.setenv("NODULEBOOK_PATCHES", str(tmp_path))
+    monkeypatch.setattr(sources, "open_source", open_source)
+    assert sources.closest_store() == opened

@@ -10,7 +10,6 @@ from sphinx.application import Sphinx
 
 from nodulebook import trace
 from nodulebook.errors import InputError
-from nodulebook.sphinx_light import fewer_icons
 from nodulebook.trace import SOURCE_MIME, parts, source_of
 
 
@@ -95,12 +94,3 @@ def test_a_glued_number_is_a_link_to_its_source(tmp_path: Path) -> None:
 def test_a_number_that_is_glued_without_a_source_is_a_warning(tmp_path: Path) -> None:
     _, warnings = _book(tmp_path, {"text/plain": "'0.905'"}, "It has {glue:text}`key`.")
     assert "'key' is glued without a source" in warnings
-
-
-def test_icons_that_no_page_uses_are_left_out() -> None:
-    script = (
-        'x={a1:[1,2,[],"f1","M0"],sun:[1,2,[97],"f2","M1"],"b-c":[1,2,["d"],"f3",["p","q"]]};y=1'
-    )
-    assert fewer_icons(script, set()) == 'x={sun:[1,2,[97],"f2","M1"]};y=1'
-    assert '"b-c"' in fewer_icons(script, {"d"}), "by its other name"
-    assert fewer_icons(script, {"a1", "b-c"}) == script

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import yaml
+
 from nodulebook.errors import InputError
 
 
@@ -77,3 +79,16 @@ def user_data_folder() -> Path:
             "set it to the folder that holds your CT data"
         )
     return folder.resolve()
+
+
+def page_names(root: Path | None = None) -> list[str]:
+    """The book's pages as in `_toc.yml` (`chapters/results`), the landing page first."""
+    toc = yaml.safe_load(((root or ROOT) / "_toc.yml").read_text(encoding="utf-8"))
+    names = [str(toc["root"])]
+    for part in toc["parts"]:
+        for chapter in part["chapters"]:
+            names += [
+                chapter["file"],
+                *(section["file"] for section in chapter.get("sections", [])),
+            ]
+    return names

@@ -2,7 +2,7 @@
 
 The first shows the page's own papermill command, with the parameters that the page has, and,
 where the repository's address is set in `_config.yml` (`repository: url:`), links to Binder and
-Colab. A figure is a link to its picture: on a phone it is seen small.
+Colab. A figure is a link to its picture, since on a phone it is seen small.
 """
 
 import ast

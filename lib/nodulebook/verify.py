@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from bs4 import BeautifulSoup, Tag
 
 from nodulebook import paths
@@ -128,8 +127,7 @@ def _diameter_findings() -> list[str]:
 def pages(root: Path | None = None) -> list[str]:
     """The pages of the book that have cells, as `index` and `chapters/results`."""
     root = root or paths.ROOT
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    names = paths.page_names(root)
     return [n for n in names if "{code-cell}" in (root / f"{n}.md").read_text(encoding="utf-8")]
 
 

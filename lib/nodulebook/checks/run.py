@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from nodulebook import paths
 from nodulebook.checks.prose import Line, read_prose
 from nodulebook.errors import InputError
@@ -55,12 +53,6 @@ def all_prose(root: Path | None = None) -> list[Line]:
     """The prose of `prose_files`."""
     root = root or paths.ROOT
     return [line for page in prose_files(root) for line in read_prose(page, root)]
-
-
-def page_names() -> list[str]:
-    """The book's pages as in `_toc.yml`, the landing page first."""
-    toc = yaml.safe_load((paths.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
 
 
 def steps(ask: bool = False) -> list[Step]:
@@ -142,7 +134,7 @@ def _build() -> Result:
     lines = (done.stdout + done.stderr).splitlines()
     if done.returncode:
         return [line for line in lines if any(w in line for w in wrong)] or lines[-20:], ""
-    return [], f"{len(page_names())} pages, every cell run"
+    return [], f"{len(paths.page_names())} pages, every cell run"
 
 
 def _command(command: list[str]) -> "subprocess.CompletedProcess[str]":
@@ -207,7 +199,7 @@ def _verify() -> Result:
 def _looks() -> Result:
     from nodulebook.checks.looks import look_at_all
 
-    return look_at_all(BOOK, [*page_names(), "search", "genindex"])
+    return look_at_all(BOOK, [*paths.page_names(), "search", "genindex"])
 
 
 def _reader() -> Result:
