@@ -25,8 +25,9 @@ def test_a_number_alone_is_a_number(text: str) -> None:
     assert parts(text) == [(text, True)]
 
 
-def test_the_level_of_an_interval_is_no_result() -> None:
-    assert parts("95 % intervals") == [("95 % intervals", False)]
+@pytest.mark.parametrize("text", ["95 % intervals", "the claimed AUC of 0.9664 lies above"])
+def test_a_level_and_the_papers_claim_are_no_results(text: str) -> None:
+    assert "".join(part for part, is_number in parts(text) if not is_number) == text
 
 
 def test_sources_are_named_and_must_exist() -> None:

@@ -1,7 +1,7 @@
 """The Sphinx extension behind `nodulebook.trace`: glued numbers as links to their sources.
 
 It also leaves `artefacts.json` beside the pages: the SHA-256 of every file that the book is
-computed from, as it was when the book was built. `nodulebook verify` compares.
+computed from, as it was when the build began. `nodulebook verify` compares.
 """
 
 from typing import Any
@@ -84,9 +84,18 @@ class LinkTraced(SphinxPostTransform):
             marked.replace_self(link)
 
 
-def _write_manifest(app: Sphinx, failed: Exception | None) -> None:
-    if failed is None:
-        write_json(artefact_hashes(), app.outdir / MANIFEST)
+class _Manifest:
+    """Files that change while the book is built are those from before, so that they are noticed."""
+
+    def __init__(self) -> None:
+        self.hashes: dict[str, str] = {}
+
+    def take(self, _: Sphinx) -> None:
+        self.hashes = artefact_hashes()
+
+    def write(self, app: Sphinx, failed: Exception | None) -> None:
+        if failed is None:
+            write_json(self.hashes, app.outdir / MANIFEST)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -94,5 +103,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("myst_nb")
     app.add_role_to_domain("glue", "text", TracedText(), override=True)
     app.add_post_transform(LinkTraced)
-    app.connect("build-finished", _write_manifest)
+    manifest = _Manifest()
+    app.connect("builder-inited", manifest.take)
+    app.connect("build-finished", manifest.write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,6 +15,7 @@ from IPython.display import display
 from nodulebook import paths
 from nodulebook.artefacts import Run, list_runs
 from nodulebook.errors import InputError
+from nodulebook.report import CLAIMED_AUC
 
 SOURCE_MIME = "application/vnd.nodulebook.source+json"
 """Beside `text/plain` in what is glued: `{"label": ..., "title": ...}`."""
@@ -106,8 +107,8 @@ def _one_source(name: str) -> tuple[str, str]:
 def parts(text: str) -> list[tuple[str, bool]]:
     """A text cut at its numbers: (part, whether it is a number).
 
-    The interval's level is the book's choice and no result: "95 %" stays text. So do digits
-    within names, as in `fold-3` and LUNA16.
+    The interval's level is the book's choice and the claimed AUC the paper's: both stay text. So
+    do digits within names, as in `fold-3` and LUNA16.
     """
     cut: list[tuple[str, bool]] = []
     end = 0
@@ -116,6 +117,8 @@ def parts(text: str) -> list[tuple[str, bool]]:
         if before.isalnum() or before in ("-", "_", "/") or found[0].startswith("95 %"):
             continue
         number = found[0].rstrip(".,")
+        if number == str(CLAIMED_AUC):
+            continue
         if found.start() > end:
             cut.append((text[end : found.start()], False))
         cut.append((number, True))
