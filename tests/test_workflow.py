@@ -41,7 +41,7 @@ def test_a_killed_fold_is_run_again_alone(
         command, cwd=graph_root, env=world_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     checkpoint = runs / RUN / ".fold-1.partial" / "checkpoint.npz"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not checkpoint.is_file():
         assert time.monotonic() < deadline and started.poll() is None
         time.sleep(0.02)
@@ -50,7 +50,7 @@ def test_a_killed_fold_is_run_again_alone(
         of_fold_1 = b"--fold" in words and words[words.index(b"--fold") + 1] == b"1"
         if of_fold_1 and str(runs).encode() in (folder / "environ").read_bytes():
             os.kill(int(folder.name), signal.SIGKILL)
-    output, _ = started.communicate(timeout=120)
+    output, _ = started.communicate(timeout=400)
     assert started.returncode != 0, output.decode()
     assert _marks(runs) == {"fold-0"}
     assert is_done(runs / RUN / "fold-0") and not (runs / RUN / "fold-1").exists()
