@@ -27,7 +27,7 @@ MOST_BYTES_LANDING = 1_500_000
 AXE_PACKAGE, AXE_FILE = "selenium-axe-python", "selenium_axe_python/axe-core/axe.min.js"
 
 COLOUR_RULES = ("color-contrast", "link-in-text-block")
-"""What differs between light and dark, and not with the width; most of axe's time goes there."""
+"""What can differ between light and dark; the other rules look at the same page twice."""
 
 
 def axe_source() -> str:
@@ -45,18 +45,16 @@ def axe_source() -> str:
     return Path(str(script)).read_text(encoding="utf-8")
 
 
-def axe_findings(page: Page, rules: Sequence[str] = (), without: Sequence[str] = ()) -> list[str]:
+def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
     """What axe-core finds on the open page, of serious or critical impact; a line a place.
 
     Args:
         page: an open page, into which `axe_source` was put.
         rules: only these; none: all.
-        without: not these.
     """
     options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "iframes": False}
     if rules:
         options["runOnly"] = {"type": "rule", "values": list(rules)}
-    options["rules"] = {rule: {"enabled": False} for rule in without}
     # Text in the very colour of its background is no violation to axe, since it may be meant.
     script = (
         f"axe.run(document, {json.dumps(options)}).then(r => JSON.stringify([...r.violations, "
@@ -129,7 +127,7 @@ class Looked:
 
 
 def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) -> Looked:
-    """Open a page and look at it in every width; at the first one light and dark.
+    """Open a page and look at it in every width and scheme.
 
     Args:
         page: a tab.
@@ -152,16 +150,14 @@ def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) 
             ]
             findings += [f"{name}: {text}" for text in found]
             weight = sum(path.stat().st_size for path in loaded_files(page) if path.is_file())
-        first = width == WIDTHS_PX[0]
-        for dark in (False, True) if first else (False,):
+        for dark in (False, True):
             page.look(width, dark)
             scheme = "dark" if dark else "light"
             page.wait(f"document.documentElement.dataset.theme === '{scheme}'")
             page.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
-            if dark:
-                found = axe_findings(page, COLOUR_RULES)
-            else:
-                found = axe_findings(page, without=() if first else COLOUR_RULES) + too_wide(page)
+            found = axe_findings(page, COLOUR_RULES if dark else ())
+            if not dark:
+                found += too_wide(page)
             findings += [f"{name}, {width} px, {scheme}: {text}" for text in found]
     return Looked(findings, weight)
 
