@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from made_runs import made_probabilities
 from nodulebook import comparison as c
 from nodulebook import metrics, paths
 from nodulebook.artefacts import Fold, Run
@@ -14,16 +15,7 @@ from nodulebook.readers import Expectation
 
 def made(name: str, strength: float, n: int = 120, **about) -> Run:
     """A run of `n` nodules of 40 patients; the larger the strength, the better."""
-    generator = np.random.default_rng(sum(map(ord, name)))
-    label = np.arange(n) % 2
-    table = pd.DataFrame(
-        {
-            "nodule_id": [f"n{k}" for k in range(n)],
-            "patient_id": [f"p{k % 40}" for k in range(n)],
-            "label": label,
-            "p_malignant": 1 / (1 + np.exp(-(strength * (label - 0.5) + generator.normal(size=n)))),
-        }
-    )
+    table = made_probabilities(name, strength, np.arange(n) % 40)
     history = pd.DataFrame({"epoch": [1, 2, 3], "loss": 0.5})
     folds = {
         k: Fold(table, history, {"chosen": {"classifier": "a" if k else "b"}, "n_features": 7}

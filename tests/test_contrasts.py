@@ -1,9 +1,9 @@
 """Runs beside one of them: the same nodules, both tests, corrected for their number."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from made_runs import made_probabilities
 from nodulebook import contrasts
 from nodulebook.artefacts import Run
 from nodulebook.paired_tests import delong_difference
@@ -13,18 +13,8 @@ from nodulebook.statistics import paired_bootstrap_difference
 
 def made(name: str, strength: float, n: int = 200) -> Run:
     """Ten folds of `n` nodules of 100 patients; the larger the strength, the better."""
-    generator = np.random.default_rng(sum(map(ord, name)))
-    label = np.arange(n) % 2
-    table = pd.DataFrame(
-        {
-            "nodule_id": [f"n{k}" for k in range(n)],
-            "patient_id": [f"p{k // 2}" for k in range(n)],
-            "label": label,
-            "p_malignant": 1 / (1 + np.exp(-(strength * (label - 0.5) + generator.normal(size=n)))),
-            "fold": np.arange(n) // 2 % 10,
-        }
-    )
-    return Run(name, {}, table, ())
+    table = made_probabilities(name, strength, np.arange(n) // 2)
+    return Run(name, {}, table.assign(fold=np.arange(n) // 2 % 10), ())
 
 
 BASE, WEAK, SAME = made("base", 2.0), made("weak", 0.1), made("twin", 2.0)

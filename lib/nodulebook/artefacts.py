@@ -211,6 +211,13 @@ def read_run(run: str, folder: Path | None = None, folds: pd.DataFrame | None = 
     return Run(name=run, folds=found, probabilities=pooled, missing_folds=missing)
 
 
+def on_common_nodules(run: Run, other: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The pooled probabilities of both runs, of the nodules that both have."""
+    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
+    first, second = (r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other))
+    return first, second
+
+
 def _fold_number(folder: Path, aside: bool = False) -> int | None:
     """k of `fold-<k>`; with `aside` also of a folder not yet renamed, as `.fold-<k>.x`."""
     pattern = r"\.?fold-(0|[1-9]\d*)(\..*)?" if aside else r"fold-(0|[1-9]\d*)"

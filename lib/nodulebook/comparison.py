@@ -13,7 +13,7 @@ import pandas as pd
 
 from nodulebook import metrics
 from nodulebook.arithmetic import auc_ranges, fold_mean_possible, near_equal_folds, right_counts
-from nodulebook.artefacts import Run
+from nodulebook.artefacts import Run, on_common_nodules
 from nodulebook.features import GROUPS
 from nodulebook.files import read_csv
 from nodulebook.handcrafted import ALL, PREFIX, run_name
@@ -80,9 +80,7 @@ LITERATURE_COLUMNS = (
 @cache  # a run is what it is: table and sentence ask the same
 def difference(run: Run, other: Run, metric: str, level: float) -> Interval:
     """The paired difference run minus other, on the nodules that both have."""
-    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
-    one, two = (r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other))
-    return paired_bootstrap_difference(one, two, metric, level=level)
+    return paired_bootstrap_difference(*on_common_nodules(run, other), metric, level=level)
 
 
 def with_star(run: Run, other: Run, metric: str, comparisons: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from nodulebook import metrics
-from nodulebook.artefacts import Run
+from nodulebook.artefacts import Run, on_common_nodules
 from nodulebook.paired_tests import (
     Difference,
     corrected_fold_difference,
@@ -20,13 +20,6 @@ from nodulebook.paired_tests import (
 from nodulebook.report import interval, number
 from nodulebook.settings import N_FOLDS
 from nodulebook.statistics import Interval, paired_bootstrap_difference
-
-
-def on_common_nodules(run: Run, other: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The probabilities of both, of the nodules that both have."""
-    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
-    first, second = (r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other))
-    return first, second
 
 
 def over_folds(first: pd.DataFrame, second: pd.DataFrame) -> Difference:

@@ -41,12 +41,11 @@ from nodulebook.sources import open_source
 from nodulebook.training import (
     PREDICT_BATCH,
     FoldData,
-    device,
+    made_from,
     make_deterministic,
     probabilities_table,
     split_fold,
     trained_model,
-    versions,
 )
 
 Volumes = NDArray[np.float32]
@@ -425,14 +424,7 @@ def _run_feature_fold(
         "profile": asdict(settings),
         "profile_hash": settings_hash(settings),
         "parameters": fitted.parameters,
-        "data_hash": data.digest,
-        "data_recipe": store.recipe,
-        "absent_nodules": data.absent,
-        "n_train": len(data.train),
-        "n_test": len(data.test),
-        "versions": versions(),
-        "backend": keras.backend.backend(),
-        "device": device(),
+        **made_from(data, store.recipe),
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(time.monotonic() - start, 1),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),

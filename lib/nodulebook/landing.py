@@ -7,10 +7,11 @@ import pandas as pd
 from nodulebook.artefacts import Run
 from nodulebook.comparison import DIAMETER, best_of_each_kind
 from nodulebook.readers import Mixture, limits, one_against_others, ratings_of
-from nodulebook.report import interval
+from nodulebook.report import FAITHFUL, interval
 from nodulebook.statistics import Interval, patient_bootstrap
 
-FAITHFUL, HONEST = "paper-lidc_slices", "honest-lidc_slices"
+SOURCE = "lidc_slices"
+OURS, HONEST = f"{FAITHFUL}-{SOURCE}", f"honest-{SOURCE}"
 """The runs that the verdict rests on: the network as the paper describes it, and the recipe that
 was chosen on validation patients."""
 
@@ -31,7 +32,7 @@ def glance_table(runs: Mapping[str, Run], claim: str) -> pd.DataFrame:
         Columns "" and "answer", as text.
     """
     rows = [("The paper claims", claim)]
-    ours, honest, diameter = (runs.get(name) for name in (FAITHFUL, HONEST, DIAMETER))
+    ours, honest, diameter = (runs.get(name) for name in (OURS, HONEST, DIAMETER))
     if ours is not None:
         table = ours.probabilities
         rows += [
@@ -75,7 +76,7 @@ def auc_rows(
         The network as described, the best recipe, the best of each other kind, one reader, and
         the limits of any classifier on such labels (its interval is of the likelihood).
     """
-    found = best_of_each_kind(runs, "lidc_slices")
+    found = best_of_each_kind(runs, SOURCE)
     shown = {text: run for text, run in found.items() if text != "diameter alone"}
     if HONEST in runs:
         shown["ours, best recipe"] = runs[HONEST]

@@ -45,18 +45,29 @@ def squeeze_excite(
     Returns:
         (batch, z, y, x, C).
     """
-    channels = u.shape[-1]
     z = VoxelMean(name=f"{name}_squeeze")(u)
+    s = _excite(z, reduction, name, penalty, activation)
+    return ScaleChannels(name=f"{name}_scale")([u, s])
+
+
+def _excite(
+    z: keras.KerasTensor,
+    reduction: int,
+    name: str,
+    penalty: keras.regularizers.Regularizer | None,
+    activation: str,
+) -> keras.KerasTensor:
+    """s = sigmoid(W2 activation(W1 z)), both with bias: a weight for each number of z."""
+    width = z.shape[-1]
     s = layers.Dense(
-        max(1, channels // reduction),
+        max(1, width // reduction),
         activation=activation,
         kernel_regularizer=penalty,
         name=f"{name}_reduce",
     )(z)
-    s = layers.Dense(
-        channels, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
+    return layers.Dense(
+        width, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
     )(s)
-    return ScaleChannels(name=f"{name}_scale")([u, s])
 
 
 def squeeze_excite_depth(
@@ -80,18 +91,44 @@ def squeeze_excite_depth(
     Returns:
         (batch, z, y, x, C).
     """
-    planes = u.shape[1]
-    d = PlaneMean(name=f"{name}_squeeze")(u)
-    s = layers.Dense(
-        max(1, planes // reduction),
-        activation=activation,
-        kernel_regularizer=penalty,
-        name=f"{name}_reduce",
-    )(d)
-    s = layers.Dense(
-        planes, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
-    )(s)
+    z = PlaneMean(name=f"{name}_squeeze")(u)
+    s = _excite(z, reduction, name, penalty, activation)
     return ScalePlanes(name=f"{name}_scale")([u, s])
+
+
+def convolve3d(
+    x: keras.KerasTensor,
+    channels: int,
+    size: int,
+    name: str,
+    penalty: keras.regularizers.Regularizer | None = None,
+    groups: int = 1,
+    pooled: int = 1,
+) -> keras.KerasTensor:
+    """A convolution over size^3 voxels, without bias.
+
+    Args:
+        x: (batch, z, y, x, C).
+        channels: of the outcome.
+        size: of the kernel, along each axis.
+        name: of the layer, before `_conv`.
+        penalty: regularises the kernel.
+        groups: of channels that do not see each other; divides both numbers of channels.
+        pooled: the mean over so many voxels along each axis follows, as in `RowConv3D`.
+
+    Returns:
+        (batch, z, y, x, channels), each axis divided by `pooled`.
+    """
+    return RowConv3D(
+        channels,
+        size,
+        pooled=pooled,
+        groups=groups,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=penalty,
+        name=f"{name}_conv",
+    )(x)
 
 
 def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
@@ -115,16 +152,7 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
     def convolve(
         x: keras.KerasTensor, channels: int, size: int, name: str, groups: int = 1, pooled: int = 1
     ) -> keras.KerasTensor:
-        x = RowConv3D(
-            channels,
-            size,
-            pooled=pooled,
-            groups=groups,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=penalty,
-            name=f"{name}_conv",
-        )(x)
+        x = convolve3d(x, channels, size, name, penalty, groups, pooled)
         return BatchNorm(momentum=settings.batch_norm_momentum, epsilon=1e-5, name=f"{name}_bn")(x)
 
     def activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nodulebook import metrics, paths
 from nodulebook.annotations import read_scans
-from nodulebook.artefacts import Fold, Run, list_runs, read_run
+from nodulebook.artefacts import Fold, Run, list_runs, on_common_nodules, read_run
 from nodulebook.cohort import cluster_readings
 from nodulebook.contours import consensus_mask
 from nodulebook.errors import InputError
@@ -401,10 +401,11 @@ def _verdict(run: Run) -> str:
 
 
 def _difference(run: Run, other: Run) -> str:
-    difference, n = _paired(run, other)
+    first, second = on_common_nodules(run, other)
+    difference = paired_bootstrap_difference(first, second, "roc_auc")
     verdict = "above" if difference.low > 0 else "below" if difference.high < 0 else ""
     sentence = (
-        f"On the {n:,} nodules that both have, the difference in AUC, network minus "
+        f"On the {len(first):,} nodules that both have, the difference in AUC, network minus "
         f"diameter, is {interval(difference)}: "
     )
     if verdict:
@@ -440,24 +441,18 @@ def difference_table(
             one, other = found
             if one is None or other is None:
                 continue
-            difference, n = _paired(one, other)
+            first, second = on_common_nodules(one, other)
+            difference = paired_bootstrap_difference(first, second, "roc_auc")
             rows.append(
                 {
                     "source": SOURCE_TEXT[name],
                     "first": one.name,
                     "second": other.name,
-                    "n": str(n),
+                    "n": str(len(first)),
                     "AUC, first minus second": interval(difference),
                 }
             )
     return pd.DataFrame(rows, columns=["source", "first", "second", "n", "AUC, first minus second"])
-
-
-def _paired(run: Run, other: Run) -> tuple[Interval, int]:
-    """The difference in AUC on the nodules that both have, and their number."""
-    ids = set(run.probabilities["nodule_id"]) & set(other.probabilities["nodule_id"])
-    both = [r.probabilities[r.probabilities["nodule_id"].isin(ids)] for r in (run, other)]
-    return paired_bootstrap_difference(both[0], both[1], "roc_auc"), len(ids)
 
 
 def making_table(runs: dict[str, Run]) -> pd.DataFrame:

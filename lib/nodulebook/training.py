@@ -501,6 +501,14 @@ def run_record(
         "profile_name": parameters.profile,
         "profile": profile.model_dump(mode="json"),
         "profile_hash": profile.hash(),
+        **made_from(data, recipe),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def made_from(data: FoldData, recipe: dict[str, str]) -> dict[str, Any]:
+    """What `run.json` says of a fold's data, and of what it is made with."""
+    return {
         "data_hash": data.digest,
         "data_recipe": recipe,
         "absent_nodules": data.absent,
@@ -509,7 +517,6 @@ def run_record(
         "versions": versions(),
         "backend": keras.backend.backend(),
         "device": device(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

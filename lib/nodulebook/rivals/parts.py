@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from nodulebook.layers import AveragePool3D, BatchNorm, RowConv3D
-from nodulebook.network import CLASSES
+from nodulebook.layers import AveragePool3D, BatchNorm
+from nodulebook.network import CLASSES, convolve3d
 from nodulebook.patches import PATCH_SIZE
 from nodulebook.settings import RivalSettings
 
@@ -44,17 +44,8 @@ class Parts:
         groups: int = 1,
         pooled: int = 1,
     ) -> keras.KerasTensor:
-        """A convolution over size^3 voxels, without bias; `pooled` as in `RowConv3D`."""
-        return RowConv3D(
-            channels,
-            size,
-            pooled=pooled,
-            groups=groups,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=self.penalty,
-            name=f"{name}_conv",
-        )(x)
+        """As `nodulebook.network.convolve3d`, with the penalty of every kernel."""
+        return convolve3d(x, channels, size, name, self.penalty, groups, pooled)
 
     def convolve2d(
         self, x: keras.KerasTensor, channels: int, size: int, name: str, stride: int = 1
