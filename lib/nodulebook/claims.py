@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jupytext
 import pandas as pd
 import yaml
 from IPython.display import HTML
@@ -185,6 +184,8 @@ def page_labels(page: Path) -> dict[str, Label]:
 
 @lru_cache(maxsize=32)
 def _notebook_labels(text: str) -> tuple[Label, ...]:
+    import jupytext  # seconds: not for the chapters, which show claims and read no page
+
     labels: list[Label] = []
     for cell in jupytext.reads(text, fmt="md:myst").cells:
         if cell.cell_type == "code":

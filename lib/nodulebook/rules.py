@@ -25,8 +25,8 @@ from nodulebook.errors import InputError
 from nodulebook.files import read_csv
 from nodulebook.folds import SEED, read_folds
 from nodulebook.patches import PatchStore
-from nodulebook.runs import run_side_by_side
 from nodulebook.settings import N_FOLDS, FoldParameters, Rule, read_rules
+from nodulebook.side_by_side import run_side_by_side
 from nodulebook.sources import open_source
 
 RULES = "rules"

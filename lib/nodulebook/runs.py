@@ -4,12 +4,7 @@ import logging
 import os
 import shutil
 import sys
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +24,7 @@ from nodulebook.handcrafted import PREFIX as FEATURES
 from nodulebook.handcrafted import predict_again
 from nodulebook.metrics import roc_auc
 from nodulebook.settings import N_FOLDS, FoldParameters, read_profile
+from nodulebook.side_by_side import run_side_by_side
 from nodulebook.sources import SOURCES, open_source
 
 _SHOWN = ("fold ", "going on", *SOURCES)
@@ -110,16 +106,6 @@ def run_fold(parameters: FoldParameters) -> Path:
     return folder
 
 
-def default_jobs() -> int:
-    """How many folds to run side by side: one a core, and 3 GB of memory for each."""
-    cores = os.cpu_count() or 1
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):  # a system that does not tell
-        memory = 8 << 30
-    return max(1, min(cores, N_FOLDS, memory // (3 << 30)))
-
-
 def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
     """Run all folds; those that are done are skipped, those that were stopped go on.
 
@@ -139,25 +125,6 @@ def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
     lesions = read_profile(first.profile).training.lesions
     open_source(first.source, Path(first.data) if first.data else None, lesions)
     run_side_by_side([(run_fold, parameters) for parameters in waiting], jobs)
-
-
-def run_side_by_side(calls: Sequence[tuple[Any, ...]], jobs: int | None = None) -> None:
-    """Run calls in processes of their own, some at a time; the first error is raised at the end.
-
-    Args:
-        calls: a function of a module, and its arguments.
-        jobs: how many at a time; `default_jobs()` where None.
-    """
-    if not calls:
-        return
-    with ProcessPoolExecutor(
-        min(jobs or default_jobs(), len(calls)),
-        mp_context=get_context("spawn"),
-        initializer=_end_with_parent,
-        initargs=(os.getpid(),),
-    ) as pool:
-        for future in [pool.submit(*call) for call in calls]:
-            future.result()
 
 
 @dataclass(frozen=True)
@@ -230,17 +197,6 @@ def prepare_book() -> None:
     if RUN not in list_runs() or read_run(RUN, folds=read_folds()).missing_folds:
         run_diameter(read_nodules(), read_folds())
     run_folds(FoldParameters())
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process soon after its parent: a fold must not train on behind a killed command."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _show_progress() -> None:

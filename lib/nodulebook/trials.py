@@ -18,8 +18,8 @@ from nodulebook.artefacts import Fold, read_fold
 from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
-from nodulebook.runs import run_side_by_side
 from nodulebook.settings import FoldParameters, Trial, read_trials
+from nodulebook.side_by_side import run_side_by_side
 from nodulebook.sources import open_source
 from nodulebook.statistics import WeightedStatistic, weighted_auc
 
