@@ -153,7 +153,7 @@ def test_truth_of_trust_follows_the_better_network():
 def test_the_slices_of_a_view_scroll_without_a_server(tmp_path):
     mask = np.zeros((32, 32, 32), bool)
     mask[10:20, 10:20, 10:20] = True
-    view = scroll_view(VOLUMES[0], mask, {"Grad-CAM++": MAPS[0]}, "noise & no CT", "view-1")
+    view = scroll_view(VOLUMES[0], mask, {"Grad-CAM++": MAPS[0]}, "view-1")
     path = tmp_path / "view.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{view.data}</body>")
     with opened(path, tmp_path) as tab:

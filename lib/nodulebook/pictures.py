@@ -74,7 +74,6 @@ def scroll_view(
     volume_hu: NDArray[np.number],
     mask: NDArray[np.bool_],
     maps: dict[str, NDArray[np.floating]],
-    caption: str,
     name: str,
 ) -> HTML:
     """Every axial plane of a patch, plain and under each map, with a slider; needs no server.
@@ -83,7 +82,6 @@ def scroll_view(
         volume_hu: (z, y, x), HU.
         mask: (z, y, x), the readers' consensus.
         maps: title -> (z, y, x), 0 to 1.
-        caption: shown beneath; text.
         name: distinguishes this view from others on the page; letters, digits, "-".
     """
     frames = [
@@ -101,13 +99,12 @@ def scroll_view(
     middle = len(frames) // 2
     # Without scripts the middle plane is seen, and no slider that does nothing.
     return HTML(  # type: ignore[no-untyped-call]
-        f"""<figure id="{name}" class="scroll-view" style="margin:0">
+        f"""<div id="{name}" class="scroll-view">
 <img alt="{html.escape(titles)}: axial planes" src="{frames[middle]}"
  style="max-width:100%;image-rendering:pixelated">
 <div hidden><label>axial plane <output>{middle + 1}</output> of {len(frames)}
 <input type="range" min="1" max="{len(frames)}" value="{middle + 1}" style="width:60%"></label>
 </div>
-<figcaption>{html.escape(titles)}. {html.escape(caption)}</figcaption>
 <script>(() => {{
 const view = document.getElementById({json.dumps(name)}), frames = {json.dumps(frames)};
 const slider = view.querySelector("input");
@@ -116,5 +113,5 @@ slider.addEventListener("input", () => {{
   view.querySelector("img").src = frames[slider.value - 1];
   view.querySelector("output").textContent = slider.value;
 }});
-}})();</script></figure>"""
+}})();</script></div>"""
     )
