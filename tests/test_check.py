@@ -212,7 +212,8 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
             GOOD + "<link rel=stylesheet href=data.css><article>"
             "<p style='color:#ccc;background:#fff'>pale</p>"
             "<p style='color:#fff;background:#fff'>white</p>"
-            "<img src=gone.png><div style='width:9000px;height:3px'>"
+            "<img src=gone.png><figure><img src=data:, alt=numbered><figcaption>"
+            "<span class=caption-number>Fig. 1</span></figcaption></figure><div style='width:9000px;height:3px'>"
         )
         tab.open(page)
         assert looks.loaded_files(tab) >= {page.resolve(), data.resolve()}
@@ -223,6 +224,8 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
         assert "image-alt" not in " ".join(looks.axe_findings(tab, looks.COLOUR_RULES))
         assert "9" in looks.too_wide(tab)[0] and "<div" in looks.too_wide(tab)[0]
         assert "gone.png" in looks.broken_pictures(tab)[0]
+        (unnumbered,) = looks.unnumbered_pictures(tab)
+        assert "gone.png" in unnumbered
 
 
 def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> None:

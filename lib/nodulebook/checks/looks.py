@@ -118,6 +118,18 @@ def broken_pictures(page: Page) -> list[str]:
     ]
 
 
+def unnumbered_pictures(page: Page) -> list[str]:
+    """Pictures of the open page's text that are not in a figure with a number and a caption."""
+    return [
+        f"picture {name} is in no numbered figure"
+        for name in page.run(
+            "[...document.querySelectorAll('article img')]"
+            ".filter(i => !i.closest('figure:has(figcaption .caption-number)'))"
+            ".map(i => i.alt || i.currentSrc.slice(-80))"
+        )
+    ]
+
+
 @dataclass(frozen=True)
 class Looked:
     """What was found on a page."""
@@ -147,6 +159,7 @@ def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) 
             found = [
                 *too_heavy(page, MOST_BYTES_LANDING if landing else MOST_BYTES),
                 *broken_pictures(page),
+                *unnumbered_pictures(page),
             ]
             findings += [f"{name}: {text}" for text in found]
             weight = sum(path.stat().st_size for path in loaded_files(page) if path.is_file())
