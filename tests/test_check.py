@@ -213,7 +213,8 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
             "<p style='color:#ccc;background:#fff'>pale</p>"
             "<p style='color:#fff;background:#fff'>white</p>"
             "<img src=gone.png><figure><img src=data:, alt=numbered><figcaption>"
-            "<span class=caption-number>Fig. 1</span></figcaption></figure><div style='width:9000px;height:3px'>"
+            "<span class=caption-number>Fig. 1</span></figcaption></figure>"
+            "<div style='width:9000px;height:3px'>"
         )
         tab.open(page)
         assert looks.loaded_files(tab) >= {page.resolve(), data.resolve()}
