@@ -37,6 +37,8 @@ def test_sources_are_named_and_must_exist() -> None:
     assert source_of("diameter")["label"] == "run-diameter"
     assert source_of(trace.ANNOTATIONS)["label"] == "runs-annotations"
     assert source_of(["diameter"] * 4)["label"] == "runs-list"
+    trial = source_of("trials/honest-all")
+    assert trial["label"] == "runs-list" and "papermill_runs/trials/honest-all" in trial["title"]
     for wrong in ("data/nowhere.csv", "no-such-run", []):
         with pytest.raises(InputError):
             source_of(wrong)

