@@ -209,6 +209,7 @@ def test_headline_without_runs():
         "headline-real": "no run is here yet",
         "headline-diameter": "has not been run",
         "headline-difference": "",
+        "headline-gates": "",
         "headline-verdict": "That is open: nothing has been run on real CT yet.",
     }
 
@@ -256,6 +257,24 @@ def test_headline_says_what_the_interval_allows(network, diameter, verdict):
         }
     )
     assert verdict in out["headline-difference"]
+
+
+@pytest.mark.parametrize(
+    ("gated", "plain", "verdict"),
+    [
+        (6.0, 0.0, "with the gates it is above that without them"),
+        (0.0, 6.0, "with the gates it is below that without them"),
+        (1.0, 1.0, "no gain and no loss by the gates can be seen"),
+    ],
+)
+def test_headline_says_what_the_gates_do(gated, plain, verdict):
+    names = ("paper-lidc_slices", "paper-no-se-lidc_slices")
+    both = [_run(n, "lidc_slices", s) for n, s in zip(names, (gated, plain), strict=True)]
+    runs = dict(zip(names, both, strict=True))
+    assert verdict in headline(runs)["headline-gates"]
+    assert headline({names[0]: runs[names[0]]})["headline-gates"] == ""
+    phantom = dict(zip(("paper-phantom", "paper-no-se-phantom"), both, strict=True))
+    assert headline(phantom)["headline-gates"] == ""
 
 
 def test_headline_compares_the_nodules_that_both_have():
@@ -471,6 +490,7 @@ def test_trials_beside_one_of_them():
 
 def test_each_headline_names_the_runs_that_it_is_computed_from() -> None:
     runs = report.complete_runs()
+    assert "no gain and no loss" in report.headline(runs)["headline-gates"]  # what C003 says
     whole = report.headline(runs)
     for key, names in report.headline_runs(runs).items():
         part = report.headline({name: runs[name] for name in names})

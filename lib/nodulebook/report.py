@@ -325,6 +325,7 @@ def headline(runs: dict[str, Run]) -> dict[str, str]:
         "headline-real": "no run is here yet",
         "headline-diameter": "has not been run",
         "headline-difference": "",
+        "headline-gates": "",
         "headline-verdict": "That is open: nothing has been run on real CT yet.",
     }
     if diameter is not None:
@@ -345,6 +346,9 @@ def headline(runs: dict[str, Run]) -> dict[str, str]:
         )
         if diameter is not None:
             out["headline-difference"] = _difference(run, diameter)
+    gated, plain = _with_and_without_gates(runs)
+    if gated is not None and plain is not None:
+        out["headline-gates"] = _gates(gated, plain)
     return out
 
 
@@ -354,11 +358,12 @@ def headline_runs(runs: dict[str, Run]) -> dict[str, list[str]]:
     For `trace.glue_texts`.
     """
     real, diameter = _standing_for_real_ct(runs), runs.get("diameter")
-    used = {
+    used: dict[str, list[Run | None]] = {
         "headline-verdict": [real],
         "headline-real": [real],
         "headline-diameter": [diameter],
         "headline-difference": [real, diameter],
+        "headline-gates": list(_with_and_without_gates(runs)),
     }
     return {key: [run.name for run in of if run] or list(runs) for key, of in used.items()}
 
@@ -368,6 +373,15 @@ def _standing_for_real_ct(runs: dict[str, Run]) -> Run | None:
     if not real:
         return None
     return max(real, key=lambda run: (_is_faithful(run), len(run.folds[0].history)))
+
+
+def _with_and_without_gates(runs: dict[str, Run]) -> tuple[Run | None, Run | None]:
+    arms = (FAITHFUL, f"{FAITHFUL}-no-se")
+    for name in REAL_CT:
+        gated, plain = (runs.get(f"{arm}-{name}") for arm in arms)
+        if gated is not None and plain is not None:
+            return gated, plain
+    return None, None
 
 
 CLAIMED_AUC = 0.9664
@@ -401,16 +415,29 @@ def _verdict(run: Run) -> str:
 
 
 def _difference(run: Run, other: Run) -> str:
+    start, verdict = _compared(run, other, "network minus diameter")
+    if verdict:
+        return f"{start}the network's is {verdict} that of diameter alone."
+    return f"{start}the network cannot be told apart from diameter alone."
+
+
+def _gates(run: Run, without: Run) -> str:
+    start, verdict = _compared(run, without, "the network minus the same without the gates")
+    if verdict:
+        return f"{start}with the gates it is {verdict} that without them."
+    return f"{start}no gain and no loss by the gates can be seen."
+
+
+def _compared(run: Run, other: Run, minuend: str) -> tuple[str, str]:
+    """The start of a sentence, and whether the difference in AUC is above or below 0 or neither."""
     first, second = on_common_nodules(run, other)
     difference = paired_bootstrap_difference(first, second, "roc_auc")
     verdict = "above" if difference.low > 0 else "below" if difference.high < 0 else ""
-    sentence = (
-        f"On the {len(first):,} nodules that both have, the difference in AUC, network minus "
-        f"diameter, is {interval(difference)}: "
+    start = (
+        f"On the {len(first):,} nodules that both have, the difference in AUC, {minuend}, is "
+        f"{interval(difference)}: "
     )
-    if verdict:
-        return sentence + f"the network's is {verdict} that of diameter alone."
-    return sentence + "the network cannot be told apart from diameter alone."
+    return start, verdict
 
 
 PAIRS = (
