@@ -486,6 +486,13 @@ def test_trials_beside_one_of_them():
     assert out["AUC"].tolist() == ["1.000 (1.000 to 1.000)", "0.500 (0.500 to 0.500)"]
     assert out["difference"].tolist() == ["", "−0.500 (−0.500 to −0.500)"]
     assert "20 nodules of 20 patients" in report.trials_caption(table, "a")
+    groups = {"why-better": "none", "why-worse": "what b does", "why-same": "none"}
+    assert report.trials_reading(table, trials, "a") == groups
+    groups = {"why-better": "what a does", "why-worse": "none", "why-same": "none"}
+    assert report.trials_reading(table, trials, "b") == groups
+    alike = table.assign(p_malignant=0.5)
+    groups = {"why-better": "none", "why-worse": "none", "why-same": "what b does"}
+    assert report.trials_reading(alike, trials, "a") == groups
 
 
 def test_each_headline_names_the_runs_that_it_is_computed_from() -> None:

@@ -538,6 +538,30 @@ def trials_table(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> pd
     return pd.DataFrame(rows)
 
 
+def trials_reading(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> dict[str, str]:
+    """Which trials are better than one of them, which worse, and which cannot be told apart.
+
+    Args:
+        table, trials, base: as for `trials_table`.
+
+    Returns:
+        "why-better", "why-worse" (intervals of the difference in AUC above and below 0) and
+        "why-same" (the interval holds 0): what was tried, or "none".
+    """
+    first = table[table["trial"] == base].reset_index(drop=True)
+    statistic = split_auc(first["fold"].to_numpy())
+    found: dict[str, list[str]] = {"why-better": [], "why-worse": [], "why-same": []}
+    for name, trial in trials.items():
+        other = table[table["trial"] == name].set_index("nodule_id")
+        if name == base or other.empty:
+            continue
+        same = other.loc[first["nodule_id"]].reset_index()
+        by = paired_bootstrap_difference(same, first, statistic)
+        key = "why-better" if by.low > 0 else "why-worse" if by.high < 0 else "why-same"
+        found[key].append(trial.question)
+    return {key: "; ".join(questions) or "none" for key, questions in found.items()}
+
+
 def trials_caption(table: pd.DataFrame, base: str) -> str:
     """Source, n and interval of a table of trials."""
     first = table[table["trial"] == base]
