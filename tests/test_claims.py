@@ -145,18 +145,17 @@ def test_what_is_no_list_of_entries_is_refused(tmp_path, text):
         claims.read_claims(path)
 
 
-def test_open_claims_are_refused_where_none_is_allowed(tmp_path, monkeypatch):
-    path = write(tmp_path, ENTRY, ENTRY | {"id": "C002", "verdict": "open"})
-    assert len(claims.read_claims(path)) == 2
-    with pytest.raises(InputError, match=r"claim 2 \(C002\): verdict: is still open"):
-        claims.read_claims(path, allow_open=False)
+def test_the_command_counts_the_claims_and_refuses_a_verdict_that_is_none(tmp_path, monkeypatch):
+    path = write(tmp_path, ENTRY, ENTRY | {"id": "C002"})
     monkeypatch.setattr(paths, "CLAIMS_YAML", path)
     (tmp_path / "chapters").mkdir()
     (tmp_path / "chapters" / "page.md").write_text(PAGE)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     run = CliRunner().invoke(commands, ["claims"])
     assert run.exit_code == 0 and "claims-all: 2" in run.output
-    assert isinstance(CliRunner().invoke(commands, ["claims", "--no-open"]).exception, InputError)
+    write(tmp_path, ENTRY, ENTRY | {"id": "C002", "verdict": "open"})
+    refused = CliRunner().invoke(commands, ["claims"]).exception
+    assert isinstance(refused, InputError) and "claim 2 (C002): verdict" in str(refused)
 
 
 PAGE = """---

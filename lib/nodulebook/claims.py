@@ -28,7 +28,6 @@ VERDICTS: dict[str, str] = {
     "impossible as written": "the text contradicts itself, arithmetic or its own sources",
     "not checkable": "what would decide it is lost, was never printed, or is not in such data",
     "borrowed": "words or numbers of another work; no evidence about this paper's network",
-    "open": "a run could decide it and has not been made whole yet",
 }
 """Every verdict and what it means."""
 
@@ -95,21 +94,20 @@ class Claim(BaseModel):
     evidence: list[_Place]
     """Where the book shows it, the best place first."""
     decision: _Text
-    """What was done instead, or how it was read; for an open one, what is missing."""
+    """What was done instead, or how it was read."""
     chapter: Annotated[str, _one_of(CHAPTERS)]
     """The page that lists it."""
 
 
-def read_claims(path: Path | None = None, allow_open: bool = True) -> list[Claim]:
+def read_claims(path: Path | None = None) -> list[Claim]:
     """Read and check the ledger; `check_evidence` looks whether its evidence is there.
 
     Args:
         path: `data/claims.yml` where None.
-        allow_open: whether a claim may still have the verdict "open".
 
     Raises:
-        InputError: not a list of entries, a wrong, missing or unknown field, an id twice, no
-            evidence, or an open claim where none is allowed; every one is named.
+        InputError: not a list of entries, a wrong, missing or unknown field, an id twice, or no
+            evidence; every one is named.
     """
     path = path or paths.CLAIMS_YAML
     try:
@@ -132,8 +130,6 @@ def read_claims(path: Path | None = None, allow_open: bool = True) -> list[Claim
             wrong.append(f"{where}: evidence: at least one place of the book is needed")
         if claim.id in {other.id for other in claims}:
             wrong.append(f"{where}: id: is there twice")
-        if claim.verdict == "open" and not allow_open:
-            wrong.append(f"{where}: verdict: is still open")
         claims.append(claim)
     if wrong:
         raise InputError(f"{path}:\n" + "\n".join(wrong))
@@ -256,7 +252,7 @@ def check_evidence(claims: Sequence[Claim], root: Path | None = None) -> None:
 
 
 def count_texts(claims: Sequence[Claim]) -> dict[str, str]:
-    """How many claims there are, and of each verdict, for glue: `claims-all`, `claims-open`, ..."""
+    """How many claims there are, and of each verdict, for glue: `claims-all`, ..."""
     counts = {"claims-all": str(len(claims))}
     for verdict in VERDICTS:
         number = sum(claim.verdict == verdict for claim in claims)

@@ -34,12 +34,11 @@ def cohort(folder: Path) -> None:
 
 
 @commands.command()
-@click.option("--no-open", is_flag=True, help="refuse claims that are still open")
-def claims(no_open: bool) -> None:
+def claims() -> None:
     """Check data/claims.yml: its fields, and that the places which it names exist."""
     from nodulebook.claims import check_evidence, count_texts, read_claims
 
-    ledger = read_claims(allow_open=not no_open)
+    ledger = read_claims()
     check_evidence(ledger)
     click.echo(", ".join(f"{name}: {count}" for name, count in count_texts(ledger).items()))
 
