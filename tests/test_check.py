@@ -272,3 +272,39 @@ def test_each_check_says_how_it_went_and_one_failure_fails_all(
     text = "\n".join(said)
     assert "FAILED  bad (what), 2 findings" in text and "To mend: look" in text
     assert "it is broken" in text and "no built book" in text
+
+
+def test_checks_side_by_side_all_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cheap ones and those beside the looks are run by the command itself, elsewhere."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / run.TYPED).write_text("[]\n")
+    page = tmp_path / "index.md"
+    page.write_text("# A page\n\nWords.\n")
+    monkeypatch.setenv("NODULEBOOK_ROOT", str(tmp_path))  # of the other process
+    monkeypatch.setattr(run, "BOOK", tmp_path / "_build" / "html")
+    told: list[str] = []
+
+    def all_well(build: list[str]) -> bool:
+        told.clear()
+        every = [
+            run.Step("numbers", "what", lambda: ([], "not run here"), "mend"),
+            run.Step("build", "what", lambda: (build, "built"), "mend"),
+            run.Step("links", "what", lambda: ([], "not run here"), "mend", needs_book=True),
+            run.Step("looks", "what", lambda: ([], "seen"), "mend", needs_book=True),
+        ]
+        return run.run_all(every, told.append)
+
+    def said(start: str) -> bool:
+        return any(line.startswith(start) for line in told)
+
+    assert not all_well(build=["a warning"])
+    assert said("FAILED  build") and said("ok      numbers: 0 typed numbers")
+    assert said("        left out, for there is no built book: looks, links")
+    assert not all_well(build=[])
+    assert said("FAILED  looks") and said("FAILED  links")  # there is no page in this root
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "index.html").write_text("<title>A page</title>")
+    assert all_well(build=[]) and said("ok      looks: seen")
+    page.write_text("# A page\n\nThe AUC is 0.912.\n")
+    assert not all_well(build=[])
+    assert said("FAILED  numbers") and said("ok      links")

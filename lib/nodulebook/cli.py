@@ -368,15 +368,16 @@ def check_book(only: tuple[str, ...], ask: bool) -> None:
 
     Exit code 2 where a check fails. Pictures are left in _build/check/.
     """
-    from nodulebook.checks.run import run_steps, steps
+    from nodulebook.checks.run import run_all, run_steps, steps
 
     every = steps(ask)
     unknown = set(only) - {step.name for step in every}
     if unknown:
         names = ", ".join(step.name for step in every)
         raise InputError(f"--only {', '.join(sorted(unknown))}: is not one of {names}")
-    chosen = [step for step in every if not only or step.name in only]
-    if not run_steps(chosen, click.echo):
+    chosen = [step for step in every if step.name in only]
+    well = run_steps(chosen, click.echo) if only else run_all(every, click.echo, ask)
+    if not well:
         raise InputError("not everything is well: see FAILED above")
 
 

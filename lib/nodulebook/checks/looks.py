@@ -6,6 +6,7 @@ of impact serious or critical count.
 """
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -188,16 +189,24 @@ def look_at_all(book: Path, names: Sequence[str], jobs: int = 2) -> tuple[list[s
     """
     axe = axe_source()
 
-    def part(mine: Sequence[str]) -> list[Looked]:
-        with running() as page:
-            return [
-                look_at(page, book / f"{name}.html", name, axe, landing=name == names[0])
-                for name in mine
-            ]
+    files = {name: book / f"{name}.html" for name in names}
+    # The largest first: no browser is left with one of them at the end.
+    waiting = deque(sorted(names, key=lambda name: -files[name].stat().st_size))
 
-    shares = [share for k in range(jobs) if (share := names[k::jobs])]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        looked = [one for share in pool.map(part, shares) for one in share]
+    def part(_: int) -> list[tuple[str, Looked]]:
+        looked: list[tuple[str, Looked]] = []
+        with running() as page:
+            while True:
+                try:
+                    name = waiting.popleft()
+                except IndexError:
+                    return looked
+                one = look_at(page, files[name], name, axe, landing=name == names[0])
+                looked.append((name, one))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        found = dict(pair for share in pool.map(part, range(jobs)) for pair in share)
+    looked = [found[name] for name in names]
     heaviest = max(one.weight_bytes for one in looked)
     findings = [text for one in looked for text in one.findings]
     return findings, (

@@ -1,8 +1,9 @@
-"""All checks, one after the other: a line each, with what was looked at or how to mend it."""
+"""All checks: a line each, with what was looked at or how to mend it."""
 
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ MOST_SHOWN = 25
 
 SLOW = ("build", "verify", "looks")
 """Checks that take a minute or more: that they have begun is said."""
+
+CHATTER = "absl::InitializeLog"
+"""What TensorFlow says of itself in every kernel."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,56 @@ def run_steps(chosen: Sequence[Step], say: Say) -> bool:
     return well
 
 
+def run_all(every: Sequence[Step], say: Say, ask: bool = False) -> bool:
+    """Run all checks, two at a time: what needs no book beside the build, the rest beside looks.
+
+    Args:
+        every: from `steps`.
+        say: takes a line of text, from two threads.
+        ask: as for `steps`.
+
+    Returns:
+        Whether all are well.
+    """
+    named = {step.name: step for step in every}
+    bookless = [s.name for s in every if not s.needs_book and s.name != "build"]
+    rest = [s.name for s in every if s.needs_book and s.name != "looks"]
+    others = _Elsewhere(bookless, say, ask)
+    built = run_steps([named["build"]], say)
+    if not built:
+        say(f"        left out, for there is no built book: looks, {', '.join(rest)}")
+        others.end()
+        return False
+    well = others.end()
+    others = _Elsewhere(rest, say, ask)
+    well &= run_steps([named["looks"]], say)
+    return others.end() and well
+
+
+class _Elsewhere:
+    """Checks in a process of their own, whose lines are passed on as they come."""
+
+    def __init__(self, names: Sequence[str], say: Say, ask: bool) -> None:
+        words = [word for name in names for word in ("--only", name)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nodulebook", "check", *words, *(["--ask"] if ask else [])],
+            cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._pass_on, args=(say,))
+        self._reader.start()
+
+    def _pass_on(self, say: Say) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if not line.startswith("nodulebook: not everything is well"):  # said once, at the end
+                say(line.rstrip("\n"))
+
+    def end(self) -> bool:
+        """Wait for the end; whether all are well."""
+        self._reader.join()
+        return self._process.wait() == 0
+
+
 def _lint() -> Result:
     findings = []
     for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
@@ -131,7 +185,7 @@ def _build() -> Result:
     shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     done = _command(["jupyter-book", "build", ".", "--quiet", "-W", "-n", "--keep-going"])
     wrong = ("WARNING:", "ERROR:", "Error", "error:")
-    lines = (done.stdout + done.stderr).splitlines()
+    lines = [x for x in (done.stdout + done.stderr).splitlines() if CHATTER not in x]
     if done.returncode:
         return [line for line in lines if any(w in line for w in wrong)] or lines[-20:], ""
     return [], f"{len(paths.page_names())} pages, every cell run"
