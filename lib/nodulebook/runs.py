@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jupytext
-import nbformat
 import pandas as pd
-import papermill
 
 from nodulebook import paths
 from nodulebook.artefacts import is_done, list_runs, read_fold, read_run
@@ -76,6 +73,10 @@ def run_fold(parameters: FoldParameters) -> Path:
     if fold_is_done(parameters):
         print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)
         return folder
+    # Seconds to import, and only a fold that is really run needs them.
+    import jupytext
+    import papermill
+
     notebook = jupytext.read(TRAINING_CHAPTER)
     output = folder.with_name(f".fold-{parameters.fold}.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -215,6 +216,8 @@ def _show_progress() -> None:
 
 def _write_notebook(notebook: Any, path: Path) -> None:
     """Keep what a reader wants of an executed notebook; drop the times that change each run."""
+    import nbformat
+
     notebook.metadata = {
         "kernelspec": notebook.metadata["kernelspec"],
         "papermill": {"parameters": dict(notebook.metadata["papermill"]["parameters"])},
