@@ -229,6 +229,28 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
         assert "gone.png" in unnumbered
 
 
+def test_colours_of_a_narrow_window_are_looked_at_where_they_differ(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        GOOD + "<style>@media (max-width: 500px) { .a { color: #ccc } .b { background: #555 } "
+        ".c { opacity: .3 } .d { display: block } } .d { display: none; color: #bbb }</style>"
+        "<p class=a>pale</p><div class=b><p style='color:#333'>dim</p></div>"
+        "<div class=c><p>faint</p></div><p class=d>hidden</p><p>plain</p>"
+    )
+    with opened(page, tmp_path) as tab:
+        tab.look(1280, dark=False)
+        tab.run(looks.axe_source() + "; 0")
+        known: set[str] = set()
+        assert looks.colour_findings(tab, known) == [] and known
+        at_first = set(known)
+        assert looks.colour_findings(tab, known) == [] and known == at_first
+        tab.look(390, dark=False)
+        found = " ".join(looks.colour_findings(tab, known))
+        assert all(word in found for word in ("pale", "dim", "faint", "hidden"))
+        assert "plain" not in found
+        assert known > at_first
+
+
 def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> None:
     page = tmp_path / "claims.html"
     whole = GOOD + claims.ledger_html(claims.read_claims()).data

@@ -46,19 +46,24 @@ def axe_source() -> str:
     return Path(str(script)).read_text(encoding="utf-8")
 
 
-def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
+def axe_findings(
+    page: Page, rules: Sequence[str] = (), but: Sequence[str] = (), within: str = "document"
+) -> list[str]:
     """What axe-core finds on the open page, of serious or critical impact; a line a place.
 
     Args:
         page: an open page, into which `axe_source` was put.
         rules: only these; none: all.
+        but: not these.
+        within: an expression of JavaScript: the document, or a list of elements.
     """
     options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "iframes": False}
     if rules:
         options["runOnly"] = {"type": "rule", "values": list(rules)}
+    options["rules"] = {rule: {"enabled": False} for rule in but}
     # Text in the very colour of its background is no violation to axe, since it may be meant.
     script = (
-        f"axe.run(document, {json.dumps(options)}).then(r => JSON.stringify([...r.violations, "
+        f"axe.run({within}, {json.dumps(options)}).then(r => JSON.stringify([...r.violations, "
         "...r.incomplete.map(v => ({...v, nodes: v.nodes.filter(n => "
         "n.any.some(c => c.data && c.data.messageKey === 'equalRatio'))}))].map("
         "v => [v.id, v.impact, v.help, v.nodes.map(n => [n.target.join(' '), n.html.slice(0, 160)])"
@@ -70,6 +75,52 @@ def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
         if impact in IMPACTS
         for target, html in places
     ]
+
+
+COLOURS = """(seen => {
+  const known = new Set(seen), found = new Set();
+  window.withNewColours = [];
+  const clear = /^rgba\\(.*, 0\\)$/, seeThrough = /^rgba|\\//;
+  const hasText = e => e.matches("input, select, textarea") ||
+    [...e.childNodes].some(n => n.nodeType === Node.TEXT_NODE && n.data.trim());
+  const walk = (e, behind, colour) => {
+    const s = getComputedStyle(e);
+    if (s.display === "none") return;
+    if (!clear.test(s.backgroundColor))
+      behind = (seeThrough.test(s.backgroundColor) ? behind : "") + s.backgroundColor;
+    if (s.backgroundImage !== "none") behind += s.backgroundImage;
+    if (s.opacity !== "1") behind += " opacity " + s.opacity;
+    if (s.visibility === "visible" && hasText(e)) {
+      const key = [s.color, behind, s.fontSize, s.fontWeight, s.textShadow, s.textDecorationLine,
+        s.borderBottom, colour].join(" | ");
+      found.add(key);
+      if (!known.has(key)) window.withNewColours.push(e);
+    }
+    for (const child of e.children) walk(child, behind, s.color);
+  };
+  walk(document.body, "", "");
+  return JSON.stringify([...found]);
+})"""
+"""What the colour rules go by, once for each way in which a text of the page is coloured: its
+colour, what lies behind it, its size and weight, its underline, and the colour of the text around
+it. Keeps the elements whose way is not among those given in `withNewColours`."""
+
+
+def colour_findings(page: Page, known: set[str]) -> list[str]:
+    """What the colour rules find in texts that are coloured in a way not looked at before.
+
+    Most of axe-core's time goes into them, and a narrow window colours few texts anew.
+
+    Args:
+        page: as for `axe_findings`.
+        known: the ways that were looked at; those of this page are added.
+    """
+    ways = set(json.loads(page.run(f"{COLOURS}({json.dumps(sorted(known))})")))
+    if ways <= known:
+        return []
+    first = not known
+    known |= ways
+    return axe_findings(page, COLOUR_RULES, within="document" if first else "withNewColours")
 
 
 def too_wide(page: Page) -> list[str]:
@@ -151,6 +202,7 @@ def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) 
     """
     findings: list[str] = []
     weight = 0
+    known: dict[bool, set[str]] = {False: set(), True: set()}
     for width in WIDTHS_PX:
         # Opened anew at each width: the theme lets the keyboard reach what scrolls as it loads.
         page.look(width, dark=False)
@@ -169,9 +221,9 @@ def look_at(page: Page, file: Path, name: str, axe: str, landing: bool = False) 
             scheme = "dark" if dark else "light"
             page.wait(f"document.documentElement.dataset.theme === '{scheme}'")
             page.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
-            found = axe_findings(page, COLOUR_RULES if dark else ())
+            found = colour_findings(page, known[dark])
             if not dark:
-                found += too_wide(page)
+                found += axe_findings(page, but=COLOUR_RULES) + too_wide(page)
             findings += [f"{name}, {width} px, {scheme}: {text}" for text in found]
     return Looked(findings, weight)
 
