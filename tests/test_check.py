@@ -232,8 +232,9 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
 def test_colours_of_a_narrow_window_are_looked_at_where_they_differ(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(
-        GOOD + "<style>@media (max-width: 500px) { .a { color: #ccc } .b { background: #555 } "
-        ".c { opacity: .3 } .d { display: block } } .d { display: none; color: #bbb }</style>"
+        GOOD + "<style>.d { display: none; color: #bbb } @media (max-width: 500px) { "
+        ".a { color: #ccc } .b { background: #555 } "
+        ".c { opacity: .3 } .d { display: block } }</style>"
         "<p class=a>pale</p><div class=b><p style='color:#333'>dim</p></div>"
         "<div class=c><p>faint</p></div><p class=d>hidden</p><p>plain</p>"
     )
