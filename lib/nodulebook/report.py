@@ -17,12 +17,10 @@ from nodulebook.contours import consensus_mask
 from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
 from nodulebook.patches import PatchStore
-from nodulebook.rules import BASE, best_on_test
-from nodulebook.settings import N_FOLDS, Trial, read_rules
+from nodulebook.settings import N_FOLDS, Trial
 from nodulebook.sources import REAL_CT, SOURCES
 from nodulebook.statistics import (
     Interval,
-    joint_bootstrap_difference,
     paired_bootstrap_difference,
     patient_bootstrap,
 )
@@ -635,47 +633,3 @@ def provenance_table(runs: dict[str, Run]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def rules_table(runs: dict[str, Run]) -> pd.DataFrame:
-    """AUC and accuracy under each rule, and how far they lie from those under our own.
-
-    Args:
-        runs: from `rules.whole_rules`, `rules.BASE` among them.
-
-    Returns:
-        Columns "rule", "n", "malignant", "AUC", "accuracy", "AUC, minus ours", "accuracy, minus
-        ours", as text; a row a rule, and one for our own with each fold's epoch chosen on its
-        test nodules.
-    """
-    texts = {name: rule.question for name, rule in read_rules().items()}
-    tables = {texts[name]: run.probabilities for name, run in runs.items()}
-    base = tables[texts[BASE]]
-    tables["our rules, each fold's epoch chosen on its own test nodules"] = best_on_test(runs[BASE])
-    rows = []
-    for text, table in tables.items():
-        row = {
-            "rule": text,
-            "n": str(len(table)),
-            "malignant": str(int(table["label"].sum())),
-            "AUC": interval(patient_bootstrap(table, "roc_auc")),
-            "accuracy": interval(patient_bootstrap(table, "accuracy")),
-        }
-        for metric in ("roc_auc", "accuracy"):
-            off = joint_bootstrap_difference(table, base, metric)
-            row[f"{METRIC_TEXT[metric]}, minus ours"] = "" if table is base else interval(off)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def rule_change(runs: dict[str, Run], name: str, metric: str = "roc_auc") -> str:
-    """What a rule changes, as words: `0.021 higher (0.003 to 0.040)`, or that it is not seen."""
-    off = joint_bootstrap_difference(
-        best_on_test(runs[BASE]) if name == "best-on-test" else runs[name].probabilities,
-        runs[BASE].probabilities,
-        metric,
-    )
-    size = f"{number(abs(off.estimate))} {'higher' if off.estimate > 0 else 'lower'}"
-    limits = f"95 % interval of the difference {number(off.low)} to {number(off.high)}"
-    seen = "" if off.low > 0 or off.high < 0 else ", so that no difference is shown"
-    return f"{METRIC_TEXT[metric]} {size} ({limits}{seen})"

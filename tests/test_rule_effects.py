@@ -1,0 +1,62 @@
+"""What a rule changes, in a table and in words: from the predictions alone."""
+
+import re
+
+import numpy as np
+import pytest
+
+from made_runs import made_probabilities
+from nodulebook import rule_effects
+from nodulebook.rules import BASE
+from nodulebook.statistics import joint_bootstrap_difference, patient_bootstrap
+
+PATIENTS = np.arange(300) // 2
+TABLES = {
+    BASE: made_probabilities("ours", 1.0, PATIENTS),
+    "split-by-copy": made_probabilities("copies", 5.0, PATIENTS),
+    "at-3-benign": made_probabilities("hard", 0.0, PATIENTS[:200]),
+    "median-rating": made_probabilities("median", 1.0, PATIENTS),
+}
+
+
+def test_the_table_has_each_rule_and_its_distance_to_ours() -> None:
+    table = rule_effects.rules_table(TABLES)
+    texts = rule_effects.rule_texts()
+    assert table["rule"].tolist() == [texts[name] for name in TABLES]
+    assert table["n"].tolist() == ["300", "300", "200", "300"]
+    assert table["malignant"].tolist() == ["150", "150", "100", "150"]
+    assert table["AUC, minus ours"][0] == "" and table["accuracy, minus ours"][0] == ""
+    wanted = joint_bootstrap_difference(TABLES["at-3-benign"], TABLES[BASE], "roc_auc")
+    assert table["AUC, minus ours"][2].startswith(f"−{abs(wanted.estimate):.3f} (−")
+    auc = patient_bootstrap(TABLES["split-by-copy"], "roc_auc")
+    assert table["AUC"][1] == f"{auc.estimate:.3f} ({auc.low:.3f} to {auc.high:.3f})"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "split-by-copy",
+            r"AUC 0.2\d+ higher \(.*; accuracy 0.\d+ higher .* claimed AUC of 0.9664",
+        ),
+        (
+            "at-3-benign",
+            r"AUC 0.\d+ lower \(.*; accuracy 0.\d+ lower .*\. Both numbers of the paper",
+        ),
+        ("median-rating", "AUC: no difference is shown, .*; accuracy: no difference is shown, "),
+    ],
+)
+def test_a_sentence_says_what_changes_and_whether_the_claim_is_within_reach(
+    name: str, words: str
+) -> None:
+    assert re.match(words, rule_effects.rule_sentence(TABLES, name))
+
+
+def test_limits_of_a_difference_downwards_are_in_order() -> None:
+    sentence = rule_effects.rule_sentence(TABLES, "at-3-benign")
+    low, high = re.findall(r"\((0\.\d+) to (0\.\d+)\)", sentence)[0]
+    assert 0 < float(low) < float(high)
+
+
+def test_predictions_without_our_own_rules_have_no_chosen_epoch() -> None:
+    assert rule_effects.rule_predictions({}) == {}
