@@ -191,8 +191,9 @@ class Trial(_Strict):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     question: str
     """What it is tried for, as the book's table says it."""
-    group: Literal["why", "recipe"]
-    """why: one thing changed in the paper's recipe; recipe: a candidate for the honest one."""
+    group: Literal["seed", "why", "recipe"]
+    """seed: the paper's recipe from another seed; why: one thing changed in it; recipe: a
+    candidate for the honest one."""
     source: Literal["phantom", "lidc_slices", "lidc_grey"] = "lidc_slices"
     settings: Profile
 
