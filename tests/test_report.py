@@ -490,6 +490,10 @@ def test_trials_beside_one_of_them():
     assert report.trials_reading(table, trials, "a") == groups
     groups = {"why-better": "what a does", "why-worse": "none", "why-same": "none"}
     assert report.trials_reading(table, trials, "b") == groups
+    assert report.seeds_sentence(table, ["a", "c"]).startswith("No other seed")
+    sentence = report.seeds_sentence(table, ["a", "b", "c"])  # 1 and 0.5: deviation 0.354
+    assert "Over 2 seeds the AUC is 0.500 to 1.000" in sentence
+    assert "deviation 0.354" in sentence and "±0.980" in sentence  # 1.96 √2 0.354
     alike = table.assign(p_malignant=0.5)
     groups = {"why-better": "none", "why-worse": "none", "why-same": "what b does"}
     assert report.trials_reading(alike, trials, "a") == groups

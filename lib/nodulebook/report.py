@@ -560,6 +560,31 @@ def trials_reading(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> 
     return {key: "; ".join(questions) or "none" for key, questions in found.items()}
 
 
+def seeds_sentence(table: pd.DataFrame, names: Sequence[str]) -> str:
+    """How far trials lie apart that differ in the seed alone.
+
+    Args:
+        table: from `trials.trial_table`.
+        names: of those trials; the ones that are not whole are left out.
+    """
+    aucs = []
+    for name in names:
+        trial = table[table["trial"] == name]
+        if len(trial):
+            by_split = trial.groupby("fold")
+            aucs.append(
+                float(np.mean([metrics.roc_auc(s["label"], s["p_malignant"]) for _, s in by_split]))
+            )
+    if len(aucs) < 2:
+        return "No other seed has been run whole yet."
+    spread = float(np.std(aucs, ddof=1))
+    return (
+        f"Over {len(aucs)} seeds the AUC is {number(min(aucs))} to {number(max(aucs))} (standard "
+        f"deviation {number(spread)}). As far as so few can tell, the difference of two single "
+        f"runs of one recipe is within ±{number(1.96 * 2**0.5 * spread)} in 95 of 100 pairs."
+    )
+
+
 def trials_caption(table: pd.DataFrame, base: str) -> str:
     """Source, n and interval of a table of trials."""
     first = table[table["trial"] == base]
