@@ -45,6 +45,7 @@ brightness = (0.4 + 0.6 * label[:, None, None, None]).astype(np.float32)
 volumes = generator.random((8, 32, 32, 32), dtype=np.float32) * brightness
 table = pd.DataFrame({"label": label})
 data = FoldData(table, table, volumes, volumes, [], "made")
+drawn = [w.ravel() for w in build_model(profile(3)).get_weights()]
 model = model_of(3)
 before = predict_malignant(model, volumes)
 
@@ -61,7 +62,8 @@ said = []
 train(resumed, profile(3), data, 0, folder / "parts.npz", said.append)
 assert said[0] == "going on after epoch 1", said
 np.savez(
-    folder / "out.npz", before=before, after=after, losses=[row["loss"] for row in history],
+    folder / "out.npz", drawn=np.concatenate(drawn), before=before, after=after,
+    losses=[row["loss"] for row in history],
     resumed=predict_malignant(resumed, volumes),
 )
 print(keras.backend.backend(), device())
@@ -92,6 +94,9 @@ def test_predictions_and_training_agree(backend, on_tensorflow, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed: make backends")
     there = _run(backend, tmp_path)
+    # The same seed is another network at first; from the same weights on they go alike.
+    assert there["drawn"].shape == on_tensorflow["drawn"].shape
+    assert np.abs(there["drawn"] - on_tensorflow["drawn"]).max() > 0.1
     assert np.ptp(on_tensorflow["before"]) > 0.01  # or any network would agree
     np.testing.assert_allclose(there["before"], on_tensorflow["before"], atol=1e-4)
     assert np.ptp(on_tensorflow["losses"]) > 0.01

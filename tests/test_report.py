@@ -32,8 +32,16 @@ from nodulebook.report import (
     pooled_table,
     provenance_table,
 )
-from nodulebook.settings import NetworkSettings, Profile, TrainingSettings, Trial, profile_names
+from nodulebook.settings import (
+    NetworkSettings,
+    Profile,
+    TrainingSettings,
+    Trial,
+    profile_names,
+    read_trials,
+)
 from nodulebook.statistics import Interval, paired_bootstrap_difference, patient_bootstrap
+from nodulebook.trials import trial_table
 from test_artefacts import _fold
 
 NAN = float("nan")
@@ -497,6 +505,17 @@ def test_trials_beside_one_of_them():
     alike = table.assign(p_malignant=0.5)
     groups = {"why-better": "none", "why-worse": "none", "why-same": "what b does"}
     assert report.trials_reading(alike, trials, "a") == groups
+
+
+def test_what_the_recipe_chapter_says_of_the_trials_is_what_they_gave() -> None:
+    why = {name: trial for name, trial in read_trials().items() if trial.group == "why"}
+    reading = report.trials_reading(trial_table(list(why)), why, "paper-60")
+    better, worse, same = (reading[f"why-{kind}"] for kind in ("better", "worse", "same"))
+    assert better == why["wide"].question
+    for name in ("rate-as-printed", "epochs-24", "no-augmentation"):
+        assert why[name].question in worse
+    for name in ("norm-momentum-99", "z-repeated", "grey"):
+        assert why[name].question in same
 
 
 def test_each_headline_names_the_runs_that_it_is_computed_from() -> None:

@@ -102,6 +102,23 @@ def test_all_lesions_but_those_of_held_out_and_hidden_patients() -> None:
         training.split_fold(folds, store, 1, settings)
 
 
+def test_what_was_interrupted_goes_on_in_the_same_process(
+    data: training.FoldData, tmp_path: Path
+) -> None:
+    """As in a notebook whose cell is stopped and run again."""
+    settings, path = profile(epochs=2), tmp_path / "checkpoint.npz"
+    model = training.build_model(settings)
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(model, settings, data, 1, path, stop)
+    lines: list[str] = []
+    assert len(training.train(model, settings, data, 1, path, lines.append)) == 2
+    assert lines[0] == "going on after epoch 1"
+
+
 RECIPES = {
     "the paper's": {},
     "honest": {

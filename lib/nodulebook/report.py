@@ -313,7 +313,7 @@ def runs_caption(runs: dict[str, Run]) -> str:
 
 
 def headline(runs: dict[str, Run]) -> dict[str, str]:
-    """The sentences of the results on real CT and of diameter alone, for glue.
+    """The sentences of the results on real CT, of diameter alone and of the gates, for glue.
 
     Of several networks on real CT the one with the paper's settings stands for them; where there
     is none, the one with the most training epochs.
@@ -518,22 +518,39 @@ def trials_table(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> pd
     Returns:
         Columns "tried", "epochs", "AUC" (mean over the splits) and "difference", as text.
     """
+    rows = []
+    for name, (auc, difference) in _beside(table, list(trials), base).items():
+        rows.append(
+            {
+                "tried": trials[name].question,
+                "epochs": str(trials[name].settings.training.epochs),
+                "AUC": interval(auc),
+                "difference": "" if name == base else interval(difference),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _beside(
+    table: pd.DataFrame, names: Sequence[str], base: str
+) -> dict[str, tuple[Interval, Interval]]:
+    """The AUC of each trial that is whole, and its difference to one of them, on the same nodules.
+
+    AUC: the mean over the splits of the AUC within each.
+    """
     first = table[table["trial"] == base].reset_index(drop=True)
     statistic = split_auc(first["fold"].to_numpy())
-    rows = []
-    for name, trial in trials.items():
+    found = {}
+    for name in names:
         other = table[table["trial"] == name].set_index("nodule_id")
         if other.empty:
             continue
         same = other.loc[first["nodule_id"]].reset_index()
-        row = {
-            "tried": trial.question,
-            "epochs": str(trial.settings.training.epochs),
-            "AUC": interval(patient_bootstrap(same, statistic)),
-        }
-        difference = paired_bootstrap_difference(same, first, statistic)
-        rows.append(row | {"difference": "" if name == base else interval(difference)})
-    return pd.DataFrame(rows)
+        found[name] = (
+            patient_bootstrap(same, statistic),
+            paired_bootstrap_difference(same, first, statistic),
+        )
+    return found
 
 
 def trials_reading(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> dict[str, str]:
@@ -546,17 +563,11 @@ def trials_reading(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> 
         "why-better", "why-worse" (intervals of the difference in AUC above and below 0) and
         "why-same" (the interval holds 0): what was tried, or "none".
     """
-    first = table[table["trial"] == base].reset_index(drop=True)
-    statistic = split_auc(first["fold"].to_numpy())
     found: dict[str, list[str]] = {"why-better": [], "why-worse": [], "why-same": []}
-    for name, trial in trials.items():
-        other = table[table["trial"] == name].set_index("nodule_id")
-        if name == base or other.empty:
-            continue
-        same = other.loc[first["nodule_id"]].reset_index()
-        by = paired_bootstrap_difference(same, first, statistic)
-        key = "why-better" if by.low > 0 else "why-worse" if by.high < 0 else "why-same"
-        found[key].append(trial.question)
+    for name, (_, by) in _beside(table, list(trials), base).items():
+        if name != base:
+            key = "why-better" if by.low > 0 else "why-worse" if by.high < 0 else "why-same"
+            found[key].append(trials[name].question)
     return {key: "; ".join(questions) or "none" for key, questions in found.items()}
 
 
@@ -565,23 +576,20 @@ def seeds_sentence(table: pd.DataFrame, names: Sequence[str]) -> str:
 
     Args:
         table: from `trials.trial_table`.
-        names: of those trials; the ones that are not whole are left out.
+        names: of those trials, the first of them whole; others that are not are left out.
     """
-    aucs = []
-    for name in names:
-        trial = table[table["trial"] == name]
-        if len(trial):
-            by_split = trial.groupby("fold")
-            aucs.append(
-                float(np.mean([metrics.roc_auc(s["label"], s["p_malignant"]) for _, s in by_split]))
-            )
+    aucs = [auc.estimate for auc, _ in _beside(table, names, names[0]).values()]
     if len(aucs) < 2:
-        return "No other seed has been run whole yet."
+        return (
+            "No other seed has been run whole yet: how much of the differences between recipes is "
+            "the seed's is not known."
+        )
     spread = float(np.std(aucs, ddof=1))
     return (
         f"Over {len(aucs)} seeds the AUC is {number(min(aucs))} to {number(max(aucs))} (standard "
         f"deviation {number(spread)}). As far as so few can tell, the difference of two single "
-        f"runs of one recipe is within ±{number(1.96 * 2**0.5 * spread)} in 95 of 100 pairs."
+        f"runs of one recipe is within ±{number(1.96 * 2**0.5 * spread)} in 95 of 100 pairs: hold "
+        "the differences between recipes against that."
     )
 
 

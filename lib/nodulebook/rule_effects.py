@@ -75,7 +75,9 @@ def rule_sentence(tables: dict[str, pd.DataFrame], name: str) -> str:
         if patient_bootstrap(tables[name], metric).high >= claim
     ]
     if reached:
-        return f"{'; '.join(changes)}. The claimed {' and '.join(reached)} is within reach."
+        return f"{'; '.join(changes)}. Within reach of what came out: the claimed " + (
+            " and the claimed ".join(reached) + "."
+        )
     return f"{'; '.join(changes)}. Both numbers of the paper lie above what came out."
 
 

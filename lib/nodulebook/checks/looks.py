@@ -109,7 +109,8 @@ it. Keeps the elements whose way is not among those given in `withNewColours`.""
 def colour_findings(page: Page, known: set[str]) -> list[str]:
     """What the colour rules find in texts that are coloured in a way not looked at before.
 
-    Most of axe-core's time goes into them, and a narrow window colours few texts anew.
+    Most of axe-core's time goes into them, and a narrow window colours few texts anew. What lies
+    behind a text is what it is within; an overlap that only a narrow window has is not seen.
 
     Args:
         page: as for `axe_findings`.
