@@ -3,11 +3,14 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from made_runs import made_probabilities
 from nodulebook import rule_effects
+from nodulebook.artefacts import Fold, Run
 from nodulebook.rules import BASE
+from nodulebook.settings import read_rules
 from nodulebook.statistics import joint_bootstrap_difference, patient_bootstrap
 
 PATIENTS = np.arange(300) // 2
@@ -60,3 +63,36 @@ def test_limits_of_a_difference_downwards_are_in_order() -> None:
 
 def test_predictions_without_our_own_rules_have_no_chosen_epoch() -> None:
     assert rule_effects.rule_predictions({}) == {}
+
+
+def test_the_caption_says_source_sizes_and_epochs() -> None:
+    caption = rule_effects.rules_caption(TABLES)
+    assert "LIDC-IDRI CT slices" in caption and "200 to 300 test nodules" in caption
+    assert f"{read_rules()[BASE].settings.training.epochs} epochs" in caption
+
+
+def test_what_is_learnt_by_heart_is_the_mean_of_the_last_epochs() -> None:
+    def ends_with(*accuracies: float) -> Run:
+        histories = [pd.DataFrame({"accuracy": [0.1, one]}) for one in accuracies]
+        folds = {i: Fold(pd.DataFrame(), h, {}) for i, h in enumerate(histories)}
+        return Run("made", folds, pd.DataFrame(), ())
+
+    runs = {BASE: ends_with(0.8, 0.9), "split-by-copy": ends_with(0.95, 0.97)}
+    sentence = rule_effects.learnt_sentence(runs)
+    assert "85.0 % under our own rules and on 96.0 % where copies are dealt" in sentence
+    assert "85.0 % under our own rules of the patches" in rule_effects.learnt_sentence(
+        {BASE: runs[BASE]}
+    )
+    assert "not there yet" in rule_effects.learnt_sentence({})
+
+
+def test_the_reach_names_the_rules_whose_interval_holds_the_claim() -> None:
+    texts = rule_effects.rule_texts()
+    sentence = rule_effects.reach_sentence(TABLES)
+    auc, accuracy = sentence.split("Accuracy of 0.9708: ")
+    assert f"AUC of 0.9664: within the interval of “{texts['split-by-copy']}”;" in auc
+    assert accuracy.count("“") == 2 or "under none of them" in accuracy
+    best = patient_bootstrap(TABLES["split-by-copy"], "roc_auc").estimate
+    assert f"the highest that came out is {best:.3f} (" in auc
+    without = {name: t for name, t in TABLES.items() if name != "split-by-copy"}
+    assert rule_effects.reach_sentence(without).count("under none of them") == 2

@@ -132,6 +132,24 @@ def test_a_fold_run_again_gives_the_same_probabilities(
     assert done.returncode == 2 and "nothing" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_without_a_notebook_a_fold_has_the_same_probabilities(
+    finished: Path, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    env = world_env | {"NODULEBOOK_RUNS": str(tmp_path)}
+    code = (
+        "from nodulebook.runs import run_fold_without_notebook as run\n"
+        "from nodulebook.settings import FoldParameters\n"
+        "for _ in range(2): run(FoldParameters(fold=3, profile='tiny', source='phantom'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fold 3 of tiny-phantom is done" in done.stdout  # the second time
+    name = Path("tiny-phantom") / "fold-3" / "probabilities.csv"
+    assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
 def test_a_fold_of_other_settings_is_not_overwritten(
     finished: Path, world_env: dict[str, str]
 ) -> None:

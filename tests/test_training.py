@@ -13,7 +13,7 @@ from nodulebook.cohort import read_nodules
 from nodulebook.errors import InputError
 from nodulebook.folds import read_folds
 from nodulebook.patches import PATCH_SIZE, PatchStore
-from nodulebook.settings import NetworkSettings, Profile, TrainingSettings
+from nodulebook.settings import NetworkSettings, Profile, RivalSettings, TrainingSettings
 
 
 def profile(**settings: object) -> Profile:
@@ -180,6 +180,23 @@ def test_training_learns_and_the_seed_matters(data: training.FoldData, tmp_path:
             training.build_model(settings).get_weights(), other.get_weights(), strict=True
         )
     )
+
+
+def test_a_network_given_again_trains_as_one_that_was_built_anew(
+    data: training.FoldData, tmp_path: Path
+) -> None:
+    """With dropout, whose draws must begin anew, too."""
+    network = RivalSettings(rival="alexnet3d", width=4, input_pooling=2)
+    settings = profile().model_copy(update={"network": network})
+    p = []
+    makers = (training.fresh_model, training.fresh_model, training.build_model)
+    for number, make in enumerate(makers):
+        model = make(settings)
+        path = tmp_path / f"{number}.npz"
+        training.train(model, settings, data, 1, path, lambda _: None)
+        p.append(training.predict_malignant(model, data.test_volumes))
+    assert p[0].tolist() == p[1].tolist() == p[2].tolist()
+    assert training.fresh_model(settings) is training.fresh_model(settings)
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(

@@ -127,12 +127,23 @@ def fold(fold: int, profile: str, source: str, run: str, data: str, explain: boo
 @commands.command()
 @_fold_options
 @click.option("--jobs", type=click.IntRange(min=1), help="folds side by side; by cores and memory")
-def folds(profile: str, source: str, run: str, data: str, explain: bool, jobs: int | None) -> None:
+@click.option(
+    "--notebooks/--no-notebooks", default=True, help="without: faster, the same numbers, no maps"
+)
+def folds(
+    profile: str,
+    source: str,
+    run: str,
+    data: str,
+    explain: bool,
+    jobs: int | None,
+    notebooks: bool,
+) -> None:
     """Train and test all ten folds; skip those that are done, go on where it was stopped."""
     from nodulebook.runs import run_folds
 
     first = _parameters(0, profile, source, run, data, explain)
-    run_folds(first, jobs)
+    run_folds(first, jobs, notebooks)
     click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
 
 

@@ -107,12 +107,34 @@ def run_fold(parameters: FoldParameters) -> Path:
     return folder
 
 
-def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
+def run_fold_without_notebook(parameters: FoldParameters) -> Path:
+    """As `run_fold`, without notebook and maps: the same numbers, for a table of many networks.
+
+    A process traces a network once for all the folds that it trains, which for a short budget is
+    half of the time.
+    """
+    folder = paths.fold_folder(parameters.run_name, parameters.fold)
+    if fold_is_done(parameters):
+        print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)
+        return folder
+    from nodulebook import training
+
+    profile = read_profile(parameters.profile)
+    recipe = profile.training
+    store = open_source(
+        parameters.source, Path(parameters.data) if parameters.data else None, recipe.lesions
+    )
+    data = training.split_fold(read_folds(), store, parameters.fold, recipe, read_nodules())
+    return training.run_without_notebook(None, parameters, profile, data, store.recipe)
+
+
+def run_folds(first: FoldParameters, jobs: int | None = None, notebooks: bool = True) -> None:
     """Run all folds; those that are done are skipped, those that were stopped go on.
 
     Args:
         first: the parameters; their `fold` is replaced by 0 to 9.
         jobs: folds side by side; `default_jobs()` where None. The numbers do not depend on it.
+        notebooks: by papermill, a notebook each; else `run_fold_without_notebook`.
 
     Raises:
         InputError: a fold failed; the others that were under way are finished first.
@@ -125,7 +147,8 @@ def run_folds(first: FoldParameters, jobs: int | None = None) -> None:
     # Built here, once, and not by the first folds side by side.
     lesions = read_profile(first.profile).training.lesions
     open_source(first.source, Path(first.data) if first.data else None, lesions)
-    run_side_by_side([(run_fold, parameters) for parameters in waiting], jobs)
+    run = run_fold if notebooks else run_fold_without_notebook
+    run_side_by_side([(run, parameters) for parameters in waiting], jobs)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,13 @@ def run_side_by_side(calls: Sequence[tuple[Any, ...]], jobs: int | None = None) 
     """
     if not calls:
         return
+    jobs = min(jobs or default_jobs(), len(calls))
+    # Before the processes load TensorFlow: a second thread of one only takes a core from another.
+    # No number depends on it: each operation is computed by one thread as it is.
+    if jobs > 1:
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     with ProcessPoolExecutor(
-        min(jobs or default_jobs(), len(calls)),
+        jobs,
         mp_context=get_context("spawn"),
         initializer=_end_with_parent,
         initargs=(os.getpid(),),

@@ -233,6 +233,29 @@ def build_model(profile: Profile) -> keras.Model:
     return model
 
 
+_built: dict[str, tuple[keras.Model, list[NDArray[Any]]]] = {}
+
+
+def fresh_model(profile: Profile) -> keras.Model:
+    """As `build_model`; the network that this process built last is not built and traced again.
+
+    TensorFlow traces the sixteen modules of the paper's network for as long as ten epochs of
+    `laptop` take. The same model is given again with its first weights: one is in use at a time.
+    """
+    key = profile.hash()
+    if key not in _built:
+        _built.clear()
+        model = build_model(profile)
+        first = [keras.ops.convert_to_numpy(v.value).copy() for v in _state(model)]
+        _built[key] = (model, first)
+    model, first = _built[key]
+    # What is random in a network (dropout) is drawn from states that are among its variables.
+    # Seeding anew here would have TensorFlow compile the traced step again.
+    for variable, value in zip(_state(model), first, strict=True):
+        variable.assign(value)
+    return model
+
+
 def _state(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
@@ -557,7 +580,7 @@ def finish_fold(
 
 
 def run_without_notebook(
-    group: str,
+    group: str | None,
     parameters: FoldParameters,
     profile: Profile,
     data: FoldData,
@@ -568,7 +591,7 @@ def run_without_notebook(
     """Train and test a fold and write its files, as the training chapter does cell by cell.
 
     Args:
-        group: the folder of `papermill_runs/` that the run's folder goes into.
+        group: the folder of `papermill_runs/` that the run's folder goes into, if any.
         parameters: run and fold; the profile's name need not be a file's.
         profile: the settings.
         data: from `split_fold`.
@@ -579,9 +602,10 @@ def run_without_notebook(
     Returns:
         The fold's folder.
     """
-    model = build_model(profile)
+    model = fresh_model(profile)
     record = run_record(parameters, profile, data, recipe) | dict(more or {})
-    name, fold = f"{group}/{parameters.run_name}", parameters.fold
+    name = f"{group}/{parameters.run_name}" if group else parameters.run_name
+    fold = parameters.fold
     partial = partial_folder(name, fold)
     every = partial / EACH_EPOCH
 
