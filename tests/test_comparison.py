@@ -97,8 +97,32 @@ def test_rivals_become_rows_by_themselves(runs, nodules, tmp_path, monkeypatch):
     (tmp_path / "rivals.csv").write_text("profile,row\nrival-a,[29]\n")
     table = c.rivals_table(runs, readers, "lidc_slices")
     assert table["paper's row"].tolist()[:3] == ["[29]", "", "ours"]
-    assert c.rivals_sentence(runs, "lidc_slices").startswith("2 of them")
-    assert c.rivals_sentence({}, "lidc_slices").startswith("None of them")
+
+
+def test_the_sentence_on_rivals_says_who_is_above_and_below(runs):
+    assert c.rivals_sentence(runs, "lidc_slices").startswith("None of them")
+    between = {"laptop-lidc_slices": made("laptop-lidc_slices", 1.5)}
+    worse = {"rival-b-lidc_slices": made("rival-b-lidc_slices", 0.0)}
+    better = {"rival-a-lidc_slices": made("rival-a-lidc_slices", 5.0)}
+    text = c.rivals_sentence(runs | between | worse | better, "lidc_slices")
+    auc = c._auc(better["rival-a-lidc_slices"])
+    assert text.startswith(
+        f"2 of them have been run whole. The highest AUC is that of “a”, {auc:.3f}"
+    )
+    ours, diameter = text.split("And these are above diameter alone")
+    assert "): a; below it: b" in ours and "): a; below it: b" in diameter
+
+
+def test_what_the_rivals_are_and_which_have_not_been_run(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(c, "DATA", tmp_path)
+    (tmp_path / "rivals.csv").write_text(
+        "profile,row,citation,parameters,what_it_is,what_differs\n"
+        "rival-a,[29],key2021,1234,a net,its size\nrival-z,[30],key2017,5,other,all\n"
+    )
+    table = c.rivals_works(runs, "lidc_slices")
+    assert table["classified by"].tolist() == ["a", "z (not run whole)"]
+    assert table["parameters"].tolist() == ["1,234", "5"]
+    assert table["paper's row"].iloc[0] == "[29] {cite:p}`key2021`"
 
 
 def test_the_sentence_on_features_follows_the_numbers(runs):

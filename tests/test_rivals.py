@@ -7,7 +7,7 @@ import pytest
 
 from nodulebook import paths
 from nodulebook.artefacts import list_runs
-from nodulebook.deep_features import METHODS
+from nodulebook.deep_features import METHODS, count_parameters
 from nodulebook.files import read_csv, read_json
 from nodulebook.layers import CentralSlices, CentreCrop3D, MaxPool3D
 from nodulebook.losses import DynamicCrossEntropy
@@ -179,7 +179,7 @@ def test_committed_runs_have_the_hash_of_their_profile():
 
 
 def _table() -> pd.DataFrame:
-    columns = ("profile", "row", "citation", "what_it_is", "what_differs")
+    columns = ("profile", "row", "citation", "parameters", "what_it_is", "what_differs")
     return read_csv(paths.DATA / "rivals.csv", dict.fromkeys(columns, "str"))
 
 
@@ -189,6 +189,11 @@ def test_the_table_of_rivals_has_every_profile_once():
     profiles = {name for name in profile_names() if name.startswith("rival-")}
     assert not profiles & set(METHODS)
     assert set(table["profile"]) == profiles | set(METHODS)
+
+
+def test_the_table_counts_the_parameters_of_each_rival():
+    for row in _table().itertuples():
+        assert int(row.parameters) == count_parameters(row.profile), row.profile
 
 
 def test_the_citations_of_the_table_are_in_the_bibliography():

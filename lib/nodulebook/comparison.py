@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import pandas as pd
 
 from nodulebook import metrics
@@ -40,6 +41,9 @@ DIAMETER = "diameter"
 RIVAL = "rival-"
 OURS = ("laptop", "paper", "paper-no-se", "honest")
 """Networks of our own that stand beside the rivals, where they have been run whole."""
+
+BUDGET = "laptop"
+"""The profile that gives every rival its budget."""
 
 OUR_KIND = "networks of ours"
 
@@ -246,10 +250,7 @@ def features_sentence(runs: dict[str, Run], source: str) -> str:
     sides = {g: stands(run, diameter, "roc_auc", len(found)) for g, run in found.items()}
     above = [GROUP_TEXT[g] for g, side in sides.items() if side > 0]
     below = [GROUP_TEXT[g] for g, side in sides.items() if side < 0]
-    aucs = {
-        g: metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
-        for g, run in found.items()
-    }
+    aucs = {g: _auc(run) for g, run in found.items()}
     best = max(aucs, key=lambda g: aucs[g])
     return (
         f"The highest AUC is that of the row “{GROUP_TEXT[best]}”, {number(aucs[best])}. Above "
@@ -262,12 +263,58 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def rivals_works(runs: dict[str, Run], source: str) -> pd.DataFrame:
+    """What each network of Table 4 is and how it differs from its work, from `data/rivals.csv`.
+
+    Args:
+        runs: complete runs by name.
+        source: of the runs.
+
+    Returns:
+        Columns "classified by", "paper's row", "parameters", "what it is", "what differs", as text;
+        a row a rival, whether it has been run or not.
+    """
+    names = ("profile", "row", "citation", "parameters", "what_it_is", "what_differs")
+    table = read_csv(DATA / "rivals.csv", dict.fromkeys(names, "str"))
+    not_run = [f"{profile}-{source}" not in runs for profile in table["profile"]]
+    name = table["profile"].str.removeprefix(RIVAL)
+    return pd.DataFrame(
+        {
+            "classified by": name.where(~np.array(not_run), name + " (not run whole)"),
+            "paper's row": table["row"] + " {cite:p}`" + table["citation"] + "`",
+            "parameters": [f"{int(n):,}" for n in table["parameters"]],
+            "what it is": table["what_it_is"],
+            "what differs": table["what_differs"],
+        }
+    )
+
+
 def rivals_sentence(runs: dict[str, Run], source: str) -> str:
-    """How many networks of others Table 4 has so far."""
-    names = [n for n in runs if n.startswith(RIVAL) and n.endswith(f"-{source}")]
-    if not names:
-        return "None of them has been run whole yet: their rows will appear here as runs end."
-    return f"{len(names)} of them have been run whole so far."
+    """How the networks of others stand beside ours under the same budget, and beside diameter."""
+    found = {
+        text: run for text, run in rows_of(runs, source, "4").items() if run.name.startswith(RIVAL)
+    }
+    ours, diameter = runs.get(f"{BUDGET}-{source}"), runs.get(DIAMETER)
+    if not found or ours is None or diameter is None:
+        return "None of them can be compared yet: their rows will appear here as runs end."
+    aucs = {text: _auc(run) for text, run in found.items()}
+    best = max(aucs, key=lambda text: aucs[text])
+    words = []
+    for other, name in ((ours, f"our own network (`{BUDGET}`, AUC {number(_auc(ours))})"),
+                        (diameter, f"diameter alone ({number(_auc(diameter))})")):  # fmt: skip
+        sides = {text: stands(run, other, "roc_auc", len(found)) for text, run in found.items()}
+        above = [text for text, side in sides.items() if side > 0]
+        below = [text for text, side in sides.items() if side < 0]
+        words.append(f"above {name}: {_listed(above)}; below it: {_listed(below)}")
+    return (
+        f"{len(found)} of them have been run whole. The highest AUC is that of “{best}”, "
+        f"{number(aucs[best])}. Corrected for {len(found)} comparisons, these are "
+        f"{'. And these are '.join(words)}. The others cannot be told apart."
+    )
+
+
+def _auc(run: Run) -> float:
+    return metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
 
 
 def arithmetic_sentence(accuracy: str, auc: float) -> str:
@@ -294,8 +341,7 @@ def best_of_each_kind(runs: dict[str, Run], source: str) -> dict[str, Run]:
     best: dict[str, tuple[float, str, Run]] = {}
     for table in ("3", "4"):
         for text, run in rows_of(runs, source, table).items():
-            auc = metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
-            kind = _kind(run.name.removesuffix(f"-{source}"))
+            auc, kind = _auc(run), _kind(run.name.removesuffix(f"-{source}"))
             if kind != OUR_KIND and (kind not in best or auc > best[kind][0]):
                 best[kind] = (auc, text, run)
     ours = runs.get(f"paper-{source}")
