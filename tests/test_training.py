@@ -129,7 +129,7 @@ RECIPES = {
         "soft_labels": True,
         "characteristics_weight": 1.0,
     },
-    "soft labels only": {"soft_labels": True},
+    "soft labels only": {"soft_labels": True, "batch_size": 6},  # the last batch is smaller
 }
 
 
