@@ -96,3 +96,7 @@ def test_the_reach_names_the_rules_whose_interval_holds_the_claim() -> None:
     assert f"the highest that came out is {best:.3f} (" in auc
     without = {name: t for name, t in TABLES.items() if name != "split-by-copy"}
     assert rule_effects.reach_sentence(without).count("under none of them") == 2
+
+
+def test_a_rule_that_was_not_run_is_said_to_be_missing() -> None:
+    assert rule_effects.rule_sentence(TABLES, "at-3-malignant").endswith("not there yet.")

@@ -124,8 +124,10 @@ def rule_sentence(tables: dict[str, pd.DataFrame], name: str) -> str:
 
     Args:
         tables: from `rule_predictions`, `rules.BASE` among them.
-        name: of the rule.
+        name: of the rule; one that is not there is said to be missing.
     """
+    if name not in tables:
+        return "Its ten folds are not there yet."
     changes = [
         _change(metric, joint_bootstrap_difference(tables[name], tables[BASE], metric))
         for metric in CLAIMED
