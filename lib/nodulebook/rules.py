@@ -131,8 +131,13 @@ def _record(rule: Rule) -> dict[str, Any]:
     return rule.model_dump(mode="json", exclude={"settings", "question"})
 
 
-def fold_is_done(rule: Rule, fold: int) -> bool:
+def fold_is_done(rule: Rule, fold: int, dealt: pd.DataFrame | None = None) -> bool:
     """Whether a fold of a rule is there, valid, and made with the rule as it is now.
+
+    Args:
+        rule: an entry of `profiles/trials/rules.yaml`.
+        fold: 0 to 9.
+        dealt: the rule's fold table, from `rule_folds`, where it is at hand.
 
     Raises:
         InputError: it is there, but damaged or of other settings.
@@ -140,7 +145,7 @@ def fold_is_done(rule: Rule, fold: int) -> bool:
     folder = paths.fold_folder(f"{RULES}/{rule.name}", fold)
     if not folder.exists():
         return False
-    table = rule_folds(rule)
+    table = rule_folds(rule) if dealt is None else dealt
     made = read_fold(folder, table[table["fold"] == fold]).run
     if (made["profile_hash"], made.get("rule")) != (rule.settings.hash(), _record(rule)):
         raise InputError(
@@ -224,8 +229,11 @@ def whole_rules() -> dict[str, Run]:
     """The rules whose ten folds are there, valid, and made with the rule as it is now."""
     found = {}
     for name, rule in read_rules().items():
-        if all(fold_is_done(rule, fold) for fold in range(N_FOLDS)):
-            found[name] = read_run(name, paths.runs_folder() / RULES, rule_folds(rule))
+        if not (paths.runs_folder() / RULES / name).is_dir():
+            continue
+        dealt = rule_folds(rule)
+        if all(fold_is_done(rule, fold, dealt) for fold in range(N_FOLDS)):
+            found[name] = read_run(name, paths.runs_folder() / RULES, dealt)
     return found
 
 
