@@ -24,7 +24,7 @@ network:
   pool_after: [first_convolution, stage1]
 training:
   epochs: 10
-  batch_size: 160
+  batch_size: 64
   learning_rate: 0.05
   learning_rate_drops: [2]
 """
