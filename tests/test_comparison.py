@@ -109,7 +109,7 @@ def test_the_sentence_on_rivals_says_who_is_above_and_below(runs):
     assert text.startswith(
         f"2 of them have been run whole. The highest AUC is that of “a”, {auc:.3f}"
     )
-    ours, diameter = text.split("And these are above diameter alone")
+    ours, diameter = text.split("; above diameter alone")
     assert "): a; below it: b" in ours and "): a; below it: b" in diameter
 
 

@@ -308,8 +308,8 @@ def rivals_sentence(runs: dict[str, Run], source: str) -> str:
         words.append(f"above {name}: {_listed(above)}; below it: {_listed(below)}")
     return (
         f"{len(found)} of them have been run whole. The highest AUC is that of “{best}”, "
-        f"{number(aucs[best])}. Corrected for {len(found)} comparisons, these are "
-        f"{'. And these are '.join(words)}. The others cannot be told apart."
+        f"{number(aucs[best])}. Corrected for {len(found)} comparisons, {'; '.join(words)}; the "
+        "others cannot be told apart from it."
     )
 
 
