@@ -93,7 +93,7 @@ class Autoencoder:
     patch_px: int = 8
     units: tuple[int, ...] = (32, 16)
     """Of the encoder's layers; the decoder has them in reverse."""
-    epochs: int = 30
+    epochs: int = 10
     batch_size: int = 256
     learning_rate: float = 1e-3
     words: int = 64
