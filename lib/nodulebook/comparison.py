@@ -300,7 +300,7 @@ def rivals_sentence(runs: dict[str, Run], source: str) -> str:
     aucs = {text: _auc(run) for text, run in found.items()}
     best = max(aucs, key=lambda text: aucs[text])
     words = []
-    for other, name in ((ours, f"our own network (`{BUDGET}`, AUC {number(_auc(ours))})"),
+    for other, name in ((ours, f"our own network (“{BUDGET}”, AUC {number(_auc(ours))})"),
                         (diameter, f"diameter alone ({number(_auc(diameter))})")):  # fmt: skip
         sides = {text: stands(run, other, "roc_auc", len(found)) for text, run in found.items()}
         above = [text for text, side in sides.items() if side > 0]
