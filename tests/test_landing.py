@@ -48,6 +48,11 @@ def test_the_glance_has_claim_and_outcome_side_by_side():
     assert accuracy.estimate == 0.75
     assert answers["Came out"].endswith(f"accuracy {interval(accuracy)}")
     assert "Our best recipe" not in answers
+    both = {landing.HONEST: made(landing.HONEST, 31)}
+    both |= {landing.HONEST_SLICES: made(landing.HONEST_SLICES, 34)}
+    answers = dict(landing.glance_table(both, "AUC 0.99").itertuples(index=False))
+    assert "accuracy 0.775" in answers["Our best recipe"]
+    assert "accuracy 0.850" in answers["Our recipe, a network of others on three slices"]
 
 
 def test_without_runs_only_the_claim_is_said():

@@ -285,6 +285,28 @@ def test_headline_says_what_the_gates_do(gated, plain, verdict):
     assert headline(phantom)["headline-gates"] == ""
 
 
+def test_an_arm_is_told_beside_those_that_are_there():
+    names = ("honest-lidc_slices", "paper-lidc_slices", "paper-phantom", "diameter")
+    skills = (6.0, 0.0, 9.0, 9.0)
+    runs = {
+        name: _run(name, "phantom" if "phantom" in name else "lidc_slices", skill)
+        for name, skill in zip(names, skills, strict=True)
+    }
+    honest, paper, _, diameter = runs.values()
+    by = [
+        paired_bootstrap_difference(honest.probabilities, other.probabilities, "roc_auc")
+        for other in (diameter, paper)
+    ]
+    assert by[0].low <= 0 <= by[0].high and by[1].low > 0
+    auc = patient_bootstrap(honest.probabilities, "roc_auc")
+    assert report.arm_sentence(runs, "honest", ("diameter", "paper", "absent")) == (
+        f"AUC {interval(auc)} on 80 nodules; minus “diameter” {interval(by[0])}, not to be told "
+        f"apart from it; minus “paper” {interval(by[1])}, above it"
+    )
+    assert report.arm_sentence(runs, "paper", ("honest",)).endswith(", below it")
+    assert report.arm_sentence(runs, "paper-slab", ("diameter",)) == "not run whole yet"
+
+
 def test_headline_compares_the_nodules_that_both_have():
     real = _run("p", "lidc_slices")
     fewer = replace(real, probabilities=real.probabilities.iloc[:60])

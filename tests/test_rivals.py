@@ -11,7 +11,13 @@ from nodulebook.deep_features import METHODS, count_parameters
 from nodulebook.files import read_csv, read_json
 from nodulebook.layers import CentralSlices, CentreCrop3D, MaxPool3D
 from nodulebook.losses import DynamicCrossEntropy
-from nodulebook.network import senet, squeeze_excite_depth
+from nodulebook.network import (
+    CHARACTERISTICS,
+    MALIGNANCY,
+    senet,
+    squeeze_excite_depth,
+    with_characteristics,
+)
 from nodulebook.rivals import BUILDERS, build_network, dense_tree, dualpath, slices_resnet
 from nodulebook.rivals.dense_tree import tree_transition
 from nodulebook.rivals.dualpath import DualPathJoin
@@ -130,6 +136,19 @@ def test_a_rival_has_the_shape_and_layers_of_a_classifier(name, small):
     if name not in ON_SLICES:
         maps = model.get_layer("last_convolution").output.shape
         assert len(maps) == 5 and maps[1] == maps[2] == maps[3] >= 2
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_rival_takes_a_second_task_beside_the_first(name, small):
+    model = small[name][0]
+    two = with_characteristics(model, 5)
+    patches = np.random.default_rng(1).random((2, 32, 32, 32, 1), dtype=np.float32)
+    out = two(patches, training=False)
+    assert out[CHARACTERISTICS].shape == (2, 5)
+    np.testing.assert_array_equal(_numpy(out[MALIGNANCY]), _numpy(model(patches, training=False)))
+    # Both are of the same numbers: a fully connected layer of the pooled maps.
+    first, second = two.get_layer("logits"), two.get_layer(CHARACTERISTICS)
+    assert first.input is second.input
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -165,8 +165,19 @@ def test_the_recipe_of_a_half_is_chosen_in_the_other() -> None:
     assert trials.chosen(table, ["a", "b"]) == {0: "b", 1: "a"}
 
 
+def _chosen_of(*groups: str) -> set[str]:
+    candidates = [name for name, trial in read_trials().items() if trial.group in groups]
+    return set(trials.chosen(trials.trial_table(candidates), candidates).values())
+
+
 def test_the_profile_honest_is_what_both_halves_chose() -> None:
-    candidates = [name for name, trial in read_trials().items() if trial.group == "recipe"]
-    choice = trials.chosen(trials.trial_table(candidates), candidates)
-    assert len(set(choice.values())) == 1
-    assert read_profile("honest").hash() == read_trials()[choice[0]].settings.hash()
+    (choice,) = _chosen_of("recipe")
+    assert read_profile("honest").hash() == read_trials()[choice].settings.hash()
+
+
+def test_both_halves_chose_slices_and_the_profile_is_the_narrower_of_theirs() -> None:
+    every = read_trials()
+    chosen = [every[name] for name in _chosen_of("recipe", "slices")]
+    assert all(trial.group == "slices" for trial in chosen)
+    narrowest = min(chosen, key=lambda trial: trial.settings.network.width)  # type: ignore[union-attr]
+    assert read_profile("honest-slices").hash() == narrowest.settings.hash()

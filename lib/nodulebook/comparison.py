@@ -39,8 +39,15 @@ from nodulebook.statistics import (
 
 DIAMETER = "diameter"
 RIVAL = "rival-"
-OURS = ("laptop", "paper", "paper-no-se", "honest")
-"""Networks of our own that stand beside the rivals, where they have been run whole."""
+OURS = {
+    "laptop": "ours",
+    "paper": "ours",
+    "paper-no-se": "ours",
+    "honest": "ours",
+    "honest-slices": "[30], our recipe",
+}
+"""What stands beside the rivals with more than their budget or another network, where it has been
+run whole; and what the table says in place of the paper's row."""
 
 BUDGET = "laptop"
 """The profile that gives every rival its budget."""
@@ -220,7 +227,7 @@ def rivals_table(
     rows = [
         {
             "classified by": text,
-            "paper's row": known.get(f"{RIVAL}{text}", "ours" if text in OURS else ""),
+            "paper's row": known.get(f"{RIVAL}{text}", OURS.get(text, "")),
             "epochs": str(len(run.folds[0].history)),
         }
         | _numbers(run, diameter, len(found))

@@ -14,6 +14,8 @@ SOURCE = "lidc_slices"
 OURS, HONEST = f"{FAITHFUL}-{SOURCE}", f"honest-{SOURCE}"
 """The runs that the verdict rests on: the network as the paper describes it, and the recipe that
 was chosen on validation patients."""
+HONEST_SLICES = f"honest-slices-{SOURCE}"
+"""The same recipe, with another work's network in place of ours."""
 
 
 def _numbers(run: Run) -> str:
@@ -50,6 +52,9 @@ def glance_table(runs: Mapping[str, Run], claim: str) -> pd.DataFrame:
         ]
     if honest is not None:
         rows.append(("Our best recipe", _numbers(honest)))
+    if HONEST_SLICES in runs:
+        text = "Our recipe, a network of others on three slices"
+        rows.append((text, _numbers(runs[HONEST_SLICES])))
     if diameter is not None:
         rows.append(("Diameter alone, no image", _numbers(diameter)))
     rows.append(
@@ -73,13 +78,16 @@ def auc_rows(
         labelled: those with a label.
 
     Returns:
-        The network as described, the best recipe, the best of each other kind, one reader, and
-        the limits of any classifier on such labels (its interval is of the likelihood).
+        The network as described, the best recipe with it and with another work's network, the
+        best of each other kind, one reader, and the limits of any classifier on such labels (its
+        interval is of the likelihood).
     """
     found = best_of_each_kind(runs, SOURCE)
     shown = {text: run for text, run in found.items() if text != "diameter alone"}
     if HONEST in runs:
         shown["ours, best recipe"] = runs[HONEST]
+    if HONEST_SLICES in runs:
+        shown["our recipe, network of others on slices"] = runs[HONEST_SLICES]
     rows = [
         (text, "image", patient_bootstrap(run.probabilities, "roc_auc"))
         for text, run in sorted(shown.items(), key=lambda item: not item[0].startswith("ours"))

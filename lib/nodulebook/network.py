@@ -208,14 +208,17 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
 
 
 def with_characteristics(model: keras.Model, n: int) -> keras.Model:
-    """The network with a second task beside the first: n numbers from the same pooled maps.
+    """A network with a second task beside the first: n numbers from what its class scores are of.
+
+    Args:
+        model: from `senet`, or of `nodulebook.rivals`.
+        n: how many numbers.
 
     Returns:
         A model from (batch, 32, 32, 32, 1) to a dict: "probabilities" (batch, 2) as before, and
         "characteristics" (batch, n).
     """
-    pooled = model.get_layer("global_pool").output
-    rated = layers.Dense(n, name=CHARACTERISTICS)(pooled)
+    rated = layers.Dense(n, name=CHARACTERISTICS)(model.get_layer("logits").input)
     return keras.Model(
         model.input, {MALIGNANCY: model.output, CHARACTERISTICS: rated}, name=model.name
     )

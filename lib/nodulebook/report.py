@@ -438,6 +438,35 @@ def _compared(run: Run, other: Run, minuend: str) -> tuple[str, str]:
     return start, verdict
 
 
+def arm_sentence(runs: dict[str, Run], arm: str, others: Sequence[str]) -> str:
+    """The AUC of an arm on real CT, and its paired differences to others, as the end of a sentence.
+
+    Args:
+        runs: complete runs by name.
+        arm: a run `<arm>-<source>`.
+        others: arms it is compared with, `diameter` or of the same source; those that are not
+            there are left out.
+    """
+    for name in REAL_CT:
+        run = runs.get(f"{arm}-{name}")
+        if run is None:
+            continue
+        auc = patient_bootstrap(run.probabilities, "roc_auc")
+        parts = [f"AUC {interval(auc)} on {len(run.probabilities):,} nodules"]
+        for other in others:
+            beside = runs.get(other if other == "diameter" else f"{other}-{name}")
+            if beside is None:
+                continue
+            difference = paired_bootstrap_difference(*on_common_nodules(run, beside), "roc_auc")
+            side = (
+                "above it" if difference.low > 0 else
+                "below it" if difference.high < 0 else "not to be told apart from it"
+            )  # fmt: skip
+            parts.append(f"minus “{other}” {interval(difference)}, {side}")
+        return "; ".join(parts)
+    return "not run whole yet"
+
+
 PAIRS = (
     ("quick", "diameter"),
     ("paper", "diameter"),
@@ -445,6 +474,8 @@ PAIRS = (
     ("paper", "paper-slab"),
     ("honest", "diameter"),
     ("honest", "paper"),
+    ("honest-slices", "diameter"),
+    ("honest-slices", "honest"),
 )
 """Which arms are compared on the same nodules."""
 

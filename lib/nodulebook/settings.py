@@ -191,9 +191,9 @@ class Trial(_Strict):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     question: str
     """What it is tried for, as the book's table says it."""
-    group: Literal["seed", "why", "recipe"]
+    group: Literal["seed", "why", "recipe", "slices"]
     """seed: the paper's recipe from another seed; why: one thing changed in it; recipe: a
-    candidate for the honest one."""
+    candidate for the honest one; slices: the honest one with another work's network."""
     source: Literal["phantom", "lidc_slices", "lidc_grey"] = "lidc_slices"
     settings: Profile
 
