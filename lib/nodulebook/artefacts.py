@@ -137,8 +137,7 @@ def read_fold(folder: Path, expected: pd.DataFrame | None = None) -> Fold:
     if _fold_number(folder) is None:
         raise InputError(f"{folder}: not the folder of a fold, which is called fold-<number>")
     probabilities = read_csv(folder / PROBABILITIES, PROBABILITY_COLUMNS)
-    columns = read_csv(folder / HISTORY, {"epoch": "int", "loss": "float"}).columns
-    history = read_csv(folder / HISTORY, dict.fromkeys(columns, "float") | {"epoch": "int"})
+    history = read_csv(folder / HISTORY, {"epoch": "int", "loss": "float"}, others="float")
     fold = Fold(probabilities, history, read_json(folder / RUN))
     _check(folder, fold)
     if expected is not None:

@@ -79,10 +79,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not a JSON file ({error})") from None
 
 
-def read_csv(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+def read_csv(path: Path, columns: dict[str, str], others: str | None = None) -> pd.DataFrame:
     """Read a CSV file and check it against `columns` (name -> "str", "int" or "float").
 
-    Further columns are kept as text. Empty cells are allowed in none of the named columns.
+    Further columns are kept as text, unless `others` says what they are. Empty cells are allowed
+    in none of the columns that are named or said.
 
     Raises:
         InputError: the file is missing or empty, a column is missing, or a cell is empty,
@@ -97,7 +98,8 @@ def read_csv(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing")
-    for name, kind in columns.items():
+    kinds = columns if others is None else dict.fromkeys(table.columns, others) | columns
+    for name, kind in kinds.items():
         if kind == "str":
             bad = table[name].str.strip() == ""
         else:

@@ -50,10 +50,21 @@ class RocBand:
 
 def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array:
     """AUC of every draw: the weight of correctly ordered pairs, ties one half."""
-    positive, negative = _class_weights(label, score, weight)
-    below = np.cumsum(negative, axis=1) - negative
-    ordered = (positive * (below + negative / 2)).sum(axis=1)
-    return _divide(ordered, positive.sum(axis=1) * negative.sum(axis=1))
+    malignant, benign = np.flatnonzero(label), np.flatnonzero(~label)
+    benign = benign[np.argsort(score[benign], kind="stable")]
+    # A row a nodule, as `_drawn_weights` has them in memory: rows are taken and added as a whole.
+    positive, negative = weight.T[malignant], weight.T[benign]
+    up_to = np.zeros((len(benign) + 1, len(weight)))
+    np.cumsum(negative, axis=0, out=up_to[1:])
+    # Of each malignant nodule: the weight of the benign ones below it, and of those not above it.
+    below, not_above = (
+        np.searchsorted(score[benign], score[malignant], side) for side in ("left", "right")
+    )
+    ordered = np.einsum("ij,ij->j", positive, up_to[below])
+    tied = below != not_above
+    more = up_to[not_above[tied]] - up_to[below[tied]]
+    ordered += np.einsum("ij,ij->j", positive[tied], more) / 2
+    return _divide(ordered, positive.sum(axis=0) * up_to[-1])
 
 
 def _class_weights(label: NDArray[np.bool_], score: Array, weight: Array) -> tuple[Array, Array]:
@@ -85,7 +96,7 @@ def _of_confusion(rate: Callable[[Confusion[Array]], Array]) -> WeightedStatisti
     def statistic(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
         called = p >= THRESHOLD
         outcomes = (label & called, ~label & ~called, ~label & called, label & ~called)
-        return rate(Confusion(*(weight @ outcome.astype(float) for outcome in outcomes)))
+        return rate(Confusion(*(weight @ np.column_stack(outcomes).astype(float)).T))
 
     return statistic
 
@@ -323,7 +334,8 @@ def _patient_weights(patient_id: pd.Series, n_draws: int, seed: int) -> Array:
 def _drawn_weights(codes: bytes, dtype: str, n_patients: int, n_draws: int, seed: int) -> Array:
     drawn = np.random.default_rng(seed).integers(0, n_patients, size=(n_draws, n_patients))
     times = np.array([np.bincount(draw, minlength=n_patients) for draw in drawn], dtype=float)
-    weight = times[:, np.frombuffer(codes, dtype)]
+    # A nodule's weights beside each other in memory: `weighted_auc` sorts and adds nodules.
+    weight: Array = np.ascontiguousarray(times.T)[np.frombuffer(codes, dtype)].T
     weight.flags.writeable = False
     return weight
 

@@ -152,8 +152,13 @@ def check_pages(
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=forbid_heavy
     ) as pool:
-        results = {name: pool.submit(recompute, root / f"{name}.md") for name in names}
-        for name, future in results.items():
+        # The longest first, or the others would be done long before it.
+        files = {name: root / f"{name}.md" for name in names}
+        size = {name: file.stat().st_size if file.is_file() else 0 for name, file in files.items()}
+        longest = sorted(names, key=lambda name: -size[name])
+        results = {name: pool.submit(recompute, files[name]) for name in longest}
+        for name in names:
+            future = results[name]
             try:
                 again = future.result()
                 found, n = compare_page(
