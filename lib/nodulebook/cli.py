@@ -192,7 +192,20 @@ def again(run: str, fold: int, data: str) -> None:
         f"AUC {result.auc_committed:.4f} as committed, {result.auc_again:.4f} again"
     )
     if abs(result.auc_committed - result.auc_again) > 0.01:
-        raise InputError(f"{run} fold {fold}: the AUC differs by more than 0.01")
+        raise InputError(f"{run} fold {fold}: the AUC differs by more than 0.01; {result.reason}")
+
+
+@commands.command()
+@click.option("--run", required=True, help="a run of papermill_runs/, of a network")
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option("--jobs", type=click.IntRange(min=1), help="folds side by side")
+def repeat(run: str, data: str, jobs: int | None) -> None:
+    """Run all ten folds of a run again and keep them, to see what another processor changes."""
+    from nodulebook.repeats import AGAIN, repeat_run
+
+    data = str(Path(data).expanduser().resolve()) if data else ""
+    repeat_run(run, data, jobs)
+    click.echo(f"repeated: {paths.runs_folder() / AGAIN / run}")
 
 
 @commands.command()

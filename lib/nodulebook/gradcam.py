@@ -298,7 +298,7 @@ def with_gate(function: Any, rule: Rule) -> Any:
 def _finite(tensors: Any) -> list[Array]:
     arrays = [np.asarray(tensor, dtype=np.float64) for tensor in tensors]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise InputError("the model gives values that are not finite: its weights have diverged")
+        raise InputError("the model has values that are not finite: its weights have diverged")
     return arrays
 
 
@@ -337,6 +337,8 @@ def _checked(
             f"Grad-CAM needs KERAS_BACKEND=tensorflow, but it is {keras.backend.backend()}: save "
             "the weights and load them in a session with the tensorflow backend"
         )
+    # Asked of the weights: a ReLU of some processors makes 0 of what is no number.
+    _finite(model.weights)
     values = _checked_volumes(model, volumes)
     return values, _checked_classes(class_index, len(values), _score_output(model).shape[-1])
 

@@ -20,6 +20,7 @@ from nodulebook.folds import read_folds
 from nodulebook.handcrafted import PREFIX as FEATURES
 from nodulebook.handcrafted import predict_again
 from nodulebook.metrics import roc_auc
+from nodulebook.processor import processor_text
 from nodulebook.settings import N_FOLDS, FoldParameters, read_profile
 from nodulebook.side_by_side import run_side_by_side
 from nodulebook.sources import SOURCES, open_source
@@ -159,6 +160,20 @@ class Again:
     """Of the predicted probabilities of any test nodule."""
     auc_committed: float
     auc_again: float
+    processor_committed: str
+    """As `training.processor` had it then; empty in runs of before it was noted."""
+    processor_again: str
+
+    @property
+    def reason(self) -> str:
+        """Why the two may differ, as far as the processors tell."""
+        if self.processor_committed == self.processor_again != "":
+            return "the processor is the same, so they should be identical"
+        return (
+            f"made on {self.processor_committed or 'a processor not noted'}, run again on "
+            f"{self.processor_again or 'one not known'}: another processor adds in another order, "
+            "and training makes much of the last digit (chapter reproduce)"
+        )
 
 
 def run_again(run: str, fold: int, data: str = "") -> Again:
@@ -177,6 +192,7 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
     """
     nodules, folds = read_nodules(), read_folds()
     committed = read_fold(paths.fold_folder(run, fold), expected_rows(folds, fold))
+    processor = str(committed.run.get("processor", ""))
     if run == RUN:
         probabilities, _ = diameter_fold(nodules, folds, fold)
     elif run.startswith(FEATURES):
@@ -212,6 +228,8 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
         largest_difference=float((both["p_malignant"] - both["p_malignant_again"]).abs().max()),
         auc_committed=roc_auc(both["label"].to_numpy(), both["p_malignant"].to_numpy()),
         auc_again=roc_auc(both["label"].to_numpy(), both["p_malignant_again"].to_numpy()),
+        processor_committed=processor,
+        processor_again=processor_text(),
     )
 
 

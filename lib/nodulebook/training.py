@@ -48,6 +48,7 @@ from nodulebook.network import (
 )
 from nodulebook.patches import PatchStore, central_slab, scale_to_unit
 from nodulebook.paths import fold_folder, partial_folder
+from nodulebook.processor import processor_text
 from nodulebook.rivals import build_network
 from nodulebook.settings import FoldParameters, Profile, RivalSettings, TrainingSettings
 
@@ -540,6 +541,7 @@ def made_from(data: FoldData, recipe: dict[str, str]) -> dict[str, Any]:
         "versions": versions(),
         "backend": keras.backend.backend(),
         "device": device(),
+        "processor": processor_text(),
     }
 
 
