@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nodulebook.patches import WINDOW_HU
@@ -280,6 +281,7 @@ def interval_figure(
     """
     figure, axes = _figure(size=(6.4, 1.4 + 0.27 * len(rows)))
     axis = axes[0, 0]
+    axis.xaxis.set_major_locator(MaxNLocator(6))  # more numbers would touch each other
     kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
     styles = dict(
         zip(kinds, zip(sns.color_palette("colorblind"), "osD^v", strict=False), strict=False)
