@@ -451,6 +451,16 @@ def test_arms_are_compared_where_both_are_there():
     assert report.difference_table({"diameter": other}).empty
 
 
+def test_the_phantom_stands_below_real_ct():
+    runs = [
+        _run("paper-phantom", "phantom"),
+        _run("paper-lidc_slices", "lidc_slices", 0.2),
+        _run("diameter", "annotations", 0.4),
+    ]
+    table = report.difference_table({run.name: run for run in runs})
+    assert list(table["first"]) == ["paper-lidc_slices", "paper-phantom"]
+
+
 def test_every_arm_that_is_compared_is_a_profile():
     assert {arm for pair in report.PAIRS for arm in pair} <= {*profile_names(), "diameter"}
 

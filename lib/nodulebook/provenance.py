@@ -12,9 +12,8 @@ from nodulebook.files import sha256
 from nodulebook.folds import read_folds
 from nodulebook.handcrafted import PREFIX as FEATURES
 from nodulebook.manifest import artefact_files
-from nodulebook.report import SOURCE_TEXT, source
+from nodulebook.report import SOURCE_TEXT, in_reading_order, source
 from nodulebook.settings import N_FOLDS
-from nodulebook.sources import REAL_CT
 
 MADE_BY = {
     "data/scans.csv": "nodulebook cohort",
@@ -33,9 +32,7 @@ def all_runs() -> dict[str, Run]:
         InputError: one is damaged.
     """
     folds = read_folds()
-    runs = {name: read_run(name, folds=folds) for name in list_runs()}
-    order = [*REAL_CT, "annotations", "phantom"]
-    return dict(sorted(runs.items(), key=lambda item: (order.index(source(item[1])), item[0])))
+    return in_reading_order({name: read_run(name, folds=folds) for name in list_runs()})
 
 
 def overview_table(runs: dict[str, Run]) -> pd.DataFrame:

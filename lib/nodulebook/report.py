@@ -67,6 +67,9 @@ def fold_caption(fold: Fold) -> str:
     )
 
 
+READING_ORDER = (*REAL_CT, "annotations", "phantom")
+"""Sources in the order in which tables have them: what is no evidence about CT comes last."""
+
 COMPARED = ("features-", "rival-")
 """How the names of runs begin that stand in the comparison chapter only: too many for a figure."""
 
@@ -89,8 +92,14 @@ def complete_runs(compared: bool = False) -> dict[str, Run]:
             f"{paths.runs_folder()} has no run with all {N_FOLDS} folds: "
             "`make folds PROFILE=quick SOURCE=phantom` makes one in some minutes"
         )
-    order = [*REAL_CT, "annotations", "phantom"]
-    return dict(sorted(complete.items(), key=lambda item: (order.index(source(item[1])), item[0])))
+    return in_reading_order(complete)
+
+
+def in_reading_order(runs: dict[str, Run]) -> dict[str, Run]:
+    """The runs by `READING_ORDER` of their sources, then by name."""
+    return dict(
+        sorted(runs.items(), key=lambda item: (READING_ORDER.index(source(item[1])), item[0]))
+    )
 
 
 def source(run: Run) -> str:
@@ -491,7 +500,7 @@ def difference_table(
         Columns "source", "first", "second", "n", "AUC, first minus second", as text.
     """
     rows = []
-    for name in SOURCES:
+    for name in READING_ORDER:
         for pair in pairs:
             found = [runs.get(arm if arm == "diameter" else f"{arm}-{name}") for arm in pair]
             one, other = found
