@@ -61,7 +61,9 @@ def test_the_differences_are_those_of_the_files(runs_folder: Path) -> None:
         f"Made again on another machine, with nothing else changed, the run {RUN} has AUC "
         f"{row['AUC again']} instead of {row['AUC']}: {row['again minus committed']}."
     )
+    assert repeats.repeat_sources({RUN: (committed, again)}, RUN) == [RUN, f"again/{RUN}"]
     assert "not been made again" in repeats.repeat_sentence({}, RUN)
+    assert repeats.repeat_sources({}, RUN) == [RUN]
 
 
 def _auc(run: Run, fold: int | None = None) -> float:

@@ -133,5 +133,10 @@ def repeat_sentence(pairs: dict[str, tuple[Run, Run]], run: str) -> str:
     )
 
 
+def repeat_sources(pairs: dict[str, tuple[Run, Run]], run: str) -> list[str]:
+    """What `repeat_sentence` is computed from, for `trace.glue_texts`: the run, and its repeat."""
+    return [run, *([f"{AGAIN}/{run}"] if run in pairs else [])]
+
+
 def _auc(table: pd.DataFrame) -> float:
     return roc_auc(table["label"], table["p_malignant"])
