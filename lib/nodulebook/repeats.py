@@ -129,7 +129,8 @@ def repeat_sentence(pairs: dict[str, tuple[Run, Run]], run: str) -> str:
     (row,) = repeats_table({run: pairs[run]}).to_dict("records")
     return (
         f"Made again on another machine, with nothing else changed, the run {run} has AUC "
-        f"{row['AUC again']} instead of {row['AUC']}: {row['again minus committed']}."
+        f"{row['AUC again']} instead of {row['AUC']}; the difference, with its 95 % "
+        f"patient-bootstrap interval, is {row['again minus committed']}."
     )
 
 
