@@ -19,7 +19,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from nodulebook.cohort import cluster_readings, luna16_scans
+from nodulebook.data.cohort import cluster_readings, luna16_scans
 
 
 def import_pylidc():
@@ -70,7 +70,9 @@ def main():
     print(f"clustering  ours {ours:8.3f} s   pylidc {theirs:8.2f} s   ratio {theirs / ours:.0f}")
     print(f"reading     ours {reading:8.3f} s (1,018 scans)   pylidc {loading:8.2f} s (these)")
     with tempfile.TemporaryDirectory() as folder:
-        code = "import sys; from pathlib import Path; from nodulebook.folds import write_cohort; "
+        code = (
+            "import sys; from pathlib import Path; from nodulebook.data.folds import write_cohort; "
+        )
         code += "write_cohort(Path(sys.argv[1]))"
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", code, folder], check=True)

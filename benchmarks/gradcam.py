@@ -19,10 +19,10 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 import keras
 import numpy as np
 
-from nodulebook.gradcam import _resize, grad_cam_plus_plus
-from nodulebook.network import MALIGNANT
-from nodulebook.settings import read_profile
-from nodulebook.training import build_model
+from nodulebook.core.settings import read_profile
+from nodulebook.explain.gradcam import _resize, grad_cam_plus_plus
+from nodulebook.model.senet import MALIGNANT
+from nodulebook.model.training import build_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports an old SciPy namespace

@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from nodulebook import paths
-from nodulebook.annotations import read_scans
-from nodulebook.cohort import read_nodules
-from nodulebook.files import write_csv
-from nodulebook.patches import extract_patch
-from nodulebook.volumes import open_mhd
+from nodulebook.core import paths
+from nodulebook.core.files import write_csv
+from nodulebook.ct.volumes import open_mhd
+from nodulebook.data.annotations import read_scans
+from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.store import extract_patch
 
 CENTRE = (150.3, 170.7, 180.2)
 

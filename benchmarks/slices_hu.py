@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nodulebook import paths
-from nodulebook.annotations import read_scans
-from nodulebook.cohort import read_nodules
-from nodulebook.files import write_csv
-from nodulebook.patches import LUNG_HU, WINDOW_HU
-from nodulebook.sources import lidc_slices, scans
-from nodulebook.volumes import find_dicom, open_dicom
+from nodulebook.core import paths
+from nodulebook.core.files import write_csv
+from nodulebook.ct.volumes import find_dicom, open_dicom
+from nodulebook.data.annotations import read_scans
+from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.sources import lidc_slices, scans
+from nodulebook.patches.store import LUNG_HU, WINDOW_HU
 
 
 def compared(slices_patch, true_patch):

@@ -41,10 +41,10 @@ def patches():
 def measure_keras(profile_name):
     import numpy as np
 
-    from nodulebook.augment import augmented_epoch
-    from nodulebook.report import multiply_adds
-    from nodulebook.settings import read_profile
-    from nodulebook.training import build_model, predict_malignant
+    from nodulebook.core.settings import read_profile
+    from nodulebook.model.augment import augmented_epoch
+    from nodulebook.model.training import build_model, predict_malignant
+    from study.report.pooled import multiply_adds
 
     volumes, label = patches()
     profile = read_profile(profile_name)
@@ -70,7 +70,7 @@ def measure_torch(profile_name, threads):
     from torch import nn
     from torch.nn import functional
 
-    from nodulebook.settings import read_profile
+    from nodulebook.core.settings import read_profile
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

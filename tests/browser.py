@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nodulebook.checks.browser import find_browser, running
-from nodulebook.errors import InputError
+from bookkit.checks.browser import find_browser, running
+from nodulebook.core.errors import InputError
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodulebook import paths
-from nodulebook.cohort import read_nodules
-from nodulebook.files import sha256
-from nodulebook.folds import read_folds
-from nodulebook.patches import PATCH_SIZE, Patch, write_store
-from nodulebook.sources import phantom
+from nodulebook.core import paths
+from nodulebook.core.files import sha256
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
+from nodulebook.patches.sources import phantom
+from nodulebook.patches.store import PATCH_SIZE, Patch, write_store
 
 TINY = """
 description: for tests

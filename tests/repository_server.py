@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nodulebook import download
+from nodulebook.download import transfer as download
 
 RECORD = "/api/records/"
 
@@ -186,7 +186,7 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
-    """A repository that `nodulebook.download` asks instead of the real one, without waits."""
+    """A repository that `nodulebook.download.transfer` asks instead of the real one, without waits."""
     repository = Repository()
     monkeypatch.setenv("NODULEBOOK_ZENODO", repository.api)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -1,13 +1,16 @@
-"""Helpers of the book: LIDC-IDRI annotations to nodules, patches, a network, maps and numbers.
+"""LIDC-IDRI annotations to nodules, patches, networks, saliency maps and statistics.
 
-The files form layers; each imports only from layers above it in this list:
+Packages, from the ground up; each imports only from those before it in this list:
 
-ground   errors, paths, files, settings
-data     annotations, cohort, folds, contours, patches, sources, download, unpack, datasets
-model    augment, layers, network, training
-explain  gradcam
-judge    artefacts, metrics, statistics, baseline
-show     tables, figures, runs, trials, report, cli
+core      errors, files, paths, settings
+stats     metrics, bootstrap, paired tests, reader agreement
+download  transfer, unpacking, public data sets
+data      annotations, contours, cohort, folds
+ct        volumes and scan rules
+patches   cubes, stores, sources
+model     layers, networks, training
+explain   Grad-CAM++ and its faithfulness
+runs      the files of a run
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,5 +1,5 @@
 """`python -m nodulebook` is the command line."""
 
-from nodulebook.cli import main
+from study.cli.main import main
 
 main()

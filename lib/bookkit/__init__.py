@@ -1,0 +1,1 @@
+"""Publishing kit: traced numbers, the claims ledger, Sphinx extensions, page checks."""

@@ -1,0 +1,1 @@
+"""The ledger of the paper's claims and the counterparts of its figures."""

@@ -1,0 +1,65 @@
+"""The paper's figures and tables, and where the book has the like of each."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from bookkit.ledger.claims import all_labels
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+
+ORIGINALS = (*(f"Fig. {n}" for n in range(1, 13)), *(f"Table {n}" for n in range(1, 5)))
+"""The paper's figures and tables, in its order."""
+
+COLUMNS = ["original", "shows", "lost", "page", "labels", "ours"]
+
+
+def read_counterparts(path: Path | None = None, root: Path | None = None) -> pd.DataFrame:
+    """The counterparts, a row a figure or table of the paper.
+
+    Args:
+        path: `data/counterparts.csv` where None.
+        root: the folder that holds `chapters/`.
+
+    Returns:
+        Columns as in `COLUMNS`, all text; `labels` has one label or more, apart by spaces, the
+        first of them on `page`.
+
+    Raises:
+        InputError: a figure or table has no row or two, or a row's label is not in the book.
+    """
+    path = path or paths.DATA / "counterparts.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; git checkout data/counterparts.csv")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(table.columns) != COLUMNS:
+        raise InputError(f"{path}: the columns must be {', '.join(COLUMNS)}")
+    if tuple(table["original"]) != ORIGINALS:
+        raise InputError(f"{path}: must have a row for each of {', '.join(ORIGINALS)}, in order")
+    pages = all_labels(root)
+    everywhere = {label for labels in pages.values() for label in labels}
+    for row in table.to_dict("records"):
+        first, *others = row["labels"].split() or [""]
+        if first not in pages.get(f"chapters/{row['page']}.md", {}):
+            raise InputError(f"{path}: {row['original']}: {row['page']} has no label {first!r}")
+        for label in set(others) - everywhere:
+            raise InputError(f"{path}: {row['original']}: no page has the label {label!r}")
+    return table
+
+
+def counterpart_table(counterparts: pd.DataFrame) -> pd.DataFrame:
+    """The same for a page: MyST text, with numbers and links to our figures and tables."""
+    numbers = [
+        ", ".join(f"{{numref}}`{label}`" for label in labels.split())
+        for labels in counterparts["labels"]
+    ]
+    return pd.DataFrame(
+        {
+            "the paper": counterparts["original"],
+            "what it shows": counterparts["shows"],
+            "here": numbers,
+            "in": [f"{{ref}}`{page.replace('_', '-')}`" for page in counterparts["page"]],
+            "lost": counterparts["lost"],
+            "ours": counterparts["ours"],
+        }
+    )

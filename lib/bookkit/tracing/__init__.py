@@ -1,0 +1,1 @@
+"""Each printed number leads to its source, and can be computed again."""

@@ -1,0 +1,84 @@
+"""Numbered tables of the book: data frames to MyST `table` directives."""
+
+import re
+
+import pandas as pd
+from IPython.display import Markdown
+
+from nodulebook.core.settings import Profile
+from nodulebook.runs.contract import Fold
+
+
+def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
+    """A table with number, caption and label, for a cell's output.
+
+    Args:
+        table: shown as it is, without its index; every cell as text.
+        caption: names the data source, n, unit and interval.
+        name: the label for `{numref}`.
+    """
+    head = "| " + " | ".join(_cell(column) for column in table.columns) + " |"
+    # As objects, or whole numbers beside others would get a decimal point.
+    cells = [[_cell(value) for value in row] for row in table.astype(object).to_numpy()]
+    columns = list(zip(*cells, strict=True)) or [()] * len(table.columns)
+    # The first column names the row; of the others those with numbers are read from the right.
+    right = [index > 0 and all(map(_is_number, cells)) for index, cells in enumerate(columns)]
+    rule = "|" + "|".join("---:" if numbers else ":---" for numbers in right) + "|"
+    rows = ["| " + " | ".join(row) + " |" for row in cells]
+    caption = caption.replace("\n", " ")
+    lines = [f":::{{table}} {caption}", f":name: {name}", "", head, rule, *rows, ":::"]
+    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is empty or begins as a number does ("0.912 (0.890 to 0.931)", "45 %")."""
+    return re.match(r"[-−]?[\d.,]|$|undefined", cell) is not None
+
+
+def key_value(values: dict[str, object], caption: str, name: str) -> Markdown:
+    """A two-column table."""
+    table = pd.DataFrame(list(values.items()), columns=["", "value"], dtype=object)
+    return numbered(table, caption, name)
+
+
+def profile_table(profile: Profile, profile_name: str, name: str) -> Markdown:
+    """Every setting of a profile."""
+    rows = {
+        f"{part}: {key.replace('_', ' ')}": _plain(value)
+        for part, settings in (("network", profile.network), ("training", profile.training))
+        for key, value in settings.model_dump().items()
+    }
+    return key_value(
+        {"seed": profile.seed, **rows}, f"Settings of the profile `{profile_name}`.", name
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    return str(value)
+
+
+def record_table(fold: Fold, name: str) -> Markdown:
+    """What `run.json` says of a fold."""
+    run = fold.run
+    versions = ", ".join(f"{package} {number}" for package, number in run["versions"].items())
+    return key_value(
+        {
+            "run, fold, seed": f"{run['run']}, {run['fold']}, {run['seed']}",
+            "source": run["source"],
+            "nodules trained on / tested": f"{run['n_train']} / {run['n_test']}",
+            "profile hash": run["profile_hash"][:12],
+            "data hash": run["data_hash"][:12],
+            "backend, device": f"{run['backend']}, {run['device']}",
+            "training time": f"{run['wall_seconds']:.0f} s",
+            "started": run["started"],
+            "versions": versions,
+        },
+        f"The record of fold {run['fold']} of the run `{run['run']}`, from its `run.json`.",
+        name,
+    )

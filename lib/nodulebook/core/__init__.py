@@ -1,0 +1,1 @@
+"""Errors, files, folders and settings: what everything else uses."""

@@ -1,0 +1,94 @@
+"""The only place that names folders of the project."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from nodulebook.core.errors import InputError
+
+
+def _find_root() -> Path:
+    """The folder that holds `_toc.yml`: `NODULEBOOK_ROOT`, this checkout, or above the cwd."""
+    given = os.environ.get("NODULEBOOK_ROOT")
+    if given:
+        return Path(given).resolve()
+    candidates = [Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents]
+    for folder in candidates:
+        if (folder / "_toc.yml").is_file() or (folder / "profiles").is_dir():
+            return folder
+    return Path.cwd()
+
+
+ROOT = _find_root()
+CHAPTERS = ROOT / "chapters"
+PROFILES = ROOT / "profiles"
+DATA = ROOT / "data"
+SCANS_CSV = DATA / "scans.csv"
+NODULES_CSV = DATA / "nodules.csv"
+FOLDS_CSV = DATA / "folds.csv"
+TRIALS_YAML = PROFILES / "trials" / "trials.yaml"
+RULES_YAML = PROFILES / "trials" / "rules.yaml"
+CLAIMS_YAML = DATA / "claims.yml"
+PATCH_STORES = DATA / "patches"
+
+
+def runs_folder() -> Path:
+    """Where runs are kept: `papermill_runs/`, or `NODULEBOOK_RUNS` where that is set."""
+    given = os.environ.get("NODULEBOOK_RUNS")
+    return Path(given).expanduser().resolve() if given else ROOT / "papermill_runs"
+
+
+def fold_folder(run: str, fold: int) -> Path:
+    """`papermill_runs/<run>/fold-<k>`."""
+    return runs_folder() / run / f"fold-{fold}"
+
+
+def partial_folder(run: str, fold: int) -> Path:
+    """Where an unfinished fold keeps its checkpoint; renamed to `fold_folder` at the end."""
+    return runs_folder() / run / f".fold-{fold}.partial"
+
+
+def patch_stores() -> Path:
+    """Where patch stores are kept: `data/patches/`, or `NODULEBOOK_PATCHES` where that is set."""
+    given = os.environ.get("NODULEBOOK_PATCHES")
+    return Path(given).expanduser().resolve() if given else PATCH_STORES
+
+
+def user_data_folder() -> Path:
+    """The folder with the user's CT data, from the environment variable `NODULEBOOK_DATA`.
+
+    Raises:
+        InputError: the variable is unset, or names something that is no folder.
+    """
+    given = os.environ.get("NODULEBOOK_DATA")
+    if not given:
+        raise InputError(
+            "this source needs CT data: set NODULEBOOK_DATA to the folder that holds it "
+            "(for example NODULEBOOK_DATA=~/lidc make fold FOLD=0 SOURCE=lidc_slices); "
+            "the phantom source needs none (SOURCE=phantom)"
+        )
+    folder = Path(given).expanduser()
+    if not folder.is_absolute():
+        # Chapters run with their own folder as the working directory, a user types the path in
+        # the project's: both readings are tried.
+        folder = next((p for p in (Path.cwd() / folder, ROOT / folder) if p.exists()), folder)
+    if not folder.exists():
+        raise InputError(
+            f"NODULEBOOK_DATA={given}: there is no such folder; "
+            "set it to the folder that holds your CT data"
+        )
+    return folder.resolve()
+
+
+def page_names(root: Path | None = None) -> list[str]:
+    """The book's pages as in `_toc.yml` (`chapters/results`), the landing page first."""
+    toc = yaml.safe_load(((root or ROOT) / "_toc.yml").read_text(encoding="utf-8"))
+    names = [str(toc["root"])]
+    for part in toc["parts"]:
+        for chapter in part["chapters"]:
+            names += [
+                chapter["file"],
+                *(section["file"] for section in chapter.get("sections", [])),
+            ]
+    return names

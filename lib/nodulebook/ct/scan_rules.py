@@ -1,0 +1,105 @@
+"""The paper's rules for scans (its 3.1.1), checked on the scans' own files.
+
+Slices thicker than a limit, unevenly spaced slices, and missing slices reject a scan.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook.core.errors import InputError
+from nodulebook.ct.volumes import check_spacing, open_mhd, read_dicom_series
+from nodulebook.data.annotations import Scan, read_scans
+from nodulebook.data.cohort import MAX_SLICE_THICKNESS_MM
+from nodulebook.patches.sources import scans as scan_source
+
+COLUMNS = [
+    "series_uid",
+    "patient_id",
+    "slices",
+    "slice_thickness_mm",
+    "slice_spacing_mm",
+    "largest_deviation_mm",
+    "missing",
+    "verdict",
+]
+
+
+def check_scans(
+    source: str, data: Path | None = None, max_thickness_mm: float = MAX_SLICE_THICKNESS_MM
+) -> pd.DataFrame:
+    """Check every annotated scan in the user's folder.
+
+    A DICOM series says its slices' thickness and places. An `.mhd` file has only a number of slices
+    and one spacing: there, thickness and places come from the annotation database, and slices are
+    missing where the file has fewer.
+
+    Args:
+        source: `luna16` or `idc`.
+        data: the folder with the scans; `NODULEBOOK_DATA` where None.
+        max_thickness_mm: the paper says 3, LUNA16 used 2.5.
+
+    Returns:
+        Columns `COLUMNS`, a row a scan; `missing` counts slices, `verdict` is "kept" or says why
+        not.
+
+    Raises:
+        InputError: the folder is missing or holds no annotated scan.
+    """
+    annotated = {scan.series_uid: scan for scan in read_scans()}
+    found = scan_source.find(source, data, annotated)
+    if not found:
+        raise InputError(
+            f"{scan_source.data_folder(data)}: no scan of LIDC-IDRI for the source {source} is here"
+        )
+    rows = []
+    for uid, files in found.items():
+        check = _check_mhd if source == "luna16" else _check_dicom
+        try:
+            row = check(files, annotated[uid], max_thickness_mm)
+        except InputError as error:
+            row = (0, math.nan, math.nan, math.nan, 0, f"unreadable: {error}")
+        rows.append((uid, annotated[uid].patient_id, *row))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+_Row = tuple[int, float, float, float, int, str]
+
+
+def _check_dicom(files: Sequence[Path], scan: Scan, max_thickness_mm: float) -> _Row:
+    series = read_dicom_series(files, scan.series_uid)
+    thickness = max(one.thickness_mm for one in series.slices)
+    return _judged(series.positions_mm, thickness, len(scan.slice_z_mm), max_thickness_mm)
+
+
+def _check_mhd(files: Sequence[Path], scan: Scan, max_thickness_mm: float) -> _Row:
+    geometry = open_mhd(next(file for file in files if file.suffix.lower() == ".mhd")).geometry
+    known = np.unique(scan.slice_z_mm)
+    positions = known if geometry.size_xyz[2] == len(known) else geometry.slices_mm
+    return _judged(positions, scan.slice_thickness_mm, len(known), max_thickness_mm)
+
+
+def _judged(
+    positions_mm: NDArray[np.float64], thickness_mm: float, annotated: int, max_thickness_mm: float
+) -> _Row:
+    check = check_spacing(positions_mm)
+    missing = max(len(check.missing), annotated - check.slices)
+    reasons = []
+    if not thickness_mm <= max_thickness_mm:
+        reasons.append(f"slices of {thickness_mm:g} mm, the limit is {max_thickness_mm:g} mm")
+    if missing:
+        reasons.append(f"{missing} slices missing")
+    if not check.even and not check.missing:
+        reasons.append(f"uneven spacing, by up to {check.largest_deviation_mm:.2f} mm")
+    return (
+        check.slices,
+        thickness_mm,
+        round(check.spacing_mm, 4),
+        round(check.largest_deviation_mm, 4),
+        missing,
+        "; ".join(reasons) or "kept",
+    )

@@ -1,0 +1,1 @@
+"""Readers' annotations, contours, the cohort of labelled nodules, and its folds."""

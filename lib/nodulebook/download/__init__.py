@@ -1,0 +1,1 @@
+"""Download and unpack public data sets, with checksums."""

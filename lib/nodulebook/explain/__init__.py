@@ -1,0 +1,1 @@
+"""Grad-CAM, Grad-CAM++ and the faithfulness of maps."""

@@ -1,0 +1,1 @@
+"""32 mm cubes around nodules: extraction, stores, sources."""

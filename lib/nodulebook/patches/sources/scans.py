@@ -1,0 +1,561 @@
+"""Patches from whole scans, for the sources `luna16` and `idc`: scan by scan, and resumable.
+
+Each scan's patches are kept in a file of their own as soon as they are made, under
+`data/patches/.<source>-scans/`. A pass that was stopped goes on there, and a later pass makes only
+what is new: scans that were absent, could not be read, or have changed. The store is put together
+from these files at the end.
+
+Outlines are in pixels of the scan's own slices and their table position. Where a pixel lies in the
+world is the scan's own geometry (`volumes.Geometry`), so the same nodule comes out of a `.mhd`
+file and of DICOM at the same place.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+from filelock import FileLock
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import write_csv, written_aside
+from nodulebook.ct.volumes import Volume, scan_identity
+from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
+from nodulebook.data.cohort import cluster_readings, read_nodules
+from nodulebook.data.contours import ConsensusMask, consensus_mask
+from nodulebook.patches.store import LUNG_HU, Patch, extract_patch, mask_patch
+
+VERSION = "1"
+"""Raised with every change that can change a voxel."""
+
+MIN_IMAGED = 1 / 3
+"""A nodule of which less than this share of the consensus lies in the scan's slices is left out."""
+
+MIRROR_MARGIN_HU = 100.0
+"""By so much must a nodule stand out more from its surroundings where a scan is read mirrored."""
+
+Found = dict[str, list[Path]]
+
+
+# ------------------------------------------------------------------------------- the user's data
+
+
+def data_folder(data: Path | None) -> Path:
+    """The folder that the user named: `data`, or `NODULEBOOK_DATA` where None.
+
+    Raises:
+        InputError: it is not named, is not there, or is a file.
+    """
+    folder = paths.user_data_folder() if data is None else Path(data).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: "
+            + ("is a file; unpack it and name the folder" if folder.exists() else "no such folder")
+        )
+    return folder.resolve()
+
+
+def find(source: str, data: Path | None, wanted: Collection[str]) -> Found:
+    """The files of every wanted series that is in the user's folder, by SeriesInstanceUID."""
+    found: Found = import_module(f"nodulebook.patches.sources.{source}").find(data_folder(data))
+    return {uid: files for uid, files in found.items() if uid in wanted}
+
+
+def open_scan(source: str, files: Sequence[Path], series_uid: str) -> Volume:
+    """A scan of the source; `files` as `find` gives them.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    volume: Volume = import_module(f"nodulebook.patches.sources.{source}").open_scan(
+        files, series_uid
+    )
+    return volume
+
+
+def recipe(source: str, data: Path | None = None) -> dict[str, str]:
+    """What the patches depend on: the scans there are, by their files' names and sizes.
+
+    Raises:
+        InputError: the folder is missing, or holds none of the scans.
+    """
+    database_path()
+    # Every lesion's: a store may hold those of one or two readers, too.
+    wanted = set(read_nodules()["series_uid"])
+    found = find(source, data, wanted)
+    if not found:
+        kind = {"luna16": "SeriesInstanceUID.mhd files", "idc": "DICOM series"}[source]
+        raise InputError(
+            f"{data_folder(data)}: none of the {len(wanted)} scans with a lesion is "
+            f"here; the source {source} needs {kind} of LIDC-IDRI in it, in any folders"
+        )
+    listing = "".join(f"{uid} {scan_identity(files)}\n" for uid, files in found.items())
+    return {
+        "scans": VERSION,
+        "data": f"{len(found)} scans sha256 {hashlib.sha256(listing.encode()).hexdigest()}",
+        "annotations_sha256": DATABASE_SHA256,
+        "outside_hu": str(LUNG_HU),
+    }
+
+
+# ---------------------------------------------------------------------------------- the pass
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One scan to make patches from."""
+
+    source: str
+    files: list[Path]
+    scan: Scan
+    rows: list[dict[str, Any]]
+    part: Path
+    key: str  # what the part depends on
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What came of one scan."""
+
+    series_uid: str
+    made: tuple[str, ...]  # nodule_ids
+    left_out: dict[str, str]  # nodule_id -> reason
+    problem: str  # with the scan as a whole; "" where there is none
+    note: str = ""  # worth knowing, but nothing is wrong
+
+
+def patches(
+    source: str, nodules: pd.DataFrame, data: Path | None = None, jobs: int | None = None
+) -> Iterator[Patch]:
+    """The patches of the nodules whose scans are in the user's folder.
+
+    All scans are read first (in `jobs` processes, a scan at a time in each), then the patches come,
+    in the order of the table. What is left out is said on stderr and listed in
+    `left_out_csv(source)`.
+
+    Args:
+        source: `luna16` or `idc`.
+        nodules: columns nodule_id, patient_id, series_uid, cluster, readers, centroid_x_px,
+            centroid_y_px, centroid_z_mm (see `cohort.COLUMNS`).
+        data: the folder with the scans; `NODULEBOOK_DATA` where None.
+        jobs: processes; one a core where None.
+
+    Raises:
+        InputError: the folder is missing, or a process ended unexpectedly.
+    """
+    folder = paths.patch_stores() / f".{source}-scans"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        tasks = _tasks(source, nodules, data, folder)
+        results = _run(source, tasks, jobs)
+        _report(source, nodules, results)
+        parts = {task.scan.series_uid: task for task in tasks}
+        held: tuple[str, dict[str, Patch]] = ("", {})
+        for uid, name in zip(nodules["series_uid"], nodules["nodule_id"], strict=True):
+            if uid not in parts:
+                continue
+            if held[0] != uid:
+                read = _read_part(parts[uid])
+                held = (uid, {} if read is None else {p.nodule_id: p for p in read[1]})
+            if name in held[1]:
+                yield held[1][name]
+
+
+def left_out_csv(source: str) -> Path:
+    """Nodules and scans without a patch, or with an incomplete one, and why: one a row."""
+    return paths.patch_stores() / f"{source}-left-out.csv"
+
+
+def _tasks(source: str, nodules: pd.DataFrame, data: Path | None, folder: Path) -> list[_Task]:
+    found = find(source, data, set(nodules["series_uid"]))
+    scans = {scan.series_uid: scan for scan in read_scans(found)} if found else {}
+    tasks = []
+    for uid, rows in nodules.groupby("series_uid", sort=False):
+        if uid not in found:
+            continue
+        records: list[dict[str, Any]] = [
+            {str(k): v for k, v in row.items() if k in _COLUMNS} for row in rows.to_dict("records")
+        ]
+        key = json.dumps([VERSION, scan_identity(found[str(uid)]), DATABASE_SHA256, records])
+        tasks.append(
+            _Task(
+                source=source,
+                files=found[str(uid)],
+                scan=scans[str(uid)],
+                rows=records,
+                part=folder / f"{uid!s}.npz",
+                key=hashlib.sha256(key.encode()).hexdigest(),
+            )
+        )
+    return tasks
+
+
+_COLUMNS = (
+    "nodule_id",
+    "cluster",
+    "readers",
+    "centroid_x_px",
+    "centroid_y_px",
+    "centroid_z_mm",
+)
+
+
+def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, ScanResult]:
+    """Make what is not there yet; the results of all scans by series."""
+    results: dict[str, ScanResult] = {}
+    todo = []
+    for task in tasks:
+        part = _read_part(task)
+        if part is None:
+            todo.append(task)
+        else:
+            results[task.scan.series_uid] = part[0]
+    progress = _Progress(source, len(todo), len(results))
+    jobs = min(jobs or _cores(), len(todo))
+    if jobs <= 1 or len(todo) < 4:  # starting processes takes longer than a few scans
+        for task in todo:
+            results[task.scan.series_uid] = progress.done(make_scan(task))
+        return results
+    # Not forked: the notebook that asks may hold threads of TensorFlow.
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(make_scan, task) for task in todo]):
+            result = progress.done(future.result())
+            results[result.series_uid] = result
+    except BrokenProcessPool:
+        left = [task.scan.series_uid for task in todo if task.scan.series_uid not in results]
+        raise InputError(
+            f"source {source}: a process ended while it read a scan (out of memory?), one of the "
+            f"{len(left)} still to do, near {left[0]}; run again, or with --jobs 1: "
+            "finished scans are kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Progress:
+    """Says now and then how far the pass is."""
+
+    def __init__(self, source: str, total: int, before: int) -> None:
+        self.source, self.total, self.count = source, total, 0
+        self.start = self.said = time.monotonic()
+        if total:
+            known = f", {before} are there from before" if before else ""
+            print(f"{source}: {total} scans to read{known}", file=sys.stderr, flush=True)
+
+    def done(self, result: ScanResult) -> ScanResult:
+        self.count += 1
+        now = time.monotonic()
+        if now - self.said >= 5 or self.count == self.total:
+            self.said = now
+            left = (now - self.start) / self.count * (self.total - self.count)
+            wait = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+            print(
+                f"{self.source}: {self.count} of {self.total} scans, {wait} left",
+                file=sys.stderr,
+                flush=True,
+            )
+        return result
+
+
+def _report(source: str, nodules: pd.DataFrame, results: dict[str, ScanResult]) -> None:
+    rows = []
+    for row in nodules.itertuples():
+        result = results.get(str(row.series_uid))
+        if result is None:
+            reason = "its scan is not in the data folder"
+        else:
+            reason = result.left_out.get(str(row.nodule_id), "")
+        if reason:
+            rows.append((row.series_uid, row.nodule_id, reason))
+    absent = {uid for uid in nodules["series_uid"] if uid not in results}
+    for uid, result in sorted(results.items()):
+        if result.problem:
+            rows.append((uid, "(scan)", result.problem))
+    table = pd.DataFrame(rows, columns=["series_uid", "nodule_id", "reason"])
+    write_csv(table, left_out_csv(source))
+    said = table[~table["series_uid"].isin(absent)]
+    if absent:
+        print(
+            f"{source}: {len(absent)} of {nodules['series_uid'].nunique()} scans are not in the "
+            f"data folder, with {nodules['series_uid'].isin(absent).sum()} nodules "
+            f"(listed in {left_out_csv(source)})",
+            file=sys.stderr,
+        )
+    for uid, result in sorted(results.items()):
+        if result.note:
+            print(f"  {uid}: {result.note}", file=sys.stderr)
+    for row in said.itertuples():
+        print(f"  {row.series_uid}: {row.nodule_id}: {row.reason}", file=sys.stderr)
+
+
+# ----------------------------------------------------------------------------------- one scan
+
+
+def make_scan(task: _Task) -> ScanResult:
+    """Make and keep the patches of one scan; what is wrong with it becomes its `problem`.
+
+    A scan that cannot be read at all leaves no file, so the next pass tries it again.
+    """
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the processes share the cores
+    uid = task.scan.series_uid
+    names = [row["nodule_id"] for row in task.rows]
+    try:
+        volume = open_scan(task.source, task.files, uid)
+        made, result = scan_patches(volume, task.scan, task.rows)
+    except InputError as error:
+        return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), str(error))
+    except Exception as error:  # one odd scan must not cost the other 887
+        reason = f"unexpected {type(error).__name__}: {error}"
+        return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), reason)
+    _write_part(task, result, made)
+    return result
+
+
+def scan_patches(
+    volume: Volume, scan: Scan, rows: Sequence[dict[str, Any]]
+) -> tuple[list[Patch], ScanResult]:
+    """The patches of one scan's nodules.
+
+    Args:
+        volume: the scan's voxels.
+        scan: its annotations.
+        rows: the nodules, with the columns named in `patches`.
+
+    Returns:
+        The patches, and what is to be said of them.
+
+    Raises:
+        InputError: the scan cannot be read, or is not the one that was annotated.
+    """
+    first = first_slice(volume, scan)
+    lesions = cluster_readings(scan)
+    known_z_mm = np.unique(scan.slice_z_mm)
+    count = volume.geometry.size_xyz[2]
+    there = known_z_mm[first : first + count]
+    left_out: dict[str, str] = {}
+    wanted: list[tuple[str, ConsensusMask, NDArray[np.float64]]] = []
+    for row in rows:
+        name, cluster = str(row["nodule_id"]), int(row["cluster"])
+        if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != row["readers"]:
+            raise InputError(
+                f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
+                "what the annotations of its scan give; make the nodule table anew"
+            )
+        consensus = reference_mask(scan, lesions[cluster])
+        voxels = consensus.mask.sum(axis=(1, 2))
+        imaged = voxels[np.isin(consensus.z_mm, there)].sum() / voxels.sum()
+        if imaged < MIN_IMAGED:
+            left_out[name] = f"only {imaged:.0%} of the nodule lies in the slices that are there"
+        else:
+            centre_xyz = np.array(
+                [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
+            )
+            wanted.append((name, consensus, centre_xyz))
+    flips = placement(volume, scan, first, [(c, centre) for _, c, centre in wanted])
+    made = []
+    for name, consensus, centre_xyz in wanted:
+        world = nodule_world(volume, scan, first, centre_xyz, flips)
+        volume_hu = extract_patch(volume, world)
+        if volume_hu.min() == volume_hu.max():
+            left_out[name] = "its voxels all have one value: an incomplete download?"
+            continue
+        mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
+        made.append(Patch(name, np.rint(volume_hu).astype(np.int16), mask))
+    problem = ""
+    if count < len(known_z_mm):
+        problem = (
+            f"only {count} of the scan's {len(known_z_mm)} slices are there (z "
+            f"{there[0]:g} to {there[-1]:g} mm): patches that reach beyond them are filled up"
+        )
+    note = ""
+    if any(flips):
+        note = "its voxels are stored mirrored against the annotations; laid by contrast"
+    names = tuple(patch.nodule_id for patch in made)
+    return made, ScanResult(scan.series_uid, names, left_out, problem, note)
+
+
+def reference_mask(scan: Scan, readings: Sequence[Reading]) -> ConsensusMask:
+    """What at least half of the readers include; where that is nothing, what any reader does."""
+    consensus = consensus_mask(scan, readings)
+    if consensus.mask.any():
+        return consensus
+    return consensus_mask(scan, readings, threshold=1 / len(readings))
+
+
+def first_slice(volume: Volume, scan: Scan) -> int:
+    """Check that a volume is the annotated scan; the number of its lowest slice in the annotations.
+
+    Raises:
+        InputError: the slices are oblique, lie elsewhere, have gaps or another pixel size.
+    """
+    geometry = volume.geometry
+    if np.abs(geometry.direction[2, 2]) < 0.999:
+        raise InputError(f"{volume.name}: its slices do not lie across the patient")
+    pixel_mm = geometry.spacing_xyz_mm[:2]
+    if np.abs(pixel_mm / scan.pixel_spacing_mm - 1).max() > 0.01:
+        raise InputError(
+            f"{volume.name}: pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm, but the annotations "
+            f"of this series have {scan.pixel_spacing_mm:g} mm; is it another scan?"
+        )
+    known = np.unique(scan.slice_z_mm)
+    z_mm = np.sort(geometry.slice_z_mm)
+    close = scan.slice_spacing_mm / 2
+    # All slices of the scan: in an .mhd file they are numbered evenly even where they are not.
+    if len(z_mm) == len(known) and min(abs(z_mm[0] - known[0]), abs(z_mm[-1] - known[-1])) < close:
+        return 0
+    nearest = np.abs(known - z_mm[:, None]).argmin(axis=1)
+    away = np.abs(known[nearest] - z_mm)
+    if away.max() > 0.1 * scan.slice_spacing_mm + 0.02:
+        raise InputError(
+            f"{volume.name}: {len(z_mm)} slices from z {z_mm[0]:g} to {z_mm[-1]:g} mm, but the "
+            f"annotated scan has {len(known)} from {known[0]:g} to {known[-1]:g} mm, and they do "
+            "not lie in the same places; is it another scan, or incomplete?"
+        )
+    gaps = np.flatnonzero(np.diff(nearest) != 1)
+    if len(gaps):
+        low, high = z_mm[gaps[0]], z_mm[gaps[0] + 1]
+        raise InputError(
+            f"{volume.name}: slices are missing between z {low:g} and {high:g} mm"
+            + (f" and in {len(gaps) - 1} more places" if len(gaps) > 1 else "")
+            + "; download the scan again"
+        )
+    return int(nearest[0])
+
+
+def nodule_world(
+    volume: Volume,
+    scan: Scan,
+    first: int,
+    centre_xyz: NDArray[np.float64],
+    flips: tuple[bool, bool] = (False, False),
+) -> NDArray[np.float64]:
+    """World position, xyz in mm, of a point of the annotations.
+
+    Args:
+        volume: the scan.
+        scan: its annotations.
+        first: from `first_slice`.
+        centre_xyz: column and row in pixels, table position in mm.
+        flips: columns, rows are stored backwards (`placement`).
+    """
+    known = np.unique(scan.slice_z_mm)
+    size_x, size_y, size_z = volume.geometry.size_xyz
+    slice_number = float(np.interp(centre_xyz[2], known, np.arange(len(known)))) - first
+    if volume.geometry.direction[2, 2] < 0:
+        slice_number = size_z - 1 - slice_number
+    column = size_x - 1 - centre_xyz[0] if flips[0] else centre_xyz[0]
+    row = size_y - 1 - centre_xyz[1] if flips[1] else centre_xyz[1]
+    return volume.geometry.to_world(np.array([column, row, slice_number]))
+
+
+def _pixel_axes(volume: Volume, flips: tuple[bool, bool]) -> NDArray[np.float64]:
+    """Where the annotations' columns and rows count to in the world, and the slices upwards."""
+    axes = volume.geometry.direction.copy()
+    axes[:, :2] *= np.where(flips, -1, 1)
+    return axes
+
+
+def placement(
+    volume: Volume,
+    scan: Scan,
+    first: int,
+    nodules: Sequence[tuple[ConsensusMask, NDArray[np.float64]]],
+) -> tuple[bool, bool]:
+    """Whether columns and rows are stored backwards, against the annotations.
+
+    Outlines are in pixels of the DICOM images. LUNA16 stores these as they are: where the patient
+    lay otherwise, its directions are negative and the pixels still fit. A program that turned the
+    voxels also leaves negative directions, and then they do not fit. What a file is shows in the
+    image: rightly laid, outlines hold tissue and have lung around them. Files without negative
+    directions are taken as they are.
+    """
+    choices: list[tuple[bool, ...]] = [
+        (False, True) if volume.geometry.direction[:, axis].sum() < 0 else (False,)
+        for axis in (0, 1)
+    ]
+    options = [(bool(x), bool(y)) for x, y in product(*choices)]
+    if len(options) == 1 or not nodules:
+        return (False, False)
+
+    def contrast_hu(flips: tuple[bool, bool]) -> float:
+        differences = []
+        for consensus, centre_xyz in nodules:
+            world = nodule_world(volume, scan, first, centre_xyz, flips)
+            try:
+                patch = extract_patch(volume, world)
+            except InputError:
+                return -np.inf
+            mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
+            around = binary_dilation(mask, iterations=5) & ~binary_dilation(mask)
+            if mask.any() and around.any():
+                differences.append(patch[mask].mean() - patch[around].mean())
+        return float(np.mean(differences)) if differences else -np.inf
+
+    contrasts = {flips: contrast_hu(flips) for flips in options}
+    best = max(contrasts, key=lambda flips: contrasts[flips])
+    stored = (False, False)
+    return best if contrasts[best] > contrasts[stored] + MIRROR_MARGIN_HU else stored
+
+
+# ---------------------------------------------------------------------------- a scan's own file
+
+
+def _write_part(task: _Task, result: ScanResult, made: Sequence[Patch]) -> None:
+    about = {
+        "key": task.key,
+        "made": list(result.made),
+        "left_out": result.left_out,
+        "problem": result.problem,
+        "note": result.note,
+    }
+    cube = (len(made), 32, 32, 32)
+    with written_aside(task.part) as aside, aside.open("wb") as file:
+        np.savez(
+            file,
+            about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+            volumes_hu=np.array([p.volume_hu for p in made], np.int16).reshape(cube),
+            masks=np.array([p.mask for p in made], bool).reshape(cube),
+        )
+
+
+def _read_part(task: _Task) -> tuple[ScanResult, list[Patch]] | None:
+    """What an earlier pass kept of a scan; None where there is nothing that can be used again."""
+    try:
+        with np.load(task.part, allow_pickle=False) as part:
+            about = json.loads(part["about"].tobytes())
+            if about["key"] != task.key:
+                return None
+            volumes, masks = part["volumes_hu"], part["masks"]
+        result = ScanResult(
+            task.scan.series_uid,
+            tuple(about["made"]),
+            about["left_out"],
+            about["problem"],
+            about["note"],
+        )
+        made = [Patch(n, v, m) for n, v, m in zip(result.made, volumes, masks, strict=True)]
+    except Exception:  # missing or damaged: only a memory, made anew
+        return None
+    return result, made

@@ -1,0 +1,1 @@
+"""The files of a run: schemas, reading and writing."""

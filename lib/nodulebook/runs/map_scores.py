@@ -1,0 +1,247 @@
+"""What a fold's maps were measured to be worth: two more files beside the fold's own.
+
+explanations.csv  a row a test nodule, placement and method: the columns of `COLUMNS`
+sanity.csv        a row a test nodule and step of a sanity check: the columns of `SANITY_COLUMNS`
+
+A fold is done without them. An empty cell stands where a measure has no meaning: those against
+the outline where the readers' consensus has no voxel (mask_mm3 is 0), error_mm where the map is
+empty, the last four for patches off centre, a correlation where one of the maps is constant.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_csv, written_aside
+from nodulebook.runs.contract import Fold, Run
+
+EXPLANATIONS = "explanations.csv"
+SANITY = "sanity.csv"
+
+METHODS = {
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "grad_cam_plus_plus_fine": "Grad-CAM++, 8³ maps",
+    "guided_grad_cam_plus_plus": "guided Grad-CAM++",
+    "guided_backpropagation": "guided backpropagation",
+    "deconvolution": "deconvolution",
+    "gaussian": "centred Gaussian",
+    "image": "the image itself",
+    "random": "random map",
+}
+"""The methods' names in the files and in the book; the last three know nothing of the network."""
+
+RIVALS = ("gaussian", "image", "random")
+OF_THE_NETWORK = tuple(name for name in METHODS if name not in RIVALS)
+PLACEMENTS = ("centred", "off-centre")
+CHECKS = {
+    "weights": "weights made random from the output on",
+    "labels": "trained on permuted labels",
+}
+
+OUTLINE_MEASURES = ("pointing", "energy", "dice")
+CENTRED_MEASURES = ("deletion", "insertion", "kept_mm3", "kept_other_mm3")
+
+COLUMNS = {
+    "nodule_id": "str",
+    "placement": "str",  # one of PLACEMENTS
+    "method": "str",  # one of METHODS
+    "p_malignant": "float",  # predicted for this patch
+    "explained": "int",  # the class that is predicted, and explained: 1 malignant, 0 benign
+    "mask_mm3": "int",  # the outline's volume in this patch
+    "empty": "int",  # 1 where the map is zero everywhere
+    "pointing": "float",  # 1 a hit, 0 a miss
+    "energy": "float",  # share of the map inside the outline
+    "dice": "float",  # at the map's best threshold
+    "error_mm": "float",  # from the peak to the outline's centre of mass
+    "deletion": "float",  # area under the curve; low is good
+    "insertion": "float",  # the same; high is good
+    "kept_mm3": "float",  # tissue that the judge sees, map of the explained class
+    "kept_other_mm3": "float",  # the same, map of the other class
+}
+
+SANITY_COLUMNS = {"nodule_id": "str", "check": "str", "step": "str"} | dict.fromkeys(
+    [name for name in OF_THE_NETWORK if name != "grad_cam_plus_plus_fine"], "float"
+)
+"""The methods' columns: Spearman correlation of the map with that of the trained network."""
+
+_MAY_BE_EMPTY = {*OUTLINE_MEASURES, "error_mm", *CENTRED_MEASURES, *METHODS}
+
+SAME_P = 2e-3
+"""How far a prediction may be from that in probabilities.csv: another processor rounds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanations:
+    """The two tables of a fold; `nan` for an empty cell."""
+
+    measures: pd.DataFrame  # COLUMNS
+    sanity: pd.DataFrame  # SANITY_COLUMNS
+
+
+def write_explanations(folder: Path, given: Explanations, fold: Fold) -> None:
+    """Write the two files into a fold's folder, numbers to four digits, and read them back.
+
+    Args:
+        folder: the fold's folder, or one that is to be renamed to it.
+        given: the tables.
+        fold: the fold's own files, which they must agree with.
+
+    Raises:
+        InputError: a column is missing, or `read_explanations` would refuse what was given;
+            then neither file is written.
+    """
+    tables = ((EXPLANATIONS, given.measures, COLUMNS), (SANITY, given.sanity, SANITY_COLUMNS))
+    for name, table, columns in tables:
+        missing = [column for column in columns if column not in table.columns]
+        if missing:
+            raise InputError(f"{folder / name}: column {', '.join(missing)} is missing")
+    _check(folder, given, fold)
+    for name, table, columns in tables:
+        with written_aside(folder / name) as aside:
+            table[list(columns)].to_csv(
+                aside, index=False, lineterminator="\n", float_format="%.4g"
+            )
+    read_explanations(folder, fold)
+
+
+def read_explanations(folder: Path, fold: Fold) -> Explanations | None:
+    """Read and check what a fold's maps were worth.
+
+    Args:
+        folder: the fold's folder.
+        fold: its own files, from `artefacts.read_fold`.
+
+    Returns:
+        The tables; None where neither file is there.
+
+    Raises:
+        InputError: one of the two files is missing, or breaks the contract; the message names
+            file, row and value.
+    """
+    if not (folder / EXPLANATIONS).exists() and not (folder / SANITY).exists():
+        return None
+    given = Explanations(
+        _read(folder / EXPLANATIONS, COLUMNS), _read(folder / SANITY, SANITY_COLUMNS)
+    )
+    _check(folder, given, fold)
+    return given
+
+
+def pooled_explanations(run: Run, folder: Path) -> tuple[Explanations, tuple[int, ...]] | None:
+    """The tables of all folds of a run that have them, with each nodule's patient and label.
+
+    Args:
+        run: from `artefacts.read_run`.
+        folder: the folder of runs.
+
+    Returns:
+        The pooled tables, with the further columns patient_id, label, and `right` (1 where the
+        class predicted for the patch is the label) in the first; and the folds that have them.
+        None where no fold has.
+
+    Raises:
+        InputError: as `read_explanations`.
+    """
+    found = {k: read_explanations(folder / run.name / f"fold-{k}", f) for k, f in run.folds.items()}
+    there = {k: value for k, value in found.items() if value is not None}
+    if not there:
+        return None
+    about = run.probabilities.set_index("nodule_id")[["patient_id", "label"]]
+    measures, sanity = (
+        pd.concat([getattr(value, part) for value in there.values()], ignore_index=True).join(
+            about, on="nodule_id"
+        )
+        for part in ("measures", "sanity")
+    )
+    measures["right"] = (measures["explained"] == measures["label"]).astype(int)
+    return Explanations(measures, sanity), tuple(there)
+
+
+def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """As `files.read_csv`; an empty cell is nan where the contract allows one."""
+    table = read_csv(path, {k: kind for k, kind in columns.items() if k not in _MAY_BE_EMPTY})
+    missing = [name for name in columns if name not in table.columns]
+    unknown = [name for name in table.columns if name not in columns]
+    if missing or unknown:
+        wrong, what = (missing, "missing") if missing else (unknown, "unknown")
+        raise InputError(f"{path}: column {', '.join(wrong)} is {what}")
+    for name in columns:
+        if name in _MAY_BE_EMPTY:
+            number = pd.to_numeric(table[name].where(table[name] != "", "nan"), errors="coerce")
+            bad = (table[name] != "") & ~number.abs().lt(float("inf"))
+            _refuse(path, table, name, bad, "but must be a finite number, or empty")
+            table[name] = number.astype(float)
+    return table
+
+
+def _check(folder: Path, given: Explanations, fold: Fold) -> None:
+    _check_measures(folder / EXPLANATIONS, given.measures, fold)
+    _check_sanity(folder / SANITY, given.sanity, fold)
+
+
+def _check_measures(path: Path, table: pd.DataFrame, fold: Fold) -> None:
+    p = fold.probabilities.set_index("nodule_id")["p_malignant"]
+    _one_of(path, table, "placement", PLACEMENTS)
+    _one_of(path, table, "method", METHODS)
+    _complete(path, table, ["nodule_id", "placement", "method"], p.index, 2 * len(METHODS))
+    for name in ("explained", "empty"):
+        _refuse(path, table, name, ~table[name].isin((0, 1)), "but must be 0 or 1")
+    for name in ("p_malignant", *OUTLINE_MEASURES, "deletion", "insertion"):
+        outside = table[name].notna() & ~table[name].between(0, 1)
+        _refuse(path, table, name, outside, "but must be between 0 and 1")
+    for name in ("mask_mm3", "error_mm", "kept_mm3", "kept_other_mm3"):
+        _refuse(path, table, name, table[name] < 0, "but must not be negative")
+    centred = table["placement"] == "centred"
+    off = centred & (table["nodule_id"].map(p) - table["p_malignant"]).abs().gt(SAME_P)
+    _refuse(path, table, "p_malignant", off, "but probabilities.csv has another prediction")
+    clear = (table["p_malignant"] - 0.5).abs() > SAME_P
+    wrong = clear & (table["explained"] != (table["p_malignant"] > 0.5))
+    _refuse(path, table, "explained", wrong, "but the class predicted is the other")
+    outlined = table["mask_mm3"] > 0
+    wanted = dict.fromkeys(OUTLINE_MEASURES, outlined)
+    wanted |= {"error_mm": outlined & (table["empty"] == 0)}
+    wanted |= dict.fromkeys(CENTRED_MEASURES, centred)
+    for name, due in wanted.items():
+        _refuse(path, table, name, table[name].isna() & due, "but a number is due")
+        _refuse(path, table, name, table[name].notna() & ~due, "but must be empty here")
+
+
+def _check_sanity(path: Path, table: pd.DataFrame, fold: Fold) -> None:
+    _one_of(path, table, "check", CHECKS)
+    steps = len(table[["check", "step"]].drop_duplicates())
+    nodules = fold.probabilities["nodule_id"]
+    _complete(path, table, ["nodule_id", "check", "step"], pd.Index(nodules), steps)
+    for name in SANITY_COLUMNS:
+        if name in METHODS:
+            outside = table[name].notna() & ~table[name].between(-1, 1)
+            _refuse(path, table, name, outside, "but must be between -1 and 1")
+
+
+def _one_of(path: Path, table: pd.DataFrame, name: str, known: object) -> None:
+    names = list(known)  # type: ignore[call-overload]
+    _refuse(path, table, name, ~table[name].isin(names), f"but must be one of {', '.join(names)}")
+
+
+def _complete(
+    path: Path, table: pd.DataFrame, key: list[str], nodules: pd.Index, rows: int
+) -> None:
+    """Every test nodule of the fold has `rows` rows, no other has one, and none is there twice."""
+    other = ~table["nodule_id"].isin(nodules)
+    _refuse(path, table, "nodule_id", other, "which is none of the fold's test nodules")
+    twice = table.duplicated(key)
+    _refuse(path, table, "nodule_id", twice, f"with the same {' and '.join(key[1:])} twice")
+    counts = table["nodule_id"].value_counts().reindex(nodules, fill_value=0)
+    short = counts.index[counts != rows]
+    if len(short):
+        raise InputError(f"{path}: nodule {short[0]} has {counts[short[0]]} rows, not {rows}")
+
+
+def _refuse(path: Path, table: pd.DataFrame, name: str, bad: "pd.Series[bool]", why: str) -> None:
+    """Raise InputError for the first row that is marked."""
+    if np.asarray(bad).any():
+        row = int(np.asarray(bad).argmax())
+        raise InputError(f"{path}: line {row + 2}: {name} is {table[name].tolist()[row]!r}, {why}")

@@ -1,0 +1,1 @@
+"""Metrics, patient bootstrap, paired tests, reader agreement."""

@@ -1,0 +1,412 @@
+"""Confidence intervals by resampling patients.
+
+Nodules of one patient are not independent, so patients are drawn with replacement, each with all
+of its nodules (cluster bootstrap, percentile interval: Efron and Tibshirani 1993, chapters 8 and
+13). A draw is kept as a weight per nodule, the number of times that its patient was drawn, and
+the statistics are computed for all draws at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from nodulebook.core.errors import InputError
+from nodulebook.stats import metrics
+from nodulebook.stats.metrics import Confusion
+
+Array = NDArray[np.float64]
+
+WeightedStatistic = Callable[[NDArray[np.bool_], Array, Array], Array]
+"""label (n,), p (n,), weight (draws, n) -> a value for every draw (draws,), nan if undefined."""
+
+THRESHOLD = 0.5
+"""A nodule is called malignant where p >= 0.5."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic on the whole table and the limits of its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+    n_draws: int  # the draws that the limits come from: those in which it is defined
+
+
+@dataclass(frozen=True, eq=False)
+class RocBand:
+    """A ROC curve on a grid and its pointwise confidence limits; arrays of the grid's length."""
+
+    fpr: Array
+    tpr: Array
+    low: Array
+    high: Array
+    n_draws: int
+
+
+def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array:
+    """AUC of every draw: the weight of correctly ordered pairs, ties one half."""
+    malignant, benign = np.flatnonzero(label), np.flatnonzero(~label)
+    benign = benign[np.argsort(score[benign], kind="stable")]
+    # A row a nodule, as `_drawn_weights` has them in memory: rows are taken and added as a whole.
+    positive, negative = weight.T[malignant], weight.T[benign]
+    up_to = np.zeros((len(benign) + 1, len(weight)))
+    np.cumsum(negative, axis=0, out=up_to[1:])
+    # Of each malignant nodule: the weight of the benign ones below it, and of those not above it.
+    below, not_above = (
+        np.searchsorted(score[benign], score[malignant], side) for side in ("left", "right")
+    )
+    ordered = np.einsum("ij,ij->j", positive, up_to[below])
+    tied = below != not_above
+    more = up_to[not_above[tied]] - up_to[below[tied]]
+    ordered += np.einsum("ij,ij->j", positive[tied], more) / 2
+    return _divide(ordered, positive.sum(axis=0) * up_to[-1])
+
+
+def _class_weights(label: NDArray[np.bool_], score: Array, weight: Array) -> tuple[Array, Array]:
+    """Weight of the malignant and of the benign at each distinct score, (draws, scores) each.
+
+    The scores increase along the second axis.
+    """
+    order = np.argsort(score, kind="stable")
+    _, first = np.unique(score[order], return_index=True)
+    sorted_weight = weight[:, order]
+    positive = np.add.reduceat(sorted_weight * label[order], first, axis=1)
+    negative = np.add.reduceat(sorted_weight * ~label[order], first, axis=1)
+    return positive, negative
+
+
+def _divide(part: Array, whole: Array) -> Array:
+    ratio = np.full(whole.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole != 0)
+    return ratio
+
+
+def _brier(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
+    return _divide(weight @ (p - label) ** 2, weight.sum(axis=1))
+
+
+def _of_confusion(rate: Callable[[Confusion[Array]], Array]) -> WeightedStatistic:
+    """The weighted form of one of the ratios in `metrics`."""
+
+    def statistic(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
+        called = p >= THRESHOLD
+        outcomes = (label & called, ~label & ~called, ~label & called, label & ~called)
+        return rate(Confusion(*(weight @ np.column_stack(outcomes).astype(float)).T))
+
+    return statistic
+
+
+STATISTICS: dict[str, WeightedStatistic] = {
+    "roc_auc": weighted_auc,
+    "accuracy": _of_confusion(metrics.accuracy),
+    "sensitivity": _of_confusion(metrics.sensitivity),
+    "specificity": _of_confusion(metrics.specificity),
+    "precision": _of_confusion(metrics.precision),
+    "false_positive_rate": _of_confusion(metrics.false_positive_rate),
+    "f1": _of_confusion(metrics.f1),
+    "brier": _brier,
+}
+"""The names that the bootstrap functions take."""
+
+
+def patient_bootstrap(
+    table: pd.DataFrame,
+    statistic: str | WeightedStatistic,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """A statistic and its percentile interval over draws of patients.
+
+    Draws in which the statistic is undefined (one class only, say) are dropped; `n_draws` of the
+    result says how many were left. Where it is undefined on the table itself, all three numbers
+    are nan and `n_draws` is 0.
+
+    Args:
+        table: a row a nodule, columns patient_id, label (0 or 1), p_malignant (finite).
+        statistic: one of `STATISTICS`, or a function like them.
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+        level: the interval's level.
+
+    Raises:
+        InputError: a column is missing or has a wrong value, or a name or number is no good.
+    """
+    label, p = label_and_p(table)
+    weight = _patient_weights(table["patient_id"], n_draws, seed)
+    compute = _statistic(statistic)
+    estimate = float(compute(label, p, np.ones((1, len(p))))[0])
+    return _interval(estimate, compute(label, p, weight), level)
+
+
+def paired_bootstrap_difference(
+    table_a: pd.DataFrame,
+    table_b: pd.DataFrame,
+    statistic: str | WeightedStatistic,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The difference a - b of a statistic on the same nodules; both see the same patients.
+
+    Args:
+        table_a: as in `patient_bootstrap`, and the column nodule_id.
+        table_b: the same nodules, in any order.
+        statistic: one of `STATISTICS`, or a function like them.
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+        level: the interval's level.
+
+    Raises:
+        InputError: the nodules, patients or labels of the tables differ; as `patient_bootstrap`.
+    """
+    return joint_bootstrap_difference(
+        table_a, aligned_tables(table_a, table_b), statistic, n_draws, seed, level
+    )
+
+
+def joint_bootstrap_difference(
+    table_a: pd.DataFrame,
+    table_b: pd.DataFrame,
+    statistic: str | WeightedStatistic,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The difference a - b of a statistic where the tables may hold other nodules and labels.
+
+    A patient who is drawn is drawn for both tables, with the nodules that each has of them.
+    Arguments and errors as `paired_bootstrap_difference`, which asks for the same nodules.
+    """
+    (label_a, p_a), (label_b, p_b) = label_and_p(table_a), label_and_p(table_b)
+    patients = pd.concat([table_a["patient_id"], table_b["patient_id"]], ignore_index=True)
+    weight = _patient_weights(patients, n_draws, seed)
+    once, n = np.ones((1, len(patients))), len(table_a)
+    compute = _statistic(statistic)
+
+    def difference(weight: Array) -> Array:
+        return compute(label_a, p_a, weight[:, :n]) - compute(label_b, p_b, weight[:, n:])
+
+    return _interval(float(difference(once)[0]), difference(weight), level)
+
+
+def bootstrap_means(
+    columns: pd.DataFrame,
+    patient_id: pd.Series,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """The mean of each column and its percentile interval over draws of patients.
+
+    Args:
+        columns: a row a nodule, numbers; nan is left out of its column's mean.
+        patient_id: a patient a row.
+        n_draws: number of draws, the same for all columns.
+        seed: the same seed gives the same patients.
+        level: the intervals' level.
+
+    Raises:
+        InputError: rows and patients differ in number, or a number is no good.
+    """
+    if len(columns) != len(patient_id) or patient_id.isna().any():
+        raise InputError(f"{len(columns)} rows need as many patients, but have {len(patient_id)}")
+    values = columns.to_numpy(float)
+    there = ~np.isnan(values)
+    weight = _patient_weights(patient_id, n_draws, seed)
+    drawn = _divide(weight @ np.where(there, values, 0), weight @ there.astype(float))
+    once = _divide(np.where(there, values, 0).sum(axis=0), there.sum(axis=0).astype(float))
+    return {
+        str(name): _interval(float(estimate), drawn[:, k], level)
+        for k, (name, estimate) in enumerate(zip(columns.columns, once, strict=True))
+    }
+
+
+def calibration_curve(
+    table: pd.DataFrame,
+    n_groups: int = 10,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Share of malignant nodules in groups of like probability (a reliability diagram).
+
+    The nodules are cut into groups of like size by their probability, nodules of the same
+    probability together, so that many equal ones give fewer groups. The groups stay as they are
+    in all draws of patients.
+
+    Args:
+        table: as in `patient_bootstrap`.
+        n_groups: groups wanted.
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+        level: the intervals' level.
+
+    Returns:
+        A row a group: p_mean, share, low, high, n (nodules).
+
+    Raises:
+        InputError: fewer groups than one; as `patient_bootstrap`.
+    """
+    if n_groups < 1:
+        raise InputError(f"n_groups is {n_groups}, but must be at least 1")
+    label, p = label_and_p(table)
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, n_groups + 1)[1:-1]))
+    _, group = np.unique(np.searchsorted(edges, p), return_inverse=True)
+    columns = pd.DataFrame({k: np.where(group == k, label, np.nan) for k in range(group.max() + 1)})
+    shares = bootstrap_means(columns, table["patient_id"], n_draws, seed, level).values()
+    counts = np.bincount(group)
+    return pd.DataFrame(
+        {
+            "p_mean": np.bincount(group, weights=p) / counts,
+            "share": [one.estimate for one in shares],
+            "low": [one.low for one in shares],
+            "high": [one.high for one in shares],
+            "n": counts,
+        }
+    )
+
+
+def bootstrap_roc_band(
+    table: pd.DataFrame,
+    fpr_grid: ArrayLike,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> RocBand:
+    """The ROC curve on a grid of false positive rates, with pointwise percentile limits.
+
+    Between the curve's points the sensitivity is interpolated linearly; on a vertical piece it
+    is the upper end. Draws with one class only are dropped.
+
+    Args:
+        table: as in `patient_bootstrap`.
+        fpr_grid: increasing false positive rates in [0, 1].
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+        level: the limits' level, at each rate by itself.
+
+    Raises:
+        InputError: a wrong grid, or only one class in the table; as `patient_bootstrap`.
+    """
+    grid = metrics.probability("fpr_grid", fpr_grid)
+    if (np.diff(grid) <= 0).any():
+        raise InputError("fpr_grid must increase")
+    label, p = label_and_p(table)
+    if label.all() or not label.any():
+        raise InputError(f"a ROC curve needs both labels, but all {len(label)} are the same")
+    weight = _patient_weights(table["patient_id"], n_draws, seed)
+    curves = _roc_on_grid(label, p, weight, grid)
+    if not len(curves):
+        raise InputError(f"none of {n_draws} draws had both labels: more draws are needed")
+    low, high = np.quantile(curves, _tails(level), axis=0)
+    tpr = _roc_on_grid(label, p, np.ones((1, len(p))), grid)[0]
+    return RocBand(fpr=grid, tpr=tpr, low=low, high=high, n_draws=len(curves))
+
+
+def _roc_on_grid(label: NDArray[np.bool_], p: Array, weight: Array, grid: Array) -> Array:
+    """Sensitivity of every draw with both classes, (draws, grid)."""
+    positive, negative = _class_weights(label, p, weight)
+    both = (positive.sum(axis=1) > 0) & (negative.sum(axis=1) > 0)
+    # The strictest threshold first, from (0, 0) on.
+    fpr, tpr = (
+        np.pad(np.cumsum(part[both, ::-1], axis=1), ((0, 0), (1, 0)))
+        for part in (negative, positive)
+    )
+    fpr, tpr = fpr / fpr[:, -1:], tpr / tpr[:, -1:]
+    return np.array([np.interp(grid, x, y) for x, y in zip(fpr, tpr, strict=True)])
+
+
+def _patient_weights(patient_id: pd.Series, n_draws: int, seed: int) -> Array:
+    """How often each nodule's patient is in each draw, (n_draws, nodules)."""
+    if n_draws < 1:
+        raise InputError(f"n_draws is {n_draws}, but must be at least 1")
+    patient, names = pd.factorize(patient_id, sort=True)
+    return _drawn_weights(patient.tobytes(), str(patient.dtype), len(names), n_draws, seed)
+
+
+@lru_cache(maxsize=8)  # a table asks for many statistics of the same nodules
+def _drawn_weights(codes: bytes, dtype: str, n_patients: int, n_draws: int, seed: int) -> Array:
+    drawn = np.random.default_rng(seed).integers(0, n_patients, size=(n_draws, n_patients))
+    times = np.array([np.bincount(draw, minlength=n_patients) for draw in drawn], dtype=float)
+    # A nodule's weights beside each other in memory: `weighted_auc` sorts and adds nodules.
+    weight: Array = np.ascontiguousarray(times.T)[np.frombuffer(codes, dtype)].T
+    weight.flags.writeable = False
+    return weight
+
+
+def _interval(estimate: float, values: Array, level: float) -> Interval:
+    tails = _tails(level)
+    defined = values[~np.isnan(values)]
+    if np.isnan(estimate) or not len(defined):
+        return Interval(estimate, float("nan"), float("nan"), 0)
+    low, high = np.quantile(defined, tails)
+    return Interval(estimate, float(low), float(high), len(defined))
+
+
+def _tails(level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}, but must be between 0 and 1")
+    return (1 - level) / 2, (1 + level) / 2
+
+
+def _statistic(statistic: str | WeightedStatistic) -> WeightedStatistic:
+    if not isinstance(statistic, str):
+        return statistic
+    if statistic not in STATISTICS:
+        raise InputError(f"statistic {statistic!r} is not one of {', '.join(STATISTICS)}")
+    return STATISTICS[statistic]
+
+
+def _need_columns(table: pd.DataFrame, *names: str) -> None:
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise InputError(f"the table lacks the column {', '.join(missing)}")
+
+
+def label_and_p(table: pd.DataFrame) -> tuple[NDArray[np.bool_], Array]:
+    """The columns label and p_malignant of a table, if they and patient_id are fit for use.
+
+    Raises:
+        InputError: a column is missing or has a wrong value.
+    """
+    _need_columns(table, "patient_id", "label", "p_malignant")
+    if table["patient_id"].isna().any():
+        row = int(table["patient_id"].isna().to_numpy().argmax())
+        raise InputError(f"row {row} of the table has no patient_id")
+    label = metrics.binary("label", table["label"])
+    return label, metrics.finite("p_malignant", table["p_malignant"])
+
+
+def aligned_tables(table_a: pd.DataFrame, table_b: pd.DataFrame) -> pd.DataFrame:
+    """`table_b` in the order of `table_a`, if both hold the same nodules.
+
+    Raises:
+        InputError: nodules, patients or labels differ, or a nodule is there twice.
+    """
+    for table in (table_a, table_b):
+        _need_columns(table, "nodule_id", "patient_id", "label")
+        twice = table["nodule_id"][table["nodule_id"].duplicated()]
+        if len(twice):
+            raise InputError(f"nodule {twice.iloc[0]} is twice in one of the tables")
+    other = set(table_a["nodule_id"]) ^ set(table_b["nodule_id"])
+    if other:
+        raise InputError(
+            f"a paired comparison needs the same nodules, but {len(other)} are in one table only, "
+            f"the first is {min(other)}"
+        )
+    aligned = table_b.set_index("nodule_id").loc[table_a["nodule_id"]].reset_index()
+    for name in ("patient_id", "label"):
+        differs = aligned[name].to_numpy() != table_a[name].to_numpy()
+        if differs.any():
+            row = int(differs.argmax())
+            raise InputError(
+                f"nodule {aligned['nodule_id'].iloc[row]}: {name} is "
+                f"{table_a[name].iloc[row]} in one table, {aligned[name].iloc[row]} in the other"
+            )
+    return aligned

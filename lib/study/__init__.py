@@ -1,0 +1,1 @@
+"""This replication: its experiments, tables and figures, built on `nodulebook`."""

@@ -1,0 +1,1 @@
+"""The runs of this replication: folds, rules, trials, baselines, features."""

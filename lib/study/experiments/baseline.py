@@ -1,0 +1,74 @@
+"""Diameter alone: what any network has to beat. A logistic regression in each fold."""
+
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from nodulebook.core import paths
+from nodulebook.core.files import folder_written_aside, sha256
+from nodulebook.core.settings import N_FOLDS
+from nodulebook.runs.contract import write_fold
+
+RUN = "diameter"
+
+
+def diameter_fold(
+    nodules: pd.DataFrame, folds: pd.DataFrame, fold: int
+) -> tuple[pd.DataFrame, float]:
+    """Predict one fold from the logarithm of the readers' mean diameter.
+
+    Args:
+        nodules: nodule_id and diameter_mm.
+        folds: nodule_id, patient_id, label, fold.
+        fold: the fold that is held out.
+
+    Returns:
+        The fold's probabilities table, and the cross-entropy on the training folds.
+    """
+    table = folds.merge(nodules[["nodule_id", "diameter_mm"]], on="nodule_id", validate="1:1")
+    feature = np.log(table[["diameter_mm"]].to_numpy())
+    test = (table["fold"] == fold).to_numpy()
+    label = table["label"].to_numpy()
+    model = LogisticRegression(C=1e6).fit(feature[~test], label[~test])
+    loss = float(log_loss(label[~test], model.predict_proba(feature[~test])[:, 1]))
+    out = table.loc[test, ["nodule_id", "patient_id", "label"]].reset_index(drop=True)
+    return out.assign(
+        p_malignant=model.predict_proba(feature[test])[:, 1], fold=fold, arm=RUN
+    ), loss
+
+
+def run_diameter(nodules: pd.DataFrame, folds: pd.DataFrame) -> None:
+    """Write the run `diameter`: ten folds under the run contract."""
+    data_hash = sha256(paths.NODULES_CSV, paths.FOLDS_CSV)
+    for fold in range(N_FOLDS):
+        start, started = time.monotonic(), datetime.now(UTC)
+        probabilities, loss = diameter_fold(nodules, folds, fold)
+        seconds = round(time.monotonic() - start, 3)
+        record: dict[str, Any] = {
+            "run": RUN,
+            "arm": RUN,
+            "source": "annotations",
+            "fold": fold,
+            "seed": 0,
+            "profile": {"model": "logistic regression on log(diameter_mm)", "C": 1e6},
+            "profile_hash": "",
+            "data_hash": data_hash,
+            "absent_nodules": [],
+            "n_train": len(folds) - len(probabilities),
+            "n_test": len(probabilities),
+            "versions": {name: version(name) for name in ("scikit-learn", "numpy", "nodulebook")},
+            "backend": "scikit-learn",
+            "device": "CPU",
+            "started": started.isoformat(timespec="seconds"),
+            "wall_seconds": seconds,
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        history = pd.DataFrame([{"epoch": 1, "loss": loss, "seconds": seconds}])
+        with folder_written_aside(paths.runs_folder() / RUN / f"fold-{fold}") as aside:
+            write_fold(aside, probabilities, history, record)

@@ -1,0 +1,449 @@
+"""The rows of Table 4 that are not one network: first features, then a classifier of its own.
+
+DeepLung (the paper's [31]) hands the features of its trained network, the nodule's size and its
+voxels to gradient boosting. Mao et al. 2018 ([32]) code small patches around superpixels with an
+autoencoder, count how often each of a vocabulary of codes appears, and classify the counts.
+All of it is fitted on the training patients of a fold; test patients are only looked up.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+from numpy.typing import NDArray
+from skimage.segmentation import slic
+from sklearn.cluster import KMeans
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import folder_written_aside
+from nodulebook.core.settings import N_FOLDS, FoldParameters, read_profile
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
+from nodulebook.model.rivals import build_network
+from nodulebook.model.training import (
+    PREDICT_BATCH,
+    FoldData,
+    made_from,
+    make_deterministic,
+    probabilities_table,
+    split_fold,
+    trained_model,
+)
+from nodulebook.patches.sources import open_source
+from nodulebook.patches.store import PatchStore
+from nodulebook.runs.contract import read_fold, write_fold
+
+Volumes = NDArray[np.float32]
+Report = Callable[[str], None]
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """DeepLung's second stage: gradient boosting on features of a rival's trained network.
+
+    Kept: the three groups of features (network, size, voxels), and that the network whose features
+    the trees are fitted on was trained on the same nodules. Differs: the network is our small one;
+    the size is the readers' diameter, so that this row, unlike the others, is told what they
+    measured; voxels are averaged to 2 mm.
+    """
+
+    network: str = "rival-dualpath3d"
+    """The profile of the network."""
+    trees: int = 100
+    leaves: int = 8
+    learning_rate: float = 0.1
+
+    @property
+    def parameters(self) -> int:
+        """Numbers of the trees, at most: a value a leaf; a feature and a threshold a cut."""
+        return self.trees * (self.leaves + 2 * (self.leaves - 1))
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The pipeline of Mao et al. 2018, on axial slices through the nodule.
+
+    Kept: superpixels, a deep autoencoder of the patch around each, a vocabulary of codes, counts,
+    softmax regression. Differs: the work sorts nodules of another database into types, by one
+    image each; sizes are ours; the stages are not tuned together at the end.
+    """
+
+    slices_z: tuple[int, ...] = (12, 14, 16, 18, 20)
+    superpixels: int = 40
+    """Of a slice, about."""
+    compactness: float = 0.1
+    """Of the superpixels, for intensities from 0 to 1 (skimage.segmentation.slic)."""
+    patch_px: int = 8
+    units: tuple[int, ...] = (32, 16)
+    """Of the encoder's layers; the decoder has them in reverse."""
+    epochs: int = 10
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    words: int = 64
+
+
+METHODS: dict[str, Boosting | Autoencoder] = {
+    "rival-dualpath3d-gbm": Boosting(),
+    "rival-autoencoder": Autoencoder(),
+}
+"""By name, which begins the name of the run: `<name>-<source>`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a method gives for a fold."""
+
+    p_malignant: NDArray[np.float64]
+    history: list[dict[str, float]]
+    """epoch, loss, ...: a row an epoch of the autoencoder, or a row a tree."""
+    parameters: int
+    """Numbers that were fitted."""
+
+
+def settings_hash(settings: Boosting | Autoencoder) -> str:
+    """SHA-256 of a method's settings; of Boosting with the hash of its network's profile."""
+    values: dict[str, Any] = asdict(settings)
+    if isinstance(settings, Boosting):
+        values["network_hash"] = read_profile(settings.network).hash()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+# DeepLung: boosting
+
+
+def network_features(model: keras.Model, volumes: Volumes) -> NDArray[np.float64]:
+    """What a network's global average gives for each patch.
+
+    Args:
+        model: has a layer "global_pool".
+        volumes: (n, z, y, x) in [0, 1].
+
+    Returns:
+        (n, C).
+    """
+    inner = keras.Model(model.input, model.get_layer("global_pool").output)
+    batches = [
+        inner.predict_on_batch(volumes[first : first + PREDICT_BATCH, ..., None])
+        for first in range(0, len(volumes), PREDICT_BATCH)
+    ]
+    return np.concatenate(batches).astype(np.float64)
+
+
+def boosting_features(
+    deep: NDArray[np.float64], diameter_mm: NDArray[np.float64], volumes: Volumes
+) -> NDArray[np.float64]:
+    """Features of the network, diameter, and voxels averaged over 2^3, side by side.
+
+    Args:
+        deep: (n, C).
+        diameter_mm: (n,).
+        volumes: (n, z, y, x), even lengths.
+
+    Returns:
+        (n, C + 1 + z y x / 8).
+    """
+    n, z, y, x = volumes.shape
+    blocks = volumes.reshape(n, z // 2, 2, y // 2, 2, x // 2, 2).mean(axis=(2, 4, 6))
+    return np.column_stack([deep, diameter_mm, blocks.reshape(n, -1)])
+
+
+def boost(
+    train: NDArray[np.float64],
+    label: NDArray[np.int64],
+    test: NDArray[np.float64],
+    settings: Boosting,
+) -> Fitted:
+    """Fit the trees; probabilities of the test rows, and the training cross-entropy by tree."""
+    model = HistGradientBoostingClassifier(
+        max_iter=settings.trees,
+        max_leaf_nodes=settings.leaves,
+        learning_rate=settings.learning_rate,
+        early_stopping=False,
+        random_state=SEED,
+    ).fit(train, label)
+    history = [
+        {"epoch": tree, "loss": float(log_loss(label, p))}
+        for tree, p in enumerate(model.staged_predict_proba(train), start=1)
+    ]
+    return Fitted(model.predict_proba(test)[:, 1], history, settings.parameters)
+
+
+def boosting_fold(
+    settings: Boosting,
+    data: FoldData,
+    fold: int,
+    source: str,
+    diameter_mm: "pd.Series[float]",
+    report: Report = print,
+) -> Fitted:
+    """One fold of DeepLung's second stage.
+
+    The network is that of the fold's own run `<network>-<source>` where its weights are here; else
+    it is trained, and kept.
+
+    Args:
+        settings: the method's.
+        data: the fold's patches.
+        fold: 0 to 9.
+        source: of the patches.
+        diameter_mm: by nodule.
+        report: gets a line an epoch.
+    """
+    run = f"{settings.network}-{source}"
+    parameters = FoldParameters.model_validate(
+        {"fold": fold, "profile": settings.network, "source": source, "run": run}
+    )
+    network = trained_model(read_profile(settings.network), data, parameters, report)
+    train, test = (
+        boosting_features(
+            network_features(network, volumes),
+            diameter_mm[table["nodule_id"]].to_numpy().astype(np.float64),
+            volumes,
+        )
+        for table, volumes in ((data.train, data.train_volumes), (data.test, data.test_volumes))
+    )
+    fitted = boost(train, data.train["label"].to_numpy(), test, settings)
+    return Fitted(fitted.p_malignant, fitted.history, fitted.parameters + network.count_params())
+
+
+# Mao et al.: superpixels, autoencoder, vocabulary
+
+
+def local_patches(volume: Volumes, settings: Autoencoder) -> NDArray[np.float32]:
+    """The patches around the superpixels of a nodule's slices.
+
+    Args:
+        volume: (z, y, x) in [0, 1].
+        settings: which slices, how many superpixels, how large a patch.
+
+    Returns:
+        (m, patch_px^2), repeating the slice's border beyond it.
+    """
+    half = settings.patch_px // 2
+    out = []
+    for z in settings.slices_z:
+        segments = slic(
+            volume[z],
+            n_segments=settings.superpixels,
+            compactness=settings.compactness,
+            channel_axis=None,
+            start_label=1,
+        )
+        padded = np.pad(volume[z], half, mode="edge")
+        for label in range(1, segments.max() + 1):
+            rows, columns = np.nonzero(segments == label)
+            # Voxel (y, x) is at (y + half, x + half) of the padded slice, which is the patch's
+            # middle.
+            y, x = round(rows.mean()), round(columns.mean())
+            out.append(padded[y : y + 2 * half, x : x + 2 * half].ravel())
+    return np.stack(out).astype(np.float32)
+
+
+def build_autoencoder(settings: Autoencoder) -> tuple[keras.Model, keras.Model]:
+    """The autoencoder (n, patch_px^2) -> the same, compiled, and its encoder -> (n, units[-1])."""
+    inputs = keras.Input((settings.patch_px**2,), name="patch")
+    x = inputs
+    for units in settings.units[:-1]:
+        x = layers.Dense(units, activation="relu")(x)
+    code = x = layers.Dense(settings.units[-1], activation="sigmoid", name="code")(x)
+    for units in settings.units[-2::-1]:
+        x = layers.Dense(units, activation="relu")(x)
+    x = layers.Dense(settings.patch_px**2, activation="sigmoid", name="again")(x)
+    model = keras.Model(inputs, x, name="autoencoder")
+    model.compile(
+        keras.optimizers.Adam(settings.learning_rate),
+        "mse",
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    return model, keras.Model(inputs, code)
+
+
+def train_autoencoder(
+    model: keras.Model, patches: NDArray[np.float32], settings: Autoencoder
+) -> list[dict[str, float]]:
+    """Train on patches (m, patch_px^2); a row an epoch: epoch, loss (mean squared error)."""
+    history = []
+    for epoch in range(settings.epochs):
+        order = np.random.default_rng([SEED, epoch]).permutation(len(patches))
+        total = 0.0
+        for first in range(0, len(order), settings.batch_size):
+            batch = patches[order[first : first + settings.batch_size]]
+            total += float(model.train_on_batch(batch, batch)) * len(batch)
+        history.append({"epoch": epoch + 1, "loss": total / len(order)})
+    return history
+
+
+def word_shares(words: Iterable[NDArray[np.int64]], n_words: int) -> NDArray[np.float64]:
+    """How often each word appears among a nodule's patches, as shares; (nodules, n_words)."""
+    counts = np.stack([np.bincount(own, minlength=n_words) for own in words])
+    shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+    return shares
+
+
+def autoencoder_fold(
+    settings: Autoencoder,
+    train: list[NDArray[np.float32]],
+    label: NDArray[np.int64],
+    test: list[NDArray[np.float32]],
+) -> Fitted:
+    """One fold of the pipeline.
+
+    Args:
+        settings: the method's.
+        train: of each training nodule its patches, from `local_patches`.
+        label: of each training nodule.
+        test: of each test nodule its patches.
+    """
+    make_deterministic(SEED)
+    model, encoder = build_autoencoder(settings)
+    history = train_autoencoder(model, np.concatenate(train), settings)
+
+    def codes(patches: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        out = encoder.predict(np.concatenate(patches), batch_size=4096, verbose=0)
+        return np.split(out, np.cumsum([len(own) for own in patches])[:-1])
+
+    train_codes = codes(train)
+    vocabulary = KMeans(settings.words, n_init=1, max_iter=50, random_state=SEED)
+    vocabulary.fit(np.concatenate(train_codes))
+    seen, unseen = (
+        word_shares([vocabulary.predict(own) for own in part], settings.words)
+        for part in (train_codes, codes(test))
+    )
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    classifier.fit(seen, label)
+    fitted = model.count_params() + vocabulary.cluster_centers_.size + settings.words + 1
+    return Fitted(classifier.predict_proba(unseen)[:, 1], history, int(fitted))
+
+
+# Runs
+
+
+def feature_fold_is_done(name: str, source: str, fold: int) -> bool:
+    """Whether a fold is there, valid, and made with the settings as they are now.
+
+    Raises:
+        InputError: it is there, but damaged or of other settings.
+    """
+    folder = paths.fold_folder(f"{name}-{source}", fold)
+    if not folder.exists():
+        return False
+    folds = read_folds()
+    run = read_fold(folder, folds[folds["fold"] == fold]).run
+    if (run["profile_hash"], run["source"]) != (settings_hash(METHODS[name]), source):
+        raise InputError(f"{folder}: made with other settings; delete it to run it again")
+    return True
+
+
+def run_feature_folds(
+    name: str,
+    source: str,
+    data: Path | None = None,
+    folds: Iterable[int] = range(N_FOLDS),
+    report: Report = print,
+) -> None:
+    """Write the folds of `<name>-<source>` under the run contract; those that are done are skipped.
+
+    Args:
+        name: of `METHODS`.
+        source: of the patches.
+        data: the CT data; NODULEBOOK_DATA where None.
+        folds: which, of 0 to 9.
+        report: gets a line a fold, and more.
+
+    Raises:
+        InputError: there is no such method, or a fold that is there is of other settings.
+    """
+    if name not in METHODS:
+        raise InputError(f"method {name!r} is not one of {', '.join(METHODS)}")
+    waiting = [fold for fold in folds if not feature_fold_is_done(name, source, fold)]
+    report(f"run {name}-{source}: {len(waiting)} folds to do")
+    if not waiting:
+        return
+    store, settings = open_source(source, data), METHODS[name]
+    # They are the same in every fold.
+    patches = _patches_by_nodule(store, settings) if isinstance(settings, Autoencoder) else {}
+    for fold in waiting:
+        _run_feature_fold(name, store, fold, patches, report)
+        report(f"fold {fold} of {name}-{source}: {paths.fold_folder(f'{name}-{source}', fold)}")
+
+
+def _patches_by_nodule(store: PatchStore, settings: Autoencoder) -> dict[str, NDArray[np.float32]]:
+    labelled = read_folds()
+    everything = split_fold(labelled, store, 0)
+    parts = (
+        (everything.train, everything.train_volumes),
+        (everything.test, everything.test_volumes),
+    )
+    return {
+        name: local_patches(volume, settings)
+        for table, volumes in parts
+        for name, volume in zip(table["nodule_id"], volumes, strict=True)
+    }
+
+
+def _run_feature_fold(
+    name: str,
+    store: PatchStore,
+    fold: int,
+    patches: dict[str, NDArray[np.float32]],
+    report: Report,
+) -> None:
+    settings, run = METHODS[name], f"{name}-{store.source}"
+    start, started = time.monotonic(), datetime.now(UTC)
+    data = split_fold(read_folds(), store, fold)
+    if isinstance(settings, Boosting):
+        diameter = read_nodules().set_index("nodule_id")["diameter_mm"]
+        fitted = boosting_fold(settings, data, fold, store.source, diameter, report)
+    else:
+        train, test = ([patches[i] for i in t["nodule_id"]] for t in (data.train, data.test))
+        fitted = autoencoder_fold(settings, train, data.train["label"].to_numpy(), test)
+    arm = name.removeprefix("rival-")
+    record: dict[str, Any] = {
+        "run": run,
+        "arm": arm,
+        "source": store.source,
+        "fold": fold,
+        "seed": SEED,
+        "profile": asdict(settings),
+        "profile_hash": settings_hash(settings),
+        "parameters": fitted.parameters,
+        **made_from(data, store.recipe),
+        "started": started.isoformat(timespec="seconds"),
+        "wall_seconds": round(time.monotonic() - start, 1),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with folder_written_aside(paths.fold_folder(run, fold)) as aside:
+        probabilities = probabilities_table(data, fitted.p_malignant, fold, arm)
+        write_fold(aside, probabilities, pd.DataFrame(fitted.history), record)
+
+
+def count_parameters(name: str) -> int:
+    """Numbers that a row of `data/rivals.csv` fits, from the model itself.
+
+    Args:
+        name: a profile, or one of `METHODS`.
+    """
+    method = METHODS.get(name)
+    if method is None:
+        return int(build_network(read_profile(name).network).count_params())
+    if isinstance(method, Boosting):
+        return count_parameters(method.network) + method.parameters
+    own = build_autoencoder(method)[0].count_params()
+    return int(own) + method.words * (method.units[-1] + 1) + 1

@@ -1,0 +1,379 @@
+"""Table 3 on our folds: classical classifiers on hand-crafted features, tuned inside each fold.
+
+A run `features-<group>-<source>` for each group of `features.GROUPS`, and `features-all-<source>`
+for all of them together, under the run contract (`artefacts`). In every fold the candidates are
+compared by their mean AUC in a second cross-validation, patient-grouped too, within the fold's
+training patients; the best is fitted to all of these and predicts the fold that was held out.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import QuantileTransformer
+from sklearn.svm import SVC
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import folder_written_aside, read_csv, write_csv
+from nodulebook.core.settings import N_FOLDS
+from nodulebook.patches.store import PatchStore
+from nodulebook.runs.contract import read_fold, write_fold
+from study.experiments.features import GROUPS, VERSION, all_features
+
+PREFIX = "features-"
+ALL = "all"
+EVERY_GROUP = (*GROUPS, ALL)
+SEED = 0
+INNER_FOLDS = 5
+
+Array = NDArray[np.float64]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A classifier and its settings."""
+
+    classifier: str
+    parameters: dict[str, float]
+
+
+CANDIDATES = (
+    *(Candidate("logistic regression", {"C": c}) for c in (0.001, 0.01, 0.1, 1.0, 10.0)),
+    *(
+        # gamma as a multiple of 1 / number of features
+        Candidate("SVM (RBF)", {"C": c, "gamma_times_features": gamma})
+        for c in (1.0, 10.0, 100.0, 1000.0)
+        for gamma in (0.03, 0.1, 0.3)
+    ),
+    *(Candidate("random forest", {"trees": 100, "min_samples_leaf": leaf}) for leaf in (2, 8)),
+)
+"""Of equal ones the first is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One fold predicted."""
+
+    probabilities: Array  # of the test nodules
+    chosen: Candidate
+    inner_auc: list[float]  # of each of `CANDIDATES`
+    loss: float  # cross-entropy on the training nodules
+
+
+def run_name(group: str, source: str) -> str:
+    """`features-<group>-<source>`."""
+    return f"{PREFIX}{group}-{source}"
+
+
+def settings(group: str) -> dict[str, Any]:
+    """What a run of this group depends on beside the patches; goes into `run.json`."""
+    return {
+        "features": group,
+        "features_version": VERSION,
+        "candidates": [{"classifier": one.classifier} | one.parameters for one in CANDIDATES],
+        "inner_folds": INNER_FOLDS,
+        "chosen_by": "mean AUC over inner patient-grouped folds of the training patients",
+    }
+
+
+def settings_hash(group: str) -> str:
+    """SHA-256 of `settings`."""
+    return hashlib.sha256(json.dumps(settings(group), sort_keys=True).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------------- the features
+
+
+def feature_table(store: PatchStore, nodule_ids: Sequence[str], say: Say = print) -> pd.DataFrame:
+    """The features of nodules; computed once a store and kept in `data/features/`.
+
+    Args:
+        store: the patches.
+        nodule_ids: which of them.
+        say: told of the progress, a line a hundred nodules.
+
+    Returns:
+        A row a nodule in the order asked for, index nodule_id, columns `<group>:<feature>`.
+
+    Raises:
+        InputError: a nodule is not in the store, or its patch is no good (it is named).
+    """
+    rows = store.rows(nodule_ids)
+    path = paths.DATA / "features" / f"{store.source}-v{VERSION}-{store.digest[:12]}.csv"
+    kept = _read_features(path)
+    if kept is None or not set(nodule_ids) <= set(kept.index):
+        found = {}
+        start = time.monotonic()
+        for done, (name, row) in enumerate(zip(nodule_ids, rows, strict=True), start=1):
+            try:
+                groups = all_features(store.volumes_hu[row], store.masks[row])
+            except InputError as error:
+                raise InputError(f"nodule {name} of {store.source}: {error}") from None
+            found[name] = {
+                f"{group}:{feature}": value
+                for group in GROUPS
+                for feature, value in groups[group].items()
+            }
+            if done % 100 == 0:
+                left = (time.monotonic() - start) / done * (len(rows) - done)
+                say(f"features of {store.source}: {done} of {len(rows)} nodules, {left:.0f} s left")
+        table = pd.DataFrame.from_dict(found, orient="index")
+        write_csv(table.rename_axis("nodule_id").reset_index(), path)
+        kept = _read_features(path)  # the numbers of a later run, which reads them
+        assert kept is not None
+    return kept.loc[list(nodule_ids)]
+
+
+def _read_features(path: Path) -> pd.DataFrame | None:
+    if not path.is_file():
+        return None
+    names = pd.read_csv(path, nrows=0).columns
+    if not len(names) or names[0] != "nodule_id":
+        raise InputError(f"{path}: not a table of features; delete it")
+    table = read_csv(path, dict.fromkeys(names, "float") | {"nodule_id": "str"})
+    return table.set_index("nodule_id")
+
+
+def columns_of(table: pd.DataFrame, group: str) -> list[str]:
+    """The columns of a group, or of all.
+
+    Raises:
+        InputError: there is no such group.
+    """
+    if group not in (*GROUPS, ALL):
+        raise InputError(f"feature group {group!r} is not one of {', '.join((*GROUPS, ALL))}")
+    return [name for name in table.columns if group == ALL or name.startswith(f"{group}:")]
+
+
+# ------------------------------------------------------------------------------ the classifiers
+
+
+def _classifier(candidate: Candidate, n_features: int, seed: int) -> Any:
+    p = candidate.parameters
+    if candidate.classifier == "random forest":
+        return RandomForestClassifier(
+            n_estimators=int(p["trees"]),
+            min_samples_leaf=int(p["min_samples_leaf"]),
+            random_state=seed,
+        )
+    if candidate.classifier == "SVM (RBF)":
+        return SVC(C=p["C"], gamma=p["gamma_times_features"] / n_features, cache_size=500)
+    return LogisticRegression(C=p["C"], max_iter=5000)
+
+
+class _Views:
+    """Training and test features, raw for forests, and by their ranks on a normal scale.
+
+    Features are as skewed as sizes are; forests do not mind. The ranks are those of the training
+    nodules.
+    """
+
+    def __init__(self, training: Array, test: Array, seed: int) -> None:
+        ranks = QuantileTransformer(
+            n_quantiles=min(100, len(training)),
+            output_distribution="normal",
+            random_state=seed,
+        ).fit(training)
+        self.raw = (training, test)
+        self.ranked = (ranks.transform(training), ranks.transform(test))
+
+    def scores(
+        self, candidate: Candidate, label: NDArray[np.int64], seed: int
+    ) -> tuple[Array, Array]:
+        """Fit to the training nodules; probabilities of both, or an SVM's decision values."""
+        forest = candidate.classifier == "random forest"
+        training, test = self.raw if forest else self.ranked
+        model = _classifier(candidate, training.shape[1], seed).fit(training, label)
+        if isinstance(model, SVC):
+            return model.decision_function(training), model.decision_function(test)
+        return model.predict_proba(training)[:, 1], model.predict_proba(test)[:, 1]
+
+
+def predict_fold(
+    training: Array, label: NDArray[np.int64], patient_id: Sequence[str], test: Array, seed: int = 0
+) -> Prediction:
+    """Choose a candidate within the training patients, fit it to them, predict the test nodules.
+
+    An SVM's decision values become probabilities by a logistic curve, fitted to the values that
+    the inner folds' held-out nodules got (Platt 1999).
+
+    Args:
+        training: (n, features).
+        label: (n,) 0 or 1.
+        patient_id: (n,) whose nodules they are; never split between inner folds.
+        test: (m, features).
+        seed: of inner folds and forests.
+    """
+    splitter = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
+    held_out = np.empty((len(CANDIDATES), len(label)))
+    aucs = []
+    for fit, hold in splitter.split(training, label, patient_id):
+        views = _Views(training[fit], training[hold], seed)
+        for k, candidate in enumerate(CANDIDATES):
+            _, held_out[k, hold] = views.scores(candidate, label[fit], seed)
+        aucs.append([float(roc_auc_score(label[hold], one[hold])) for one in held_out])
+    inner_auc = np.mean(aucs, axis=0).tolist()
+    best = int(np.argmax(inner_auc))
+    chosen = CANDIDATES[best]
+    p_training, p = _Views(training, test, seed).scores(chosen, label, seed)
+    if chosen.classifier == "SVM (RBF)":
+        curve = LogisticRegression(C=1e6).fit(held_out[best][:, None], label)
+        p, p_training = (curve.predict_proba(x[:, None])[:, 1] for x in (p, p_training))
+    return Prediction(p, chosen, inner_auc, float(log_loss(label, p_training)))
+
+
+def predict_group(
+    table: pd.DataFrame, folds: pd.DataFrame, group: str, fold: int
+) -> tuple[pd.DataFrame, Prediction]:
+    """Predict one fold from one group's features.
+
+    Args:
+        table: from `feature_table`.
+        folds: nodule_id, patient_id, label, fold; nodules without features are left out.
+        group: of `features.GROUPS`, or `ALL`.
+        fold: the fold that is held out.
+
+    Returns:
+        nodule_id, patient_id, label, p_malignant, fold; and what was chosen.
+    """
+    # The order of the rows must not matter to inner folds and forests.
+    known = folds[folds["nodule_id"].isin(table.index)].sort_values("nodule_id")
+    values = table.loc[known["nodule_id"], columns_of(table, group)].to_numpy()
+    inside = (known["fold"] == fold).to_numpy()
+    label = known["label"].to_numpy()
+    patients = known["patient_id"].to_numpy()
+    prediction = predict_fold(
+        values[~inside], label[~inside], patients[~inside].tolist(), values[inside], SEED
+    )
+    out = known.loc[inside, ["nodule_id", "patient_id", "label"]].reset_index(drop=True)
+    return out.assign(p_malignant=prediction.probabilities, fold=fold), prediction
+
+
+def run_features(
+    store: PatchStore,
+    folds: pd.DataFrame,
+    groups: Sequence[str] = EVERY_GROUP,
+    say: Say = print,
+) -> None:
+    """Write the runs of feature groups: ten folds each; folds that are done are skipped.
+
+    Args:
+        store: the patches.
+        folds: data/folds.csv.
+        groups: of `features.GROUPS`, and `ALL`.
+        say: told of the progress, a line a fold.
+
+    Raises:
+        InputError: an unknown group, or a fold is there that is damaged or made otherwise.
+    """
+    table = feature_table(store, present(store, folds), say)
+    for group in groups:
+        columns_of(table, group)
+    for group in groups:
+        for fold in range(N_FOLDS):
+            name = run_name(group, store.source)
+            if _is_done(name, group, fold, store, folds):
+                say(f"fold {fold} of {name} is done")
+                continue
+            chosen = _write_group(table, store, folds, group, fold)
+            say(f"fold {fold} of {name}: {chosen.classifier} {chosen.parameters}")
+
+
+def predict_again(store: PatchStore, folds: pd.DataFrame, record: dict[str, Any]) -> pd.DataFrame:
+    """A fold predicted once more, as its `run.json` says, without writing it.
+
+    Raises:
+        InputError: the patches or the settings are others by now.
+    """
+    group = str(record["profile"].get("features"))
+    if (record["profile_hash"], record["data_hash"]) != (settings_hash(group), store.digest):
+        raise InputError(
+            f"{record['run']}: made from other patches or with other settings than there are now"
+        )
+    table = feature_table(store, present(store, folds))
+    return predict_group(table, folds, group, record["fold"])[0]
+
+
+def present(store: PatchStore, folds: pd.DataFrame) -> list[str]:
+    """The labelled nodules that the store holds, in the order of `folds`."""
+    return folds["nodule_id"][folds["nodule_id"].isin(store.table["nodule_id"])].tolist()
+
+
+def _is_done(name: str, group: str, fold: int, store: PatchStore, folds: pd.DataFrame) -> bool:
+    folder = paths.fold_folder(name, fold)
+    if not folder.exists():
+        return False
+    mend = f"delete {folder} to run it again"
+    try:
+        there = read_fold(folder, folds)
+    except InputError as error:
+        raise InputError(f"{error}\n{mend}") from None
+    wanted = (settings_hash(group), store.digest)
+    if (there.run["profile_hash"], there.run["data_hash"]) != wanted:
+        raise InputError(f"{folder}: made from other patches or with other settings; {mend}")
+    return True
+
+
+def _write_group(
+    table: pd.DataFrame, store: PatchStore, folds: pd.DataFrame, group: str, fold: int
+) -> Candidate:
+    start, started = time.monotonic(), datetime.now(UTC)
+    probabilities, prediction = predict_group(table, folds, group, fold)
+    seconds = round(time.monotonic() - start, 3)
+    best = max(prediction.inner_auc)
+    name, chosen = run_name(group, store.source), prediction.chosen
+    here = folds[folds["fold"] == fold]["nodule_id"]
+    record: dict[str, Any] = {
+        "run": name,
+        "arm": f"{PREFIX}{group}",
+        "source": store.source,
+        "fold": fold,
+        "seed": SEED,
+        "profile": settings(group),
+        "profile_hash": settings_hash(group),
+        "n_features": len(columns_of(table, group)),
+        "chosen": {"classifier": chosen.classifier} | chosen.parameters,
+        "inner_auc": [round(value, 6) for value in prediction.inner_auc],
+        "data_hash": store.digest,
+        "data_recipe": store.recipe,
+        "absent_nodules": here[~here.isin(table.index)].tolist(),
+        "n_train": int(table.index.isin(folds["nodule_id"]).sum()) - len(probabilities),
+        "n_test": len(probabilities),
+        "versions": {
+            package: version(package)
+            for package in (
+                "numpy",
+                "scipy",
+                "scikit-image",
+                "scikit-learn",
+                "PyWavelets",
+                "nodulebook",
+            )
+        },
+        "backend": "scikit-learn",
+        "device": "CPU",
+        "started": started.isoformat(timespec="seconds"),
+        "wall_seconds": seconds,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    history = pd.DataFrame(
+        [{"epoch": 1, "loss": prediction.loss, "inner_auc": best, "seconds": seconds}]
+    )
+    with folder_written_aside(paths.fold_folder(name, fold)) as aside:
+        write_fold(aside, probabilities.assign(arm=record["arm"]), history, record)
+    return chosen

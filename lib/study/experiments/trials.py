@@ -1,0 +1,215 @@
+"""Trials: recipes compared on validation patients, never on the fold that they are judged on.
+
+The ten folds are two halves, 0 to 4 and 5 to 9. A recipe for the folds of one half is chosen with
+patients of the other half only, all of whom are training patients there: nested
+cross-validation with two outer groups (Varma and Simon 2006). Within a half a trial trains on
+three folds and validates on the other two, and once more the other way round.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.settings import FoldParameters, Trial, read_trials
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
+from nodulebook.patches.sources import open_source
+from nodulebook.runs.contract import Fold, read_fold
+from nodulebook.stats.bootstrap import WeightedStatistic, weighted_auc
+from study.experiments.parallel import run_side_by_side
+
+TRIALS = "trials"
+"""The folder of `papermill_runs/` that holds trials; a fold folder of it is a split."""
+
+HALVES = (range(5), range(5, 10))
+SPLITS = (
+    ((0, 1, 2), (3, 4)),
+    ((3, 4, 0), (1, 2)),
+    ((5, 6, 7), (8, 9)),
+    ((8, 9, 5), (6, 7)),
+)
+"""Folds trained on and folds validated, of each split; the first two are of the first half."""
+
+
+def half_of(fold: int) -> int:
+    """The half, 0 or 1, that an outer fold lies in; its recipe is chosen in the other."""
+    return next(half for half, folds in enumerate(HALVES) if fold in folds)
+
+
+def half_of_split(split: int) -> int:
+    """The half that a split's nodules are of."""
+    return half_of(SPLITS[split][0][0])
+
+
+def trial_folds(folds: pd.DataFrame, split: int) -> tuple[pd.DataFrame, set[str]]:
+    """The fold table of a split, and the patients who take no part in it.
+
+    Args:
+        folds: data/folds.csv: nodule_id, patient_id, label, fold.
+        split: 0 to 3.
+
+    Returns:
+        The rows of the split's nodules with `fold` set to `split` where they validate, and to
+        `split + 1` where they train; and the patients of the other half and of folds left out.
+    """
+    train, validate = SPLITS[split]
+    taking_part = folds["fold"].isin((*train, *validate))
+    table = folds[taking_part].reset_index(drop=True)
+    number = np.where(table["fold"].isin(validate), split, split + 1)
+    hidden = {str(patient) for patient in folds.loc[~taking_part, "patient_id"]}
+    return table.assign(fold=number), hidden
+
+
+def trial_is_done(trial: Trial, split: int) -> bool:
+    """Whether a split of a trial is there, valid, and made with the trial as it is now.
+
+    Raises:
+        InputError: it is there, but damaged or of other settings.
+    """
+    folder = _folder(trial.name, split)
+    if not folder.exists():
+        return False
+    fold = read_trial_fold(trial.name, split)
+    made = (fold.run["profile_hash"], fold.run["source"])
+    if made != (trial.settings.hash(), trial.source):
+        raise InputError(
+            f"{folder}: made with other settings than trial {trial.name!r} has now; "
+            "delete it to run it again"
+        )
+    return True
+
+
+def read_trial_fold(name: str, split: int) -> Fold:
+    """A split's files, checked against the nodules that it validates."""
+    table, _ = trial_folds(read_folds(), split)
+    return read_fold(_folder(name, split), table)
+
+
+def _folder(name: str, split: int) -> Path:
+    return paths.fold_folder(f"{TRIALS}/{name}", split)
+
+
+def run_trial(name: str, split: int, data: str = "") -> Path:
+    """Train and validate one split of a trial, unless it is done; it goes on where it stopped.
+
+    Args:
+        name: of `profiles/trials/trials.yaml`.
+        split: 0 to 3.
+        data: the CT data, instead of NODULEBOOK_DATA.
+
+    Returns:
+        The folder with the three files of the run contract; `fold` is the split's number.
+
+    Raises:
+        InputError: there is no such trial, or its data or results are wrong.
+    """
+    trials = read_trials()
+    if name not in trials:
+        raise InputError(f"trial {name!r} is not one of {', '.join(trials)}")
+    trial = trials[name]
+    folder = _folder(name, split)
+    if trial_is_done(trial, split):
+        print(f"trial {name} split {split} is done: {folder}", flush=True)
+        return folder
+    # Keras takes seconds to import, and tables of trials do not need it.
+    from nodulebook.model import training
+
+    settings = trial.settings
+    store = open_source(trial.source, Path(data) if data else None, settings.training.lesions)
+    table, hidden = trial_folds(read_folds(), split)
+    fold = training.split_fold(table, store, split, settings.training, read_nodules(), hidden)
+    parameters = FoldParameters(fold=split, profile=name, source=trial.source, run=name)
+    return training.run_without_notebook(TRIALS, parameters, settings, fold, store.recipe)
+
+
+def run_trials(names: Sequence[str], data: str = "", jobs: int | None = None) -> None:
+    """Run all splits of the trials named, side by side; what is done is skipped.
+
+    Raises:
+        InputError: a trial is unknown, or one failed.
+    """
+    trials = read_trials()
+    unknown = [name for name in names if name not in trials]
+    if unknown:
+        raise InputError(f"trial {unknown[0]!r} is not one of {', '.join(trials)}")
+    for source, lesions in {
+        (trials[name].source, trials[name].settings.training.lesions) for name in names
+    }:
+        open_source(source, Path(data) if data else None, lesions)
+    todo = [
+        (name, split)
+        for name in names
+        for split in range(len(SPLITS))
+        if not trial_is_done(trials[name], split)
+    ]
+    print(f"{len(todo)} splits to do", flush=True)
+    run_side_by_side([(run_trial, name, split, data) for name, split in todo], jobs)
+
+
+def trial_table(names: Sequence[str] | None = None) -> pd.DataFrame:
+    """The validated predictions of the trials that are whole.
+
+    Returns:
+        Columns trial, half and those of the run contract; `fold` is the split.
+    """
+    parts = []
+    for name, trial in read_trials().items():
+        if names is not None and name not in names:
+            continue
+        if not all(trial_is_done(trial, split) for split in range(len(SPLITS))):
+            continue
+        for split in range(len(SPLITS)):
+            part = read_trial_fold(name, split).probabilities
+            parts.append(part.assign(trial=name, half=half_of_split(split)))
+    if not parts:
+        raise InputError(f"{paths.runs_folder() / TRIALS}: no trial is whole; `nodulebook trials`")
+    return pd.concat(parts, ignore_index=True)
+
+
+def split_auc(split: NDArray[np.int64]) -> WeightedStatistic:
+    """The mean over splits of the AUC within each: predictions of two models are not ranked.
+
+    Args:
+        split: (n,), the split of each nodule, in the order of the table that is judged.
+    """
+
+    def statistic(
+        label: NDArray[np.bool_], p: NDArray[np.float64], weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        within = [split == one for one in np.unique(split)]
+        aucs = [weighted_auc(label[rows], p[rows], weight[:, rows]) for rows in within]
+        mean: NDArray[np.float64] = np.mean(aucs, axis=0)
+        return mean
+
+    return statistic
+
+
+def diameter_of(table: pd.DataFrame, nodules: pd.DataFrame) -> pd.DataFrame:
+    """The same nodules, judged by the readers' diameter alone: in place of p, millimetres."""
+    diameter = nodules.set_index("nodule_id")["diameter_mm"]
+    return table.assign(p_malignant=diameter[table["nodule_id"]].to_numpy(), trial="diameter")
+
+
+def chosen(table: pd.DataFrame, names: Sequence[str]) -> dict[int, str]:
+    """The recipe for the folds of each half: the one with the best AUC in the other half.
+
+    Args:
+        table: from `trial_table`.
+        names: the candidates; of equals the first.
+    """
+    out = {}
+    for half in (0, 1):
+        there = table[table["half"] == 1 - half]
+        aucs = {name: _auc(there[there["trial"] == name]) for name in names}
+        out[half] = max(aucs, key=lambda name: aucs[name])
+    return out
+
+
+def _auc(table: pd.DataFrame) -> float:
+    label, p = table["label"].to_numpy() == 1, table["p_malignant"].to_numpy(float)
+    return float(split_auc(table["fold"].to_numpy())(label, p, np.ones((1, len(p))))[0])

@@ -1,0 +1,254 @@
+"""Drawings of the book: boxes and lines in place of the paper's lost ones (Figs 2, 3 and 6)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from study.figures.plots import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    POOL_COLOUR,
+    RED,
+    SE_COLOUR,
+    _arrow,
+    _box,
+    _figure,
+    show_slice,
+)
+
+PLACES = ("data", "introduction", "related work", "Table 3", "Table 4", "not cited")
+"""Where the paper cites a work: the rows of the literature graph, from the top."""
+
+
+def read_references(path: Path | None = None) -> pd.DataFrame:
+    """The paper's 34 references, and four works that it uses and does not cite.
+
+    Args:
+        path: `data/references.csv` where None.
+
+    Returns:
+        Columns number (as "[17]"; empty where it is not cited), author, year (int), title, place
+        (one of `PLACES`) and passages (the paper's sections that retell the work, ";" between).
+
+    Raises:
+        InputError: the file is not there, or a row has an unknown place.
+    """
+    path = path or paths.DATA / "references.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; git checkout data/references.csv")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).astype({"year": int})
+    for row in table[~table["place"].isin(PLACES)].itertuples():
+        raise InputError(f"{path}: {row.author} {row.year}: place {row.place!r} is unknown")
+    return table
+
+
+def title_similarity(titles: pd.Series) -> NDArray[np.float64]:
+    """How much two titles have in common: cosine of their words, weighted by rarity (tf-idf).
+
+    Args:
+        titles: n titles.
+
+    Returns:
+        (n, n), 0 (no word in common) to 1 (the same words).
+    """
+    weights = TfidfVectorizer(stop_words="english", token_pattern=r"[a-z0-9]{2,}").fit_transform(
+        titles
+    )
+    return np.asarray((weights @ weights.T).todense(), dtype=np.float64)
+
+
+def literature_figure(references: pd.DataFrame, threshold: float = 0.2) -> Figure:
+    """The works that the paper cites, by year and place, joined where their titles are alike.
+
+    Args:
+        references: as `read_references` returns them.
+        threshold: the `title_similarity` from which two works are joined.
+    """
+    figure, axes = _figure(size=(9.0, 7.6))
+    axis = axes[0, 0]
+    places = _graph_places(references)
+    similar = title_similarity(references["title"])
+    np.fill_diagonal(similar, 0)
+    for i, j in np.argwhere(np.triu(similar) >= threshold):
+        _curve(axis, places[i].tolist(), places[j].tolist(), "0.72", 4 * similar[i, j])
+    paper = (max(x for x, _ in places) + 1.0, -9.0)
+    retold = references["passages"] != ""
+    for place in places[retold.to_numpy()].tolist():
+        _curve(axis, place, paper, ORANGE, 2.2)
+    degree = (similar >= threshold).sum(axis=1)
+    for place, n, told, row in zip(places, degree, retold, references.itertuples(), strict=True):
+        colour, marker = (ORANGE, "s") if told else (RED, "D") if not row.number else (BLUE, "o")
+        axis.scatter(*place, s=20 + 12 * n, c=[colour], marker=marker, edgecolor="w", zorder=3)
+        axis.text(
+            place[0] + 0.1, place[1] + 0.1, f"{row.number} {row.author}".strip(), fontsize=8,
+            va="bottom", zorder=4, bbox={"fc": "w", "ec": "none", "alpha": 0.7, "pad": 0.4},
+        )  # fmt: skip
+    axis.scatter(*paper, s=320, color=GREEN, marker="*", zorder=3)
+    axis.text(paper[0], paper[1] + 0.8, "the paper", fontsize=9, ha="center")
+    for text, colour, marker in (
+        ("cited", BLUE, "o"), ("followed or retold as its own", ORANGE, "s"),
+        ("used, not cited", RED, "D"),
+    ):  # fmt: skip
+        axis.scatter([], [], c=[colour], marker=marker, label=text)
+    axis.legend(loc="lower right", fontsize=8.5, frameon=False)
+    _graph_frame(axis, references, places)
+    return figure
+
+
+def _graph_places(references: pd.DataFrame) -> NDArray[np.float64]:
+    """x: the year's column; y: the place's rows from the top down, works of one year beneath."""
+    years = sorted(references["year"].unique())
+    where, top = np.zeros((len(references), 2)), 0.0
+    for place in PLACES:
+        rows = np.flatnonzero(references["place"] == place)
+        used: dict[int, int] = {}
+        for row in rows:
+            year = int(references["year"].iloc[row])
+            where[row] = years.index(year), top - used.get(year, 0)
+            used[year] = used.get(year, 0) + 1
+        top -= max(used.values(), default=0) + 0.7
+    return where
+
+
+def _graph_frame(axis: Axes, references: pd.DataFrame, places: NDArray[np.float64]) -> None:
+    years = sorted(references["year"].unique())
+    edges = []
+    for place in PLACES:
+        y = places[(references["place"] == place).to_numpy(), 1]
+        if len(y):
+            edges.append(y.min() - 0.6)
+            axis.text(-0.75, y.max(), place, fontsize=8.5, weight="bold", va="center", ha="right")
+    for edge in edges[:-1]:
+        axis.axhline(edge, color="0.85", linewidth=0.8)
+    axis.set(
+        xlim=(-0.6, len(years) + 0.6),
+        ylim=(edges[-1] - 0.4, 1.0),
+        xticks=range(len(years)),
+        xticklabels=years,
+        yticks=[],
+    )
+    axis.xaxis.tick_top()
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def _curve(
+    axis: Axes,
+    start: Sequence[float],
+    end: Sequence[float],
+    colour: object,
+    width: float,
+) -> None:
+    style = {
+        "arrowstyle": "-", "connectionstyle": "arc3,rad=0.18", "color": colour, "lw": width,
+        "shrinkA": 0, "shrinkB": 0,
+    }  # fmt: skip
+    axis.annotate("", (end[0], end[1]), (start[0], start[1]), arrowprops=style, zorder=1)
+
+
+def pipeline_figure(counts: Mapping[str, str]) -> Figure:
+    """The way from scans to maps, in the paper's three stages.
+
+    Args:
+        counts: the numbers, as text: scans, kept, lesions, reference, benign, malignant.
+    """
+    figure, axes = _figure(3, 1, size=(8.2, 5.0))
+    stages: list[tuple[str, list[tuple[str, object]]]] = [
+        (
+            "1  Data",
+            [
+                (f"LIDC-IDRI\n{counts['scans']} scans", "white"),
+                (f"LUNA16\n{counts['kept']} scans", "white"),
+                (f"readers' marks,\njoined:\n{counts['lesions']} lesions", "white"),
+                (f"3 readers or more:\n{counts['reference']} nodules", "white"),
+                (f"mean rating not 3:\n{counts['benign']} benign\n{counts['malignant']} malignant",
+                 POOL_COLOUR),
+            ],
+        ),
+        (
+            "2  Extraction and classification",
+            [
+                ("cube of 32 mm\naround the nodule,\n1 mm voxels", "white"),
+                ("−1200 to 600 HU,\nscaled 0 to 1", "white"),
+                ("ten folds\nby patient", "white"),
+                ("network of\nsqueeze-and-\nexcitation modules", SE_COLOUR),
+                ("probability of\nmalignant", POOL_COLOUR),
+            ],
+        ),
+        (
+            "3  Explanation, after training",
+            [
+                ("the trained network,\na test nodule", "white"),
+                ("gradients at the\nlast feature maps", "white"),
+                ("Grad-CAM++ map", SE_COLOUR),
+                ("measured against\nthe readers' outlines", POOL_COLOUR),
+            ],
+        ),
+    ]  # fmt: skip
+    for axis, (title, boxes) in zip(axes[:, 0], stages, strict=True):
+        axis.set_axis_off()
+        axis.set(xlim=(0, 100), ylim=(0, 20))
+        axis.text(0, 18, title, fontsize=9.5, weight="bold", va="center")
+        left = 0.5
+        for number, (text, colour) in enumerate(boxes):
+            if number:
+                _arrow(axis, (left - 3, 8), (left, 8))
+            left = _box(axis, left, 1, 17, text, colour, height=14, size=7.8) + 3
+    return figure
+
+
+def explained_network_figure(
+    image_hu: NDArray[np.number], heat: NDArray[np.floating], maps: str
+) -> Figure:
+    """The network with the way of Grad-CAM++ beneath it, from a patch to its map.
+
+    Args:
+        image_hu: (rows, columns), HU: the middle plane of a patch.
+        heat: (rows, columns), 0 to 1: the map's plane.
+        maps: what the last feature maps are, as "64 maps of 2³ voxels".
+    """
+    figure, axes = _figure(size=(8.6, 4.0))
+    axis = axes[0, 0]
+    axis.set(xlim=(0, 106), ylim=(0, 48))
+    axis.set_axis_off()
+    top, low = 26.0, 3.0
+    for bottom, title, layer in ((top, "patch", None), (low, "map", heat)):
+        inset = axis.inset_axes((0.0, bottom / 48, 0.15, 15 / 48))
+        show_slice(inset, image_hu, heat=layer)
+        axis.text(8, bottom + 16.5, title, ha="center", fontsize=8)
+    forward = (
+        ("first\nconvolution,\npooling", "white"),
+        ("four stages of\nSE modules,\npooling between", SE_COLOUR),
+        (f"last feature\nmaps $A_k$:\n{maps}", "white"),
+        ("global average,\nFC 2: scores $S_c$", POOL_COLOUR),
+        ("softmax:\nprobability", "white"),
+    )
+    left, edges = 20.0, []
+    for text, colour in forward:
+        _arrow(axis, (left - 3, top + 7), (left, top + 7))
+        edges.append(left)
+        left = _box(axis, left, top, 14.2, text, colour, height=14, size=7.3) + 3
+    backward = (
+        ("gradients of $S_c$\nby every $A_k(i,j,l)$", "white"),
+        ("weights $w_k$ with $\\alpha_k$\n(Grad-CAM++)", SE_COLOUR),
+        ("ReLU of\n$\\sum_k w_k A_k$", "white"),
+        ("to 32³,\nlinear", "white"),
+    )
+    _arrow(axis, (edges[3] + 7.1, top), (edges[3] + 7.1, low + 14))
+    for (text, colour), left in zip(backward, edges[3::-1], strict=True):
+        _box(axis, left, low, 14.2, text, colour, height=14, size=7.3)
+        _arrow(axis, (left, low + 7), (left - 3, low + 7))
+    # The maps themselves are summed, with the weights.
+    _arrow(axis, (edges[2] + 4, top), (edges[1] + 11, low + 14))
+    axis.text(20, 44, "forward: the prediction", fontsize=9, weight="bold")
+    axis.text(20, 20.2, "backward: Grad-CAM++", fontsize=9, weight="bold")
+    return figure

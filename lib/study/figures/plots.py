@@ -1,0 +1,418 @@
+"""Figures of the book. Each function returns a closed figure, to be displayed or glued."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from nodulebook.core.settings import NetworkSettings
+from nodulebook.patches.store import WINDOW_HU
+from nodulebook.stats.bootstrap import Interval, RocBand
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+BLUE, ORANGE, GREEN, RED = sns.color_palette("colorblind")[:4]
+"""Benign is blue, malignant is orange, in every figure; told apart by the colour-blind too."""
+
+CLASS_COLOURS = {"benign": BLUE, "malignant": ORANGE}
+
+sns.set_theme(context="notebook", style="ticks", palette="colorblind")
+plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def _figure(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)
+) -> tuple[Figure, NDArray[np.object_]]:
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    plt.close(figure)  # or the notebook shows it a second time
+    return figure, axes
+
+
+def diameter_histogram(labelled: pd.DataFrame) -> Figure:
+    """Diameters of benign and malignant nodules.
+
+    Args:
+        labelled: columns diameter_mm and label.
+    """
+    figure, axes = _figure(size=(6.4, 3.4))
+    data = labelled.assign(label=labelled["label"].map({0: "benign", 1: "malignant"}))
+    sns.histplot(
+        data,
+        x="diameter_mm",
+        hue="label",
+        hue_order=list(CLASS_COLOURS),
+        binwidth=1,
+        palette=CLASS_COLOURS,
+        element="step",
+        ax=axes[0, 0],
+    )
+    axes[0, 0].set(xlabel="mean diameter drawn by the readers (mm)", ylabel="nodules")
+    axes[0, 0].get_legend().set_title(None)
+    return figure
+
+
+def malignancy_bars(reference: pd.DataFrame) -> Figure:
+    """How many nodules have which mean malignancy rating.
+
+    Args:
+        reference: column malignancy_mean.
+    """
+    figure, axes = _figure(size=(6.4, 3.0))
+    mean = reference["malignancy_mean"]
+    edges = np.arange(0.875, 5.2, 0.25)
+    for name, part, colour in (
+        ("below 3: benign", mean[mean < 3], BLUE),
+        ("exactly 3: left out", mean[mean == 3], "0.7"),
+        ("above 3: malignant", mean[mean > 3], ORANGE),
+    ):
+        axes[0, 0].hist(part, bins=edges, color=colour, label=f"{name} ({len(part)})")
+    axes[0, 0].set(xlabel="mean malignancy rating, 1 to 5", ylabel="nodules")
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def show_slice(
+    axis: Axes,
+    image_hu: NDArray[np.number],
+    mask: NDArray[np.bool_] | None = None,
+    heat: NDArray[np.floating] | None = None,
+) -> None:
+    """One plane of a patch in the book's window, with contour and map where given.
+
+    Args:
+        axis: where to draw.
+        image_hu: (rows, columns), HU.
+        mask: (rows, columns), the readers' consensus; drawn as a contour.
+        heat: (rows, columns), 0 to 1; drawn more opaque where it is higher.
+    """
+    axis.imshow(image_hu, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], interpolation="none")
+    if heat is not None:
+        axis.imshow(
+            heat,
+            cmap="viridis",
+            vmin=0,
+            vmax=1,
+            alpha=0.55 * np.clip(heat, 0, 1),
+            interpolation="bilinear",
+        )
+    if mask is not None and mask.any():
+        axis.contour(mask, levels=[0.5], colors=[ORANGE], linewidths=1.2)
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def montage(
+    volumes_hu: NDArray[np.number],
+    masks: NDArray[np.bool_] | None,
+    titles: Sequence[str],
+    columns: int = 6,
+) -> Figure:
+    """The middle axial plane of several patches.
+
+    Args:
+        volumes_hu: (n, z, y, x), HU.
+        masks: (n, z, y, x), or None.
+        titles: n lines over the planes.
+        columns: planes a row.
+    """
+    rows = -(-len(volumes_hu) // columns)
+    figure, axes = _figure(rows, columns, (1.35 * columns, 1.6 * rows))
+    middle = volumes_hu.shape[1] // 2
+    for axis in axes.flat[len(volumes_hu) :]:
+        axis.set_visible(False)
+    for index, axis in enumerate(axes.flat[: len(volumes_hu)]):
+        show_slice(axis, volumes_hu[index, middle], None if masks is None else masks[index, middle])
+        axis.set_title(titles[index], fontsize=7.5)
+    return figure
+
+
+def planes(volume: NDArray[Scalar], index: int | None = None) -> list[NDArray[Scalar]]:
+    """The axial, coronal and sagittal planes through one voxel (the middle) of a cube zyx."""
+    i = volume.shape[0] // 2 if index is None else index
+    return [volume[i], volume[:, i][::-1], volume[:, :, i][::-1]]  # head up
+
+
+PLANE_NAMES = ("axial", "coronal", "sagittal")
+
+
+def overlays(
+    volumes_hu: NDArray[np.number],
+    masks: NDArray[np.bool_],
+    maps: NDArray[np.floating],
+    titles: Sequence[str],
+) -> Figure:
+    """Patch, and patch under its map, in three planes: a row a nodule.
+
+    Args:
+        volumes_hu: (n, z, y, x), HU.
+        masks: (n, z, y, x), the readers' consensus.
+        maps: (n, z, y, x), 0 to 1.
+        titles: n short texts, at the left of each row.
+    """
+    figure, axes = _figure(len(volumes_hu), 6, (8.6, 1.6 * len(volumes_hu)))
+    for row, (volume, mask, heat) in enumerate(zip(volumes_hu, masks, maps, strict=True)):
+        images = zip(planes(volume), planes(mask), planes(heat), strict=True)
+        for column, (image, inside, warm) in enumerate(images):
+            show_slice(axes[row, 2 * column], image, inside)
+            show_slice(axes[row, 2 * column + 1], image, inside, warm)
+            if row == 0:
+                axes[0, 2 * column].set_title(PLANE_NAMES[column], fontsize=8)
+                axes[0, 2 * column + 1].set_title("Grad-CAM++", fontsize=8)
+        axes[row, 0].set_ylabel(titles[row], fontsize=7.5)
+    return figure
+
+
+def history_figure(history: pd.DataFrame) -> Figure:
+    """Cross-entropy and accuracy on the training patches, an epoch each.
+
+    Args:
+        history: columns epoch, cross_entropy, accuracy, learning_rate.
+    """
+    figure, axes = _figure(1, 2, (7.6, 3.0))
+    for axis, name, text in (
+        (axes[0, 0], "cross_entropy", "cross-entropy (nats)"),
+        (axes[0, 1], "accuracy", "accuracy"),
+    ):
+        axis.plot(history["epoch"], history[name], marker="o", markersize=3, color=BLUE)
+        axis.set(xlabel="epoch", ylabel=text)
+        for epoch in history["epoch"][history["learning_rate"].diff() < 0]:
+            axis.axvline(epoch - 0.5, color="0.6", linestyle=":", linewidth=1)
+    return figure
+
+
+def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
+    """ROC curves with their pointwise bands.
+
+    Args:
+        bands: name -> (band, text for the legend).
+    """
+    figure, axes = _figure(size=(5.4, 4.8))
+    axis = axes[0, 0]
+    styles = zip(
+        sns.color_palette("colorblind", len(bands)),
+        ("-", "--", "-.", ":") * len(bands),
+        strict=False,
+    )
+    for (_, (band, text)), (colour, line) in zip(bands.items(), styles, strict=False):
+        axis.fill_between(band.fpr, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+        axis.plot(band.fpr, band.tpr, color=colour, linestyle=line, label=text)
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axis.set(
+        xlabel="false-positive rate (1 − specificity)", ylabel="true-positive rate (sensitivity)"
+    )
+    axis.set_aspect("equal")
+    axis.legend(frameon=False, fontsize="small", loc="lower right")
+    return figure
+
+
+def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of malignant nodules beside the probability given, with intervals.
+
+    Args:
+        curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
+    """
+    figure, axes = _figure(size=(5.4, 4.8))
+    axis = axes[0, 0]
+    colours = sns.color_palette("colorblind", len(curves))
+    for (name, curve), colour, marker in zip(
+        curves.items(), colours, "osD^vP" * len(curves), strict=False
+    ):
+        errors = [curve["share"] - curve["low"], curve["high"] - curve["share"]]
+        axis.errorbar(
+            curve["p_mean"], curve["share"], yerr=errors, color=colour, marker=marker,
+            markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, label=name,
+        )  # fmt: skip
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axis.set(
+        xlabel="mean probability of a group", ylabel="share of malignant nodules",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
+    )  # fmt: skip
+    axis.legend(frameon=False, fontsize="small", loc="upper left")
+    return figure
+
+
+def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure:
+    """One metric, a dot a fold, a row a run.
+
+    Args:
+        per_fold: columns run, fold and the metric.
+        metric: the column.
+        text: the axis label.
+    """
+    runs = list(dict.fromkeys(per_fold["run"]))
+    figure, axes = _figure(size=(6.4, 0.9 + 0.55 * len(runs)))
+    sns.stripplot(
+        per_fold,
+        x=metric,
+        y="run",
+        order=runs,
+        hue="run",
+        hue_order=runs,
+        legend=False,
+        jitter=0.15,
+        alpha=0.8,
+        ax=axes[0, 0],
+    )
+    axes[0, 0].set(xlabel=text, ylabel="")
+    axes[0, 0].grid(axis="x", color="0.9")
+    return figure
+
+
+def interval_figure(
+    rows: Sequence[tuple[str, str, Interval]],
+    text: str,
+    claim: tuple[float, str] | None = None,
+) -> Figure:
+    """Estimates with their intervals, a row each, in the order given from the top.
+
+    Args:
+        rows: name, kind (a colour and marker each) and interval.
+        text: the axis label.
+        claim: a value that is drawn as a vertical line, and its name.
+    """
+    figure, axes = _figure(size=(6.4, 1.4 + 0.27 * len(rows)))
+    axis = axes[0, 0]
+    axis.xaxis.set_major_locator(MaxNLocator(6))  # more numbers would touch each other
+    kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
+    styles = dict(
+        zip(kinds, zip(sns.color_palette("colorblind"), "osD^v", strict=False), strict=False)
+    )
+    for place, (_, kind, one) in enumerate(rows):
+        colour, marker = styles[kind]
+        axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6)
+        axis.plot(one.estimate, place, marker, color=colour)
+    for kind, (colour, marker) in styles.items():
+        axis.plot([], [], marker, color=colour, label=kind)
+    if claim is not None:
+        axis.axvline(claim[0], color="0.3", linestyle="--", linewidth=1.2, label=claim[1])
+    axis.set(xlabel=text, yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.grid(axis="x", color="0.9")
+    axis.legend(
+        frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
+    return figure
+
+
+def activation_figure() -> Figure:
+    """Mish beside ReLU."""
+    figure, axes = _figure(size=(5.2, 2.8))
+    x = np.linspace(-5, 3, 400)
+    axes[0, 0].plot(x, x * np.tanh(np.log1p(np.exp(x))), label="Mish", color=BLUE)
+    axes[0, 0].plot(x, np.maximum(x, 0), "--", label="ReLU", color=ORANGE)
+    axes[0, 0].set(xlabel="x", ylabel="activation")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def network_figure(settings: NetworkSettings) -> Figure:
+    """One module, and the whole network, as boxes: drawn from the settings (paper's Figs 4 to 6).
+
+    Args:
+        settings: the network that is drawn.
+    """
+    figure, axes = _figure(2, 1, size=(8.2, 6.0))
+    for axis in (axes[0, 0], axes[1, 0]):
+        axis.set_axis_off()
+    module, network = axes[0, 0], axes[1, 0]
+    module.set(xlim=(0, 116), ylim=(0, 50))
+    network.set(xlim=(0, 100), ylim=(0, 30))
+    line = 36.0  # height of the main path
+
+    groups = f"\n{settings.groups} groups" if settings.groups > 1 else ""
+    convolutions = (
+        f"1³ convolution\nC to C / {settings.bottleneck}",
+        f"3³ convolution{groups}",
+        "1³ convolution\nto C",
+    )
+    right = 3.0
+    for text in convolutions:
+        _arrow(module, (right, line), (right + 4, line))
+        right = _box(module, right + 4, line - 6, 14, text, "white")
+    if settings.squeeze_excitation:
+        steps = ("squeeze:\nmeans z", f"FC, C / {settings.reduction}\nMish", "FC, C\nsigmoid: s")
+        module.plot([right + 3, right + 3], [line, 14], color="0.2", lw=1)
+        below = right + 3
+        for text in steps:
+            _arrow(module, (below, 14), (below + 2, 14))
+            below = _box(module, below + 2, 8, 9.5, text, SE_COLOUR, size=7.5)
+        _arrow(module, (right, line), (below - 7.4, line))
+        _arrow(module, (below - 4.75, 20), (below - 4.75, line - 3.5))
+        _round(module, below - 4.75, line, "×")
+        module.text(below - 7.5, line + 4.5, "scale", ha="right", fontsize=8)
+        right = below - 2.1
+    if settings.block == "residual":
+        _arrow(module, (right, line), (right + 5, line))
+        _round(module, right + 7.6, line, "+")
+        module.plot([4, 4, right + 7.6], [line, 46, 46], color="0.2", lw=1)
+        _arrow(module, (right + 7.6, 46), (right + 7.6, line + 3.5))
+        module.text(30, 47, "as it came (through a 1³ convolution where C changes)", fontsize=8)
+        right += 10.2
+    _arrow(module, (right, line), (right + 4, line))
+    name = {"relu": "ReLU", "mish": "Mish"}[settings.activation]
+    module.text(right + 4.5, line, name, va="center", fontsize=8)
+    module.text(
+        0,
+        0,
+        f"One module; batch normalisation after each convolution, {name} after the first two.",
+        fontsize=9,
+    )
+
+    parts: list[tuple[str, object]] = [("patch\n32³", "white")]
+    edge = 32 // settings.input_pooling
+    parts.append((f"3³ conv.\n{settings.filters[0]} maps", "white"))
+    places = ["first_convolution", "stage1", "stage2", "stage3"]
+    for stage in range(4):
+        if places[stage] in settings.pool_after:
+            edge //= 2
+            parts.append(("average\npool 2", POOL_COLOUR))
+        text = f"{settings.modules[stage]} modules\n{settings.filters[stage]} maps\n{edge}³"
+        parts.append((text, SE_COLOUR if settings.squeeze_excitation else "white"))
+    parts += [("global\naverage", POOL_COLOUR), ("FC 2\nsoftmax", "white")]
+    width = 100 / len(parts) - 1.4
+    left = 0.5
+    for number, (text, colour) in enumerate(parts):
+        if number:
+            _arrow(network, (left - 1.4, 17), (left, 17))
+        left = _box(network, left, 10, width, text, colour, height=14, size=6.8) + 1.4
+    network.text(0, 4, "The network, with the edge of its maps in voxels.", fontsize=9)
+    return figure
+
+
+SE_COLOUR, POOL_COLOUR = "#cfe3f2", "#fbe3c4"
+
+
+def _box(
+    axis: Axes,
+    left: float,
+    bottom: float,
+    width: float,
+    text: str,
+    colour: object,
+    height: float = 12,
+    size: float = 8,
+) -> float:
+    """A box with a text; its right edge."""
+    axis.add_patch(Rectangle((left, bottom), width, height, facecolor=colour, edgecolor="0.2"))
+    axis.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=size)
+    return left + width
+
+
+def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    style = {"arrowstyle": "->", "lw": 1, "color": "0.2", "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", end, start, arrowprops=style)
+
+
+def _round(axis: Axes, x: float, y: float, text: str) -> None:
+    axis.text(
+        x, y, text, ha="center", va="center", bbox={"boxstyle": "circle", "fc": "w", "ec": "0.2"}
+    )

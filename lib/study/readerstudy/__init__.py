@@ -1,0 +1,1 @@
+"""The reader study's page and its answers."""

@@ -1,0 +1,267 @@
+"""The paper's study with readers (its section 3.1.5), as an instrument: page, answers, numbers.
+
+The study that the paper prints is that of Selvaraju et al. 2017, sections 5.1 and 5.2, with other
+digits. Here are its two parts for nodules, without any answers:
+
+class   one map of a nodule, by one of four techniques; which class is it for? 90 nodule-class
+        pairs and four techniques make 360 pictures.
+trust   the maps of two networks that both predict the nodule right; which is more reliable,
+        from -2 (A clearly) to 2 (B clearly)?
+
+`nodulebook readerstudy` writes one page that needs no server and keeps answers in the browser.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_csv, written_aside
+from nodulebook.stats.bootstrap import Interval, bootstrap_means
+from study.figures.pictures import data_uri, plane_picture, side_by_side
+from study.figures.plots import planes
+from study.report.pooled import interval
+
+TECHNIQUES = {
+    "deconvolution": "deconvolution",
+    "guided_backpropagation": "guided backpropagation",
+    "deconvolution_grad_cam_plus_plus": "deconvolution Grad-CAM++",
+    "guided_grad_cam_plus_plus": "guided Grad-CAM++",
+}
+"""The four of the paper's section 3.1.5."""
+
+CLASSES = ("benign", "malignant")
+ALLOWED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "class": (CLASSES, CLASSES),
+    "trust": (("A", "B"), ("-2", "-1", "0", "1", "2")),
+}
+"""Part -> the truths and the answers that it knows."""
+
+TEMPLATE = Path(__file__).with_name("readerstudy.html")
+
+ANSWER_COLUMNS = {
+    "study": "str",
+    "reader": "str",
+    "question": "str",
+    "part": "str",
+    "method": "str",
+    "nodule_id": "str",
+    "truth": "str",  # class: the class explained; trust: A or B, the network of higher accuracy
+    "answer": "str",  # class: benign or malignant; trust: -2 to 2
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, with what the page must not show: method and truth."""
+
+    id: str
+    part: str
+    method: str
+    nodule_id: str
+    truth: str
+    pictures: list[tuple[str, str]]  # title, data URI
+
+
+def patch_picture(volume_hu: NDArray[Any], heat: NDArray[Any] | None = None) -> str:
+    """Three planes of a (z, y, x) patch in a row, under a map where given; no outline."""
+    images, heats = planes(volume_hu), planes(heat) if heat is not None else [None] * 3
+    pictures = [plane_picture(i, None, h) for i, h in zip(images, heats, strict=True)]
+    return data_uri(side_by_side(pictures))
+
+
+def class_questions(
+    nodule_ids: Sequence[str],
+    volumes_hu: NDArray[Any],
+    maps: dict[str, NDArray[Any]],
+    classes: Sequence[int],
+) -> list[Question]:
+    """A question for each nodule and technique.
+
+    Args:
+        nodule_ids: n names.
+        volumes_hu: (n, z, y, x), HU.
+        maps: technique -> (n, z, y, x), for the class asked for.
+        classes: n classes explained.
+    """
+    return [
+        Question(
+            id=f"c-{row:03d}-{number}",
+            part="class",
+            method=method,
+            nodule_id=name,
+            truth=CLASSES[classes[row]],
+            pictures=[
+                ("Patch", patch_picture(volumes_hu[row])),
+                ("Explanation", patch_picture(volumes_hu[row], heat[row])),
+            ],
+        )
+        for number, (method, heat) in enumerate(maps.items())
+        for row, name in enumerate(nodule_ids)
+    ]
+
+
+def trust_questions(
+    nodule_ids: Sequence[str],
+    volumes_hu: NDArray[Any],
+    maps: tuple[NDArray[Any], NDArray[Any]],
+    better: int,
+    method: str = "guided_grad_cam_plus_plus",
+    seed: int = 0,
+) -> list[Question]:
+    """A question for each nodule: the maps of two networks, which is A drawn by chance.
+
+    Args:
+        nodule_ids: n names; both networks predict these right.
+        volumes_hu: (n, z, y, x), HU.
+        maps: of the two networks, (n, z, y, x) each.
+        better: 0 or 1, the network of higher accuracy.
+        method: the technique of both.
+        seed: of the draw.
+    """
+    first = np.random.default_rng(seed).integers(0, 2, len(nodule_ids))
+    return [
+        Question(
+            id=f"t-{row:03d}",
+            part="trust",
+            method=method,
+            nodule_id=name,
+            truth="A" if first[row] == better else "B",
+            pictures=[
+                ("Patch", patch_picture(volumes_hu[row])),
+                ("A", patch_picture(volumes_hu[row], maps[first[row]][row])),
+                ("B", patch_picture(volumes_hu[row], maps[1 - first[row]][row])),
+            ],
+        )
+        for row, name in enumerate(nodule_ids)
+    ]
+
+
+def write_page(
+    path: Path, questions: Sequence[Question], name: str, about: str, seed: int = 0
+) -> None:
+    """One static page with the questions in a mixed order, the same for every reader.
+
+    Args:
+        path: the page.
+        questions: class and trust questions.
+        name: the study's name, in every row of the answers.
+        about: what is shown and where it comes from; at the top of the page.
+        seed: of the order.
+    """
+    if not questions:
+        raise InputError("a reader study needs at least one question")
+    order = np.random.default_rng(seed).permutation(len(questions))
+    study = {
+        "name": name,
+        "about": about,
+        "questions": [asdict(questions[k]) for k in order],
+    }
+    # "<" is written as JSON's own escape: no text can end the script element.
+    text = json.dumps(study).replace("<", "\\u003c")
+    with written_aside(path) as aside:
+        page = TEMPLATE.read_text(encoding="utf-8").replace("/*STUDY*/", text)
+        aside.write_text(page, encoding="utf-8")
+
+
+def read_answers(files: Sequence[Path]) -> pd.DataFrame:
+    """The answers of all readers.
+
+    Args:
+        files: CSV files that the page exported, one a reader.
+
+    Returns:
+        The columns of `ANSWER_COLUMNS`.
+
+    Raises:
+        InputError: no file, one that the page did not write, files of different studies, or a
+            reader who answers a question twice; the message names file, row and value.
+    """
+    if not files:
+        raise InputError("there are no answers: name the CSV files that readers exported")
+    tables = []
+    for path in files:
+        table = read_csv(path, ANSWER_COLUMNS)
+        for line, (part, truth, answer) in enumerate(
+            zip(table["part"], table["truth"], table["answer"], strict=True), 2
+        ):
+            for name, value, known in (
+                ("part", part, tuple(ALLOWED)),
+                ("truth", truth, ALLOWED.get(part, ((), ()))[0]),
+                ("answer", answer, ALLOWED.get(part, ((), ()))[1]),
+            ):
+                if value not in known:
+                    raise InputError(
+                        f"{path}: line {line}: {name} is {value!r}, "
+                        f"but must be one of {', '.join(known)}"
+                    )
+        tables.append(table.assign(file=str(path), line=np.arange(2, len(table) + 2)))
+    answers = pd.concat(tables, ignore_index=True)
+    for row in answers[answers["study"] != answers["study"].iloc[0]].to_dict("records")[:1]:
+        raise InputError(
+            f"{row['file']}: line {row['line']}: study is {row['study']!r}, but "
+            f"{answers['file'].iloc[0]} has {answers['study'].iloc[0]!r}"
+        )
+    for row in answers[answers.duplicated(["reader", "question"])].to_dict("records")[:1]:
+        raise InputError(
+            f"{row['file']}: line {row['line']}: reader {row['reader']!r} answers question "
+            f"{row['question']!r} twice"
+        )
+    return answers[list(ANSWER_COLUMNS)]
+
+
+def class_percentages(answers: pd.DataFrame) -> dict[str, Interval]:
+    """Share of right answers by technique, 0 to 1, intervals by drawing nodules."""
+    part = answers[answers["part"] == "class"]
+    right = (part["answer"] == part["truth"]).astype(float)
+    return {
+        method: bootstrap_means(pd.DataFrame({"right": right[rows]}), part["nodule_id"][rows])[
+            "right"
+        ]
+        for method in TECHNIQUES
+        if (rows := part["method"] == method).any()
+    }
+
+
+def trust_score(answers: pd.DataFrame) -> Interval | None:
+    """Mean score of the network of higher accuracy, -2 to 2, with interval; None: not asked."""
+    part = answers[answers["part"] == "trust"]
+    if part.empty:
+        return None
+    score = part["answer"].to_numpy(float) * np.where(part["truth"] == "B", 1, -1)
+    return bootstrap_means(pd.DataFrame({"score": score}), part["nodule_id"])["score"]
+
+
+def answer_table(answers: pd.DataFrame) -> pd.DataFrame:
+    """The paper's percentages from answers, a row a technique, and the trust score below."""
+    part = answers[answers["part"] == "class"]
+    rows = []
+    for method, value in class_percentages(answers).items():
+        of_method = part[part["method"] == method]
+        percent = Interval(100 * value.estimate, 100 * value.low, 100 * value.high, value.n_draws)
+        rows.append(
+            {
+                "technique": TECHNIQUES[method],
+                "readers": str(of_method["reader"].nunique()),
+                "answers": str(len(of_method)),
+                "result": f"{interval(percent, 1)} % right",
+            }
+        )
+    trust = trust_score(answers)
+    if trust is not None:
+        asked = answers[answers["part"] == "trust"]
+        rows.append(
+            {
+                "technique": "trust in the network of higher accuracy",
+                "readers": str(asked["reader"].nunique()),
+                "answers": str(len(asked)),
+                "result": f"{interval(trust, 2)}, of −2 to 2",
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Tables of the book, computed from the committed runs."""

@@ -1,0 +1,253 @@
+"""What the maps of a run were worth, as tables and sentences: `Explanations` to text."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from nodulebook.core import paths
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
+from nodulebook.explain.faithfulness import JUDGE_MM3
+from nodulebook.patches.sources import SOURCES
+from nodulebook.runs.contract import list_runs, read_run
+from nodulebook.runs.map_scores import (
+    METHODS,
+    OF_THE_NETWORK,
+    PLACEMENTS,
+    RIVALS,
+    SANITY_COLUMNS,
+    Explanations,
+    pooled_explanations,
+)
+from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
+from study.report.pooled import SOURCE_TEXT, interval, number, source
+
+MEASURES = {
+    "pointing": "pointing game",
+    "energy": "energy inside",
+    "dice": "best Dice",
+    "error_mm": "error (mm)",
+    "deletion": "deletion",
+    "insertion": "insertion",
+}
+"""What a measure is called in a table. Low is good for error and deletion, else high."""
+
+DIGITS = {"error_mm": 1, "pointing": 2, "energy": 3, "dice": 3, "deletion": 3, "insertion": 3}
+
+SHOWN_BY_GROUP = (
+    "grad_cam_plus_plus",
+    "grad_cam_plus_plus_fine",
+    "guided_grad_cam_plus_plus",
+    *RIVALS,
+)
+
+
+class ExplainedRun:
+    """A run's pooled explanations, with each nodule's diameter, and how to call it."""
+
+    def __init__(self, name: str, source: str, given: Explanations, folds: Sequence[int]) -> None:
+        """Take pooled tables, as `pooled_explanations` gives them."""
+        self.name, self.source, self.folds = name, source, tuple(folds)
+        diameter = read_nodules().set_index("nodule_id")["diameter_mm"]
+        self.measures = given.measures.join(diameter, on="nodule_id")
+        self.sanity = given.sanity
+
+    @property
+    def caption(self) -> str:
+        """Run, source, folds, n and interval."""
+        part = self.measures[
+            (self.measures["method"] == RIVALS[0]) & (self.measures["placement"] == "centred")
+        ]
+        outlined = int((part["mask_mm3"] > 0).sum())
+        folds = ", ".join(str(k) for k in self.folds)
+        return (
+            f"Run {self.name}, source: {SOURCE_TEXT[self.source]}; fold(s) {folds}: "
+            f"{len(part):,} test nodules, {outlined:,} of them with an outline. Mean "
+            "(95 % patient-bootstrap interval)."
+        )
+
+
+SHOWN_ARMS = ("paper", "honest", "quick")
+"""The arms whose maps the book shows, unless it is asked for more."""
+
+
+def explained_runs(also: str = "") -> dict[str, ExplainedRun]:
+    """The runs of `SHOWN_ARMS` of which a fold's maps were measured; real CT first, by name.
+
+    Args:
+        also: the name of a further run.
+    """
+    folds, found = read_folds(), {}
+    shown = {f"{arm}-{source}" for arm in SHOWN_ARMS for source in SOURCES} | {also}
+    for name in sorted(shown.intersection(list_runs())):
+        run = read_run(name, folds=folds)
+        pooled = pooled_explanations(run, paths.runs_folder())
+        if pooled is not None:
+            found[name] = ExplainedRun(name, source(run), *pooled)
+    return dict(sorted(found.items(), key=lambda item: (item[1].source == "phantom", item[0])))
+
+
+def by_method(measures: pd.DataFrame, measure: str, placement: str) -> pd.DataFrame:
+    """A measure with a row a nodule and a column a method; the patient as index level 2."""
+    part = measures[measures["placement"] == placement]
+    table = part.pivot(index=["nodule_id", "patient_id"], columns="method", values=measure)
+    return table[[name for name in METHODS if name in table.columns]]
+
+
+def means(measures: pd.DataFrame, measure: str, placement: str) -> dict[str, Interval]:
+    """Mean and interval of a measure, by method."""
+    table = by_method(measures, measure, placement)
+    return bootstrap_means(table, table.index.to_frame()["patient_id"])
+
+
+def measure_table(run: ExplainedRun, placement: str) -> pd.DataFrame:
+    """Every measure of every method; off centre only those against the outline."""
+    names = [m for m in MEASURES if placement == "centred" or m not in ("deletion", "insertion")]
+    columns = {
+        MEASURES[name]: {
+            method: interval(value, DIGITS[name])
+            for method, value in means(run.measures, name, placement).items()
+        }
+        for name in names
+    }
+    rows = [
+        {"method": text} | {column: cells[method] for column, cells in columns.items()}
+        for method, text in METHODS.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def against_rival(run: ExplainedRun, rival: str = "gaussian") -> pd.DataFrame:
+    """Each method of the network minus a rival on the same nodules: energy, centred and off."""
+    columns = {}
+    for placement in PLACEMENTS:
+        for measure in ("pointing", "energy"):
+            table = by_method(run.measures, measure, placement)
+            difference = table[list(OF_THE_NETWORK)].sub(table[rival], axis=0)
+            patients = table.index.to_frame()["patient_id"]
+            columns[f"{MEASURES[measure]}, {placement}"] = {
+                method: interval(value, 3)
+                for method, value in bootstrap_means(difference, patients).items()
+            }
+    return pd.DataFrame(
+        [
+            {"method": METHODS[method]} | {name: cells[method] for name, cells in columns.items()}
+            for method in OF_THE_NETWORK
+        ]
+    )
+
+
+def groups(measures: pd.DataFrame) -> dict[str, "pd.Series[bool]"]:
+    """Label, diameter, and whether the prediction is right."""
+    size = measures["diameter_mm"]
+    return {
+        "benign": measures["label"] == 0,
+        "malignant": measures["label"] == 1,
+        "below 6 mm": size < 6,
+        "6 to 10 mm": (size >= 6) & (size < 10),
+        "10 mm and above": size >= 10,
+        "predicted right": measures["right"] == 1,
+        "predicted wrong": measures["right"] == 0,
+    }
+
+
+def group_table(
+    run: ExplainedRun,
+    measure: str,
+    placement: str = "centred",
+    methods: Sequence[str] = SHOWN_BY_GROUP,
+) -> pd.DataFrame:
+    """One measure by class, size, and right or wrong prediction."""
+    measures = run.measures[run.measures["placement"] == placement]
+    rows = []
+    for name, chosen in groups(measures).items():
+        part = measures[chosen]
+        if part.empty:
+            continue
+        values = means(part, measure, placement)
+        row = {"nodules": name, "n": str(part["nodule_id"].nunique())}
+        rows.append(row | {METHODS[m]: interval(values[m], DIGITS[measure]) for m in methods})
+    return pd.DataFrame(rows)
+
+
+def discrimination_table(run: ExplainedRun) -> pd.DataFrame:
+    """The judge: which of two maps is for malignant, and which class the network predicts."""
+    centred = run.measures[run.measures["placement"] == "centred"]
+    malignant = centred["explained"] == 1
+    kept, other = centred["kept_mm3"], centred["kept_other_mm3"]
+    more = np.where(malignant, kept - other, other - kept)
+    named = (kept >= JUDGE_MM3) == malignant
+    judged = centred.assign(pair=(np.sign(more) + 1) / 2, named=named.astype(float))
+    pair, named_right = means(judged, "pair", "centred"), means(judged, "named", "centred")
+    rows = []
+    for method, text in METHODS.items():
+        part = centred[centred["method"] == method]
+        auc = patient_bootstrap(
+            part.assign(label=part["explained"], p_malignant=part["kept_mm3"]), "roc_auc"
+        )
+        rows.append(
+            {
+                "method": text,
+                "which of two is malignant": interval(pair[method], 2),
+                "names the prediction": interval(named_right[method], 2),
+                "AUC of what it sees": interval(auc, 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def majority(run: ExplainedRun) -> str:
+    """How often a judge is right that sees nothing and names the commoner prediction."""
+    part = run.measures[run.measures["placement"] == "centred"]
+    share = part[part["method"] == RIVALS[0]]["explained"].mean()
+    return number(max(share, 1 - share), 2)
+
+
+STEP_TEXT = {
+    "logits": "fully connected layer",
+    "stage4": "and stage 4",
+    "stage3": "and stage 3",
+    "stage2": "and stage 2",
+    "stage1": "and stage 1",
+    "first": "and first convolution: all",
+    "all": "trained on permuted labels",
+}
+
+
+def sanity_table(run: ExplainedRun) -> pd.DataFrame:
+    """Correlation of the maps with those of the trained network, by step and method."""
+    methods = [name for name in SANITY_COLUMNS if name in METHODS]
+    rows = []
+    for step, text in STEP_TEXT.items():
+        part = run.sanity[run.sanity["step"] == step]
+        if len(part):
+            values = bootstrap_means(part[methods], part["patient_id"])
+            rows.append(
+                {"random": text, "n": str(len(part))}
+                | {METHODS[name]: interval(values[name], 2) for name in methods}
+            )
+    return pd.DataFrame(rows)
+
+
+def sentences(run: ExplainedRun) -> dict[str, str]:
+    """What came out, in words with its numbers."""
+    out = {}
+    for placement in PLACEMENTS:
+        energy = means(run.measures, "energy", placement)
+        pointing = means(run.measures, "pointing", placement)
+        name = "centred" if placement == "centred" else "off"
+        for key, values, digits in (("energy", energy, 3), ("pointing", pointing, 2)):
+            best = max(OF_THE_NETWORK, key=lambda m: (values[m].estimate, m))
+            out[f"{name}-{key}"] = (
+                f"{interval(values['grad_cam_plus_plus'], digits)} for Grad-CAM++ at the last "
+                f"layer, {interval(values[best], digits)} for {METHODS[best]}, the best of those "
+                f"that look into the network, {interval(values['gaussian'], digits)} for the "
+                f"centred Gaussian and {interval(values['image'], digits)} for the image itself"
+            )
+    last = run.sanity[run.sanity["step"] == "first"]
+    if len(last):
+        methods = [name for name in SANITY_COLUMNS if name in METHODS]
+        values = bootstrap_means(last[methods], last["patient_id"])
+        out["sanity"] = ", ".join(f"{interval(values[m], 2)} for {METHODS[m]}" for m in methods)
+    return out

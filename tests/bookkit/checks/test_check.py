@@ -1,0 +1,334 @@
+"""What `nodulebook check` looks at: each check finds what it is for, on small made pages."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bookkit.checks import links, looks, numbers, reader, run, spelling
+from bookkit.checks.browser import find_browser
+from bookkit.checks.prose import Line, read_prose
+from bookkit.ledger import claims
+from browser import opened
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+
+PAGE = """---
+jupytext: 0.13 teh
+---
+(a-label)=
+# Title with 1,234
+
+Text with {term}`a nodule <Nodule>`, `code 0.5`, $x = 0.7$ and [words](https://x.org/0.123).
+
+```{code-cell} ipython3
+---
+tags: [remove-cell]
+---
+value = 0.99  # teh
+caption = "A caption of three words, 0.25"
+```
+
+```bash
+make 0.333
+```
+
+:::{glue:figure} a-figure
+:name: fig-1.5
+
+Below the figure 2.5 mm
+:::
+"""
+
+
+def prose_of(text: str, folder: Path) -> list[Line]:
+    (folder / "page.md").write_text(text)
+    return read_prose(folder / "page.md", folder)
+
+
+def test_prose_is_what_a_reader_reads(tmp_path: Path) -> None:
+    lines = {line.number: line.text.strip() for line in prose_of(PAGE, tmp_path)}
+    assert lines[5] == "# Title with 1,234"
+    assert lines[7].split() == ["Text", "with", "a", "nodule,", ",", "and", "[words", "."]
+    assert lines[14] == "A caption of three words, 0.25"
+    assert lines[24] == "Below the figure 2.5 mm"
+    assert set(lines) == {5, 7, 14, 24}
+    assert prose_of(PAGE, tmp_path)[0].where == "page.md:5"
+
+
+def test_prose_of_a_page_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        read_prose(tmp_path / "nowhere.md", tmp_path)
+
+
+# ----------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("an accuracy of 97.08% and 0.9664", ["97.08 %", "0.9664"]),
+        ("1,230 nodules in 888 scans", ["1,230", "888"]),
+        ("ten folds of 32 mm, 3 readers", []),
+        ("sections 3.1.1 and 5.1, Tables 3 and 4, Fig. 9, Eq. 11", []),
+        ("LUNA16, LIDC-IDRI-0003, ResNet-50, pylidc 0.2.3, in 2016", []),
+        ("AUC 0.91 (0.90 to 0.92).", ["0.91", "0.90", "0.92"]),
+    ],
+)
+def test_numbers_that_need_a_source(text: str, found: list[str]) -> None:
+    assert numbers.numbers_of(text) == found
+
+
+def allowed(**changed: object) -> numbers.Typed:
+    entry = {"pages": ["a.md"], "numbers": ["0.5"], "whose": "choice", "why": "threshold"}
+    return numbers.Typed.model_validate(entry | changed)
+
+
+def test_a_typed_number_is_found_unless_its_page_may_have_it() -> None:
+    lines = [Line("a.md", 3, "below 0.5"), Line("b.md", 4, "and 0.5")]
+    found = numbers.typed_numbers(lines, [allowed()], "list.yml")
+    assert len(found) == 1 and found[0].startswith("b.md:4: '0.5' is typed")
+
+
+def test_an_entry_that_no_page_needs_is_found() -> None:
+    found = numbers.typed_numbers([], [allowed()], "list.yml")
+    assert found == ["list.yml: '0.5' is not in the prose of a.md (any more)"]
+
+
+def test_a_typed_number_of_rows_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x\n" + "1\n" * 1200)
+    right = allowed(whose="table", rows_of="t.csv", numbers=["1,200"])
+    wrong = allowed(whose="table", rows_of="t.csv", numbers=["1,201"])
+    assert numbers.wrong_row_counts([right], tmp_path) == []
+    assert "t.csv has 1,200 rows" in numbers.wrong_row_counts([wrong], tmp_path)[0]
+    assert numbers.wrong_row_counts([allowed(whose="table")], tmp_path)
+
+
+def test_the_list_of_typed_numbers_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "list.yml").write_text("- {pages: [a.md], numbers: ['1'], whose: mine, why: none}")
+    with pytest.raises(InputError, match=r"list\.yml"):
+        numbers.read_typed(tmp_path / "list.yml")
+
+
+def test_no_number_of_the_book_is_typed_unlisted() -> None:
+    typed = numbers.read_typed(paths.ROOT / run.TYPED)
+    assert numbers.typed_numbers(run.all_prose(), typed, run.TYPED) == []
+    assert numbers.wrong_row_counts(typed, paths.ROOT) == []
+
+
+def test_numbers_said_to_be_the_papers_are_in_the_paper() -> None:
+    paper = paths.ROOT.parent / "shared" / "paper" / "paper.txt"
+    if not paper.is_file():
+        pytest.skip("the paper's text is not here")
+    text = paper.read_text(encoding="utf-8").replace(",", "")
+    listed = yaml.safe_load((paths.ROOT / run.TYPED).read_text(encoding="utf-8"))
+    for entry in listed:
+        if entry["whose"] == "paper":
+            for number in entry["numbers"]:
+                assert number.removesuffix(" %").replace(",", "") in text, (number, entry["why"])
+
+
+# ----------------------------------------------------------------------------------- spelling
+
+
+def test_misspelt_words_are_found_and_names_are_not() -> None:
+    lines = [Line("a.md", 1, "Teh nodules of LUNA16, isn't MyST's; a pylidc_x and 3rd colour.")]
+    assert spelling.misspelt(lines, set()) == [
+        "a.md:1: 'Teh' is in no dictionary; mend it, or add it to data/words.txt"
+    ]
+
+
+@pytest.mark.parametrize("word", ["normalize", "color", "tumors", "labeled", "gray", "analyzed"])
+def test_american_spelling_is_found(word: str) -> None:
+    assert "is American" in spelling.misspelt([Line("a.md", 1, f"we {word} it")], set())[0]
+
+
+@pytest.mark.parametrize("word", ["size", "resized", "parameter", "seizes", "labelled", "grey"])
+def test_these_are_not_american(word: str) -> None:
+    assert spelling.misspelt([Line("a.md", 1, f"we {word} it")], set()) == []
+
+
+def test_own_words_are_known_and_must_be_used(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("# ours\nMish  # a function\nvoxel\n")
+    words = spelling.read_words(tmp_path / "words.txt")
+    assert words == {"Mish", "voxel"}
+    found = spelling.misspelt([Line("a.md", 1, "a Voxel of it")], words)
+    assert found == ["data/words.txt: 'Mish' is not used (any more)"]
+    (tmp_path / "words.txt").write_text("one\none\n")
+    with pytest.raises(InputError, match="twice"):
+        spelling.read_words(tmp_path / "words.txt")
+
+
+# ----------------------------------------------------------------------------------- links
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.html").write_text('<h1 id="there">B</h1><a href="../a.html#x">a</a>')
+    (tmp_path / "a.html").write_text('<p id="x"><a href="sub/b.html#there">b</a>')
+    return tmp_path
+
+
+def test_links_that_lead_somewhere(site: Path) -> None:
+    findings, looked_at = links.check_links(site)
+    assert findings == [] and looked_at.startswith("2 links within 2 pages")
+
+
+@pytest.mark.parametrize(
+    ("html", "said"),
+    [
+        ('<a href="nowhere.html">', "'nowhere.html' leads to no file"),
+        ('<a href="sub/b.html#gone">', "leads to a place that is not on that page"),
+        ('<a href="#gone">', "leads to a place that is not on that page"),
+        ('<img src="gone.png">', "'gone.png' leads to no file"),
+        ('<i id="x">', "the id 'x' is there twice"),
+        ('<a href="http://localhost/x">', "address of this machine"),
+        ('<a href="https://no-server">', "has no name of a server"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(site: Path, html: str, said: str) -> None:
+    page = site / "a.html"
+    page.write_text(page.read_text() + html)
+    findings, _ = links.check_links(site)
+    assert len(findings) == 1 and findings[0].startswith("a.html: ") and said in findings[0]
+
+
+# ----------------------------------------------------------------------------------- browser
+
+GOOD = """<!doctype html><html lang="en" data-theme="light"><title>t</title><main><h1>t</h1>
+<p style="color:#000;background:#fff">words</p></main>"""
+
+
+def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
+    """Low contrast, a picture without words, an overflow and a page too heavy, in one browser."""
+    page, data = tmp_path / "page.html", tmp_path / "data.css"
+    data.write_text("/*" + "x" * 5000 + "*/")
+    page.write_text(GOOD)
+    with opened(page, tmp_path) as tab:
+        tab.run(looks.axe_source() + "; 0")
+        assert looks.axe_findings(tab) == []
+        assert looks.too_wide(tab) == [] and looks.too_heavy(tab, 2000) == []
+        page.write_text(
+            GOOD + "<link rel=stylesheet href=data.css><article>"
+            "<p style='color:#ccc;background:#fff'>pale</p>"
+            "<p style='color:#fff;background:#fff'>white</p>"
+            "<img src=gone.png><figure><img src=data:, alt=numbered><figcaption>"
+            "<span class=caption-number>Fig. 1</span></figcaption></figure>"
+            "<div style='width:9000px;height:3px'>"
+        )
+        tab.open(page)
+        assert looks.loaded_files(tab) >= {page.resolve(), data.resolve()}
+        assert "data.css" in looks.too_heavy(tab, 5000)[0]
+        tab.run(looks.axe_source() + "; 0")
+        found = " ".join(looks.axe_findings(tab))
+        assert "pale" in found and "white" in found and "image-alt" in found
+        assert "image-alt" not in " ".join(looks.axe_findings(tab, looks.COLOUR_RULES))
+        assert "9" in looks.too_wide(tab)[0] and "<div" in looks.too_wide(tab)[0]
+        assert "gone.png" in looks.broken_pictures(tab)[0]
+        (unnumbered,) = looks.unnumbered_pictures(tab)
+        assert "gone.png" in unnumbered
+
+
+def test_colours_of_a_narrow_window_are_looked_at_where_they_differ(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        GOOD + "<style>.d { display: none; color: #bbb } @media (max-width: 500px) { "
+        ".a { color: #ccc } .b { background: #555 } "
+        ".c { opacity: .3 } .d { display: block } }</style>"
+        "<p class=a>pale</p><div class=b><p style='color:#333'>dim</p></div>"
+        "<div class=c><p>faint</p></div><p class=d>hidden</p><p>plain</p>"
+    )
+    with opened(page, tmp_path) as tab:
+        tab.look(1280, dark=False)
+        tab.run(looks.axe_source() + "; 0")
+        known: set[str] = set()
+        assert looks.colour_findings(tab, known) == [] and known
+        at_first = set(known)
+        assert looks.colour_findings(tab, known) == [] and known == at_first
+        tab.look(390, dark=False)
+        found = " ".join(looks.colour_findings(tab, known))
+        assert all(word in found for word in ("pale", "dim", "faint", "hidden"))
+        assert "plain" not in found
+        assert known > at_first
+
+
+def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "claims.html"
+    whole = GOOD + claims.ledger_html(claims.read_claims()).data
+    page.write_text(whole)
+    with opened(page, tmp_path) as tab:
+        tab.look(1280, dark=False)
+        assert reader.ledger(tab) == []
+        for broken in ("words.every(word =>", "row.dataset.verdict === verdict"):
+            assert broken in whole
+            page.write_text(whole.replace(broken, f"true || {broken}"))
+            tab.open(page)
+            assert reader.ledger(tab), broken
+
+
+def test_without_a_browser_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NODULEBOOK_BROWSER", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match="apt-get install chromium"):
+        find_browser()
+
+
+# ----------------------------------------------------------------------------------- all
+
+
+def test_each_check_says_how_it_went_and_one_failure_fails_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> run.Result:
+        raise InputError("it is broken")
+
+    monkeypatch.setattr(run, "BOOK", tmp_path)
+    good = run.Step("good", "what", lambda: ([], "3 things"), "mend")
+    bad = run.Step("bad", "what", lambda: (["one", "two"], ""), "look")
+    broken = run.Step("broken", "what", fail, "look")
+    bookless = run.Step("bookless", "what", lambda: ([], ""), "build", needs_book=True)
+    said: list[str] = []
+    assert run.run_steps([good], said.append)
+    assert said[0].startswith("ok      good: 3 things")
+    for step in (bad, broken, bookless):
+        assert not run.run_steps([good, step], said.append)
+    text = "\n".join(said)
+    assert "FAILED  bad (what), 2 findings" in text and "To mend: look" in text
+    assert "it is broken" in text and "no built book" in text
+
+
+def test_checks_side_by_side_all_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cheap ones and those beside the looks are run by the command itself, elsewhere."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / run.TYPED).write_text("[]\n")
+    page = tmp_path / "index.md"
+    page.write_text("# A page\n\nWords.\n")
+    monkeypatch.setenv("NODULEBOOK_ROOT", str(tmp_path))  # of the other process
+    monkeypatch.setattr(run, "BOOK", tmp_path / "_build" / "html")
+    told: list[str] = []
+
+    def all_well(build: list[str]) -> bool:
+        told.clear()
+        every = [
+            run.Step("numbers", "what", lambda: ([], "not run here"), "mend"),
+            run.Step("build", "what", lambda: (build, "built"), "mend"),
+            run.Step("links", "what", lambda: ([], "not run here"), "mend", needs_book=True),
+            run.Step("looks", "what", lambda: ([], "seen"), "mend", needs_book=True),
+        ]
+        return run.run_all(every, told.append)
+
+    def said(start: str) -> bool:
+        return any(line.startswith(start) for line in told)
+
+    assert not all_well(build=["a warning"])
+    assert said("FAILED  build") and said("ok      numbers: 0 typed numbers")
+    assert said("        left out, for there is no built book: looks, links")
+    assert not all_well(build=[])
+    assert said("FAILED  looks") and said("FAILED  links")  # there is no page in this root
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "index.html").write_text("<title>A page</title>")
+    assert all_well(build=[]) and said("ok      looks: seen")
+    page.write_text("# A page\n\nThe AUC is 0.912.\n")
+    assert not all_well(build=[])
+    assert said("FAILED  numbers") and said("ok      links")

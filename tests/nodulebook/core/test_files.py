@@ -1,0 +1,175 @@
+"""Files are whole or absent, and a wrong cell is named."""
+
+import stat
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import (
+    folder_written_aside,
+    read_csv,
+    read_json,
+    sha256,
+    write_csv,
+    write_json,
+    written_aside,
+)
+
+COLUMNS = {"name": "str", "count": "int", "size_mm": "float"}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    with written_aside(path) as aside:
+        aside.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_others_may_read_what_was_written(tmp_path):
+    with written_aside(tmp_path / "file") as aside:
+        aside.write_text("x")
+    with folder_written_aside(tmp_path / "folder"):
+        pass
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
+
+
+def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(Interrupted), written_aside(path) as aside:
+        aside.write_text("half")
+        raise Interrupted
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_folder_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "kept").write_text("old")
+    with pytest.raises(Interrupted), folder_written_aside(path) as aside:
+        (aside / "other").write_text("half")
+        raise Interrupted
+    assert [p.name for p in path.iterdir()] == ["kept"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_the_whole_old_one(tmp_path):
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "stale").write_text("old")
+    with folder_written_aside(path) as aside:
+        (aside / "fresh").write_text("new")
+    assert [p.name for p in path.iterdir()] == ["fresh"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv_bytes_do_not_depend_on_the_platform(tmp_path):
+    write_csv(pd.DataFrame({"a": [1, 2], "b": [0.1, 1e-9]}), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes() == b"a,b\n1,0.1\n2,1e-09\n"
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+def test_floats_come_back_to_the_bit(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    write_csv(pd.DataFrame({"x": values}), path)
+    np.testing.assert_array_equal(read_csv(path, {"x": "float"})["x"], values)
+
+
+def test_a_good_csv_is_read_with_its_types(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("name,count,size_mm,more\nNA,3,2,007\n")
+    table = read_csv(path, COLUMNS)
+    assert table.iloc[0].to_dict() == {"name": "NA", "count": 3, "size_mm": 2.0, "more": "007"}
+    assert table["count"].dtype.kind == "i"
+    assert table["size_mm"].dtype.kind == "f"
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value"),
+    [
+        ("a,three,1.5", "count", "three"),
+        ("a,1.5,1.5", "count", "1.5"),
+        ("a,,1.5", "count", ""),
+        ("a,nan,1.5", "count", "nan"),
+        ("a,1,nan", "size_mm", "nan"),
+        ("a,1,NaN", "size_mm", "NaN"),
+        ("a,1,inf", "size_mm", "inf"),
+        ("a,1,-inf", "size_mm", "-inf"),
+        ("a,1,1e999", "size_mm", "1e999"),
+        ("a,1,", "size_mm", ""),
+        ("a,1,big", "size_mm", "big"),
+        (" ,1,1.5", "name", " "),
+    ],
+)
+def test_a_wrong_cell_is_named_with_its_line(tmp_path, row, column, value):
+    path = tmp_path / "t.csv"
+    path.write_text(f"name,count,size_mm\nok,1,1.0\n{row}\nok,2,2.0\n")
+    with pytest.raises(InputError) as error:
+        read_csv(path, COLUMNS)
+    assert f"{path}: line 3: {column} is {value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "not a readable CSV"),
+        (b"name,count\na,1\n", "column size_mm is missing"),
+        (b"count\n1\n", "column name, size_mm is missing"),
+        (b"name,count,size_mm\na,1,1.0,9,9,9\nb,1\n\xff", "not a readable CSV"),
+        (b'name,count,size_mm\n"a,1,1.0\n', "not a readable CSV"),
+    ],
+)
+def test_a_file_that_is_no_such_table_is_named(tmp_path, content, part):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_csv(path, COLUMNS)
+    assert str(path) in str(error.value)
+    assert part in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for read in (lambda path: read_csv(path, COLUMNS), read_json):
+        with pytest.raises(InputError, match=r"absent\.file: there is no such file"):
+            read(tmp_path / "absent.file")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_broken_json_file_is_named(tmp_path, content):
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"run\.json: not a JSON file"):
+        read_json(path)
+
+
+def test_json_comes_back_and_refuses_what_json_has_not(tmp_path):
+    path = tmp_path / "run.json"
+    write_json({"auc": 0.5, "name": "é"}, path)
+    assert read_json(path) == {"auc": 0.5, "name": "é"}
+    with pytest.raises(ValueError):
+        write_json({"auc": float("nan")}, path)
+    assert read_json(path) == {"auc": 0.5, "name": "é"}
+
+
+def test_sha256_is_of_the_contents_in_order(tmp_path):
+    (tmp_path / "a").write_bytes(b"ab")
+    (tmp_path / "b").write_bytes(b"c")
+    # NIST's example: SHA-256("abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(tmp_path / "a", tmp_path / "b") == known
+    assert sha256(tmp_path / "b", tmp_path / "a") != known

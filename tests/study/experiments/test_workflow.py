@@ -1,0 +1,98 @@
+"""The graph: real Snakemake, real papermill, two folds of a tiny profile."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nodulebook.core import paths
+from nodulebook.runs.contract import is_done
+
+RUN = "graph"
+
+
+@pytest.fixture(scope="module")
+def graph_root(small_world: Path) -> Path:
+    shutil.copytree(paths.ROOT / "workflow", small_world / "workflow", dirs_exist_ok=True)
+    return small_world
+
+
+def _command(runs: Path, *options: str) -> list[str]:
+    settings = ["profile=tiny", f"run={RUN}", f"runs_folder={runs}", "folds=[0,1]", "explain=False"]
+    program = Path(sys.executable).with_name("snakemake")
+    return [str(program), *options, "--config", *settings, "--", "folds"]
+
+
+def _marks(runs: Path) -> set[str]:
+    return {path.name for path in (runs / ".marks" / RUN).glob("fold-*")}
+
+
+def test_a_killed_fold_is_run_again_alone(
+    graph_root: Path, tmp_path: Path, world_env: dict[str, str]
+) -> None:
+    runs = tmp_path / "runs"
+    command = _command(runs, "--cores", "2", "--keep-going")
+    started = subprocess.Popen(
+        command, cwd=graph_root, env=world_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    checkpoint = runs / RUN / ".fold-1.partial" / "checkpoint.npz"
+    deadline = time.monotonic() + 400
+    while not checkpoint.is_file():
+        assert time.monotonic() < deadline and started.poll() is None
+        time.sleep(0.02)
+    for folder in Path("/proc").iterdir():  # the process that runs papermill for fold 1
+        words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
+        of_fold_1 = b"--fold" in words and words[words.index(b"--fold") + 1] == b"1"
+        if of_fold_1 and str(runs).encode() in (folder / "environ").read_bytes():
+            os.kill(int(folder.name), signal.SIGKILL)
+    output, _ = started.communicate(timeout=400)
+    assert started.returncode != 0, output.decode()
+    assert _marks(runs) == {"fold-0"}
+    assert is_done(runs / RUN / "fold-0") and not (runs / RUN / "fold-1").exists()
+
+    kept = (runs / RUN / "fold-0" / "run.json").read_bytes()
+    again = subprocess.run(
+        _command(runs, "--cores", "2"),
+        cwd=graph_root,
+        env=world_env,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    said = again.stdout + again.stderr
+    assert "k=1" in said and "k=0" not in said
+    assert "going on after epoch" in said
+    assert _marks(runs) == {"fold-0", "fold-1"} and is_done(runs / RUN / "fold-1")
+    assert (runs / RUN / "fold-0" / "run.json").read_bytes() == kept
+
+
+def test_through_a_schedulers_submit_command(
+    graph_root: Path, tmp_path: Path, world_env: dict[str, str]
+) -> None:
+    runs = tmp_path / "runs"
+    options = (
+        "--executor",
+        "cluster-generic",
+        "--jobs",
+        "1",
+        "--cluster-generic-submit-cmd",
+        "bash",
+    )
+    command = [word.replace("folds=[0,1]", "folds=[1]") for word in _command(runs, *options)]
+    done = subprocess.run(command, cwd=graph_root, env=world_env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert is_done(runs / RUN / "fold-1") and _marks(runs) == {"fold-1"}
+
+
+@pytest.mark.parametrize("wrong", ["[0,12]", "1-3", "[]", "all"])
+def test_a_fold_that_there_is_not(
+    wrong: str, graph_root: Path, tmp_path: Path, world_env: dict[str, str]
+) -> None:
+    command = [w.replace("folds=[0,1]", f"folds={wrong}") for w in _command(tmp_path, "-n")]
+    done = subprocess.run(command, cwd=graph_root, env=world_env, capture_output=True, text=True)
+    assert done.returncode != 0 and "name some of 0 to 9" in done.stdout + done.stderr

@@ -1,0 +1,220 @@
+"""Figures: what is drawn is the data, and no figure is left open."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from nodulebook.core.settings import NetworkSettings
+from nodulebook.stats.bootstrap import Interval, RocBand
+from study.figures import plots as figures
+
+N = 3
+RANDOM = np.random.default_rng(0)
+VOLUMES = RANDOM.integers(-1000, 500, (N, 8, 8, 8)).astype(np.int16)
+MASKS = np.zeros((N, 8, 8, 8), dtype=bool)
+MASKS[:, 3:6, 3:6, 3:6] = True
+MAPS = RANDOM.random((N, 8, 8, 8))
+TITLES = ["one", "two", "three"]
+LABELLED = pd.DataFrame({"diameter_mm": [3.5, 8.0, 8.2, 21.0], "label": [0, 0, 1, 1]})
+REFERENCE = pd.DataFrame({"malignancy_mean": [1.0, 2.75, 2.8, 3.0, 3.25, 5.0]})
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3, 4, 5],
+        "cross_entropy": [0.7, 0.6, 0.5, 0.4, 0.3],
+        "accuracy": [0.5, 0.6, 0.7, 0.8, 0.9],
+        "learning_rate": [0.1, 0.1, 0.01, 0.01, 0.001],
+    }
+)
+GRID = np.linspace(0, 1, 5)
+BAND = RocBand(GRID, GRID**0.5, GRID, np.ones(5), 10)
+PER_FOLD = pd.DataFrame(
+    {"run": ["b"] * 10 + ["a"] * 10, "fold": [*range(10)] * 2, "roc_auc": np.linspace(0.8, 0.9, 20)}
+)
+
+CURVE = pd.DataFrame(
+    {"p_mean": [0.1, 0.8], "share": [0.2, 0.7], "low": [0.1, 0.4], "high": [0.4, 0.9]}
+)
+ROWS = [
+    ("first", "re-run", Interval(0.8, 0.7, 0.9, 9)),
+    ("second", "claimed", Interval(0.9, 0.9, 0.9, 9)),
+    ("third", "re-run", Interval(0.6, 0.5, 0.8, 9)),
+]
+NETWORK = NetworkSettings(
+    filters=[4, 8, 12, 16], modules=[3, 1, 6, 2], pool_after=["stage1", "stage3"], groups=1
+)
+
+DRAWN = {
+    "diameter_histogram": (lambda: figures.diameter_histogram(LABELLED), 1),
+    "malignancy_bars": (lambda: figures.malignancy_bars(REFERENCE), 1),
+    "montage": (lambda: figures.montage(VOLUMES, MASKS, TITLES, columns=2), 4),
+    "overlays": (lambda: figures.overlays(VOLUMES, MASKS, MAPS, TITLES), 18),
+    "history_figure": (lambda: figures.history_figure(HISTORY), 2),
+    "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
+    "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
+    "calibration_figure": (lambda: figures.calibration_figure({"a": CURVE, "b": CURVE}), 1),
+    "interval_figure": (lambda: figures.interval_figure(ROWS, "accuracy"), 1),
+    "activation_figure": (lambda: figures.activation_figure(), 1),
+    "network_figure": (lambda: figures.network_figure(NETWORK), 2),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_has_its_axes_and_is_closed(name):
+    draw, n_axes = DRAWN[name]
+    before = plt.get_fignums()
+    figure = draw()
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) == n_axes
+    assert plt.get_fignums() == before
+    figure.canvas.draw()  # a broken artist fails only here
+
+
+def test_every_figure_is_tested():
+    made = {
+        name
+        for name, thing in vars(figures).items()
+        if callable(thing) and getattr(thing, "__annotations__", {}).get("return") is Figure
+    }
+    assert made == set(DRAWN)
+
+
+def test_planes_of_a_marker():
+    cube = np.arange(5**3).reshape(5, 5, 5)
+    axial, coronal, sagittal = figures.planes(cube, 2)
+    assert np.array_equal(axial, cube[2])
+    marked = np.zeros((5, 5, 5))
+    marked[4, 2, 1] = 1  # near the head, in the middle row, left of the middle column
+    axial, coronal, sagittal = figures.planes(marked)
+    assert axial.sum() == 0
+    assert np.argwhere(coronal).tolist() == [[0, 1]]  # top row, second column
+    assert sagittal.sum() == 0
+    marked = np.zeros((5, 5, 5))
+    marked[0, 3, 2] = 1  # near the feet, behind the middle
+    _, coronal, sagittal = figures.planes(marked)
+    assert coronal.sum() == 0
+    assert np.argwhere(sagittal).tolist() == [[4, 3]]  # bottom row, fourth column
+
+
+def test_planes_of_a_patch_go_through_its_middle():
+    cube = np.zeros((32, 32, 32))
+    cube[16, 16, 16] = 1
+    assert [float(plane.sum()) for plane in figures.planes(cube)] == [1, 1, 1]
+
+
+def test_montage_shows_the_middle_planes_in_the_window():
+    figure = figures.montage(VOLUMES, None, TITLES, columns=2)
+    for axis, volume, title in zip(figure.axes, VOLUMES, TITLES, strict=False):
+        (image,) = axis.images
+        assert np.array_equal(image.get_array(), volume[4])
+        assert image.get_clim() == (-1200, 600)
+        assert axis.get_title() == title
+    assert [axis.get_visible() for axis in figure.axes] == [True, True, True, False]
+
+
+def test_overlay_has_the_map_over_every_second_image_only():
+    figure = figures.overlays(VOLUMES, MASKS, MAPS, TITLES)
+    assert [len(axis.images) for axis in figure.axes] == [1, 2] * 9
+    assert np.array_equal(figure.axes[1].images[1].get_array(), MAPS[0, 4])
+    assert figure.axes[1].images[1].get_clim() == (0, 1)
+    assert [figure.axes[6 * row].get_ylabel() for row in range(3)] == TITLES
+
+
+def test_empty_mask_is_no_error():
+    figures.montage(VOLUMES, np.zeros_like(MASKS), TITLES)
+
+
+def test_history_marks_the_falls_of_the_learning_rate():
+    figure = figures.history_figure(HISTORY)
+    for axis, name in zip(figure.axes, ("cross_entropy", "accuracy"), strict=True):
+        curve, *lines = axis.lines
+        assert curve.get_ydata().tolist() == HISTORY[name].tolist()
+        # from epoch 3 and 5 on; a line stands between two epochs
+        assert [line.get_xdata()[0] for line in lines] == [2.5, 4.5]
+    steady = figures.history_figure(HISTORY.assign(learning_rate=0.1))
+    assert [len(axis.lines) for axis in steady.axes] == [1, 1]
+
+
+def test_roc_figure_has_a_curve_and_a_text_a_run():
+    axis = figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["run a", "run b"]
+    assert axis.lines[0].get_ydata().tolist() == BAND.tpr.tolist()
+    assert axis.lines[0].get_linestyle() != axis.lines[1].get_linestyle()
+    assert len(axis.collections) == 2
+
+
+def test_malignancy_bars_count_every_nodule_once():
+    axis = figures.malignancy_bars(REFERENCE).axes[0]
+    assert sum(patch.get_height() for patch in axis.patches) == len(REFERENCE)
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["below 3: benign (3)", "exactly 3: left out (1)", "above 3: malignant (2)"]
+
+
+def test_fold_metric_figure_keeps_the_order_of_the_runs():
+    axis = figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC").axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["b", "a"]
+    dots = [collection.get_offsets() for collection in axis.collections]
+    assert sorted(np.concatenate(dots)[:, 0]) == pytest.approx(sorted(PER_FOLD["roc_auc"]))
+
+
+def test_mish_and_relu():
+    mish, relu = figures.activation_figure().axes[0].lines
+    x, y = mish.get_xdata(), mish.get_ydata()
+    assert np.interp(1.0, x, y) == pytest.approx(0.8651, abs=1e-3)
+    assert (relu.get_ydata()[x < 0] == 0).all()
+
+
+def test_benign_and_malignant_are_named_in_the_histogram():
+    axis = figures.diameter_histogram(LABELLED).axes[0]
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["benign", "malignant"]
+
+
+def _texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_the_drawn_network_is_that_of_the_settings():
+    texts = _texts(figures.network_figure(NETWORK))
+    stages = [text.split("\n") for text in texts if "modules" in text]
+    assert stages == [
+        ["3 modules", "4 maps", "32³"],
+        ["1 modules", "8 maps", "16³"],
+        ["6 modules", "12 maps", "16³"],
+        ["2 modules", "16 maps", "8³"],
+    ]
+    assert texts.count("average\npool 2") == 2 and "+" in texts and "×" in texts
+    plain = NETWORK.model_copy(
+        update={"block": "plain", "squeeze_excitation": False, "activation": "mish", "groups": 2}
+    )
+    texts = _texts(figures.network_figure(plain))
+    assert "+" not in texts and "×" not in texts and "Mish" in texts
+    assert any("2 groups" in text for text in texts)
+
+
+def test_intervals_are_drawn_from_the_top_with_a_colour_to_a_kind():
+    (axis,) = figures.interval_figure(ROWS, "accuracy").axes
+    lines = axis.lines[: 2 * len(ROWS)]
+    ends, points = lines[::2], lines[1::2]
+    drawn = [(*a.get_xdata(), *b.get_xdata()) for a, b in zip(ends, points, strict=True)]
+    assert drawn == [(one.low, one.high, one.estimate) for _, _, one in ROWS]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second", "third"]
+    assert axis.yaxis_inverted()
+    assert lines[0].get_color() == lines[4].get_color() != lines[2].get_color()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["re-run", "claimed"]
+
+
+def test_a_claim_is_a_line_across_the_rows():
+    (axis,) = figures.interval_figure(ROWS, "AUC", (0.97, "the claim")).axes
+    (line,) = [line for line in axis.lines if line.get_label() == "the claim"]
+    assert list(line.get_xdata()) == [0.97, 0.97]
+
+
+def test_calibration_shows_shares_with_their_limits():
+    (axis,) = figures.calibration_figure({"a": CURVE}).axes
+    line = axis.lines[0]
+    assert np.allclose(np.transpose(line.get_data()), CURVE[["p_mean", "share"]])
+    (bars,) = axis.containers
+    segments = bars.lines[2][0].get_segments()
+    assert np.allclose([segment[:, 1] for segment in segments], CURVE[["low", "high"]])

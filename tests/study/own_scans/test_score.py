@@ -1,0 +1,579 @@
+"""Own scans: files in any layout and positions in, a table and a page out; nothing wrong goes by.
+
+Scans are made up. Tests at the end read `../shared/data/lidc-dicom` beside the repository, or
+`NODULEBOOK_DATA`, and are skipped where it is absent.
+"""
+
+import csv
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from test_scan_sources import made_up
+from test_volumes import lidc_dicom, real_dicom, write_series
+
+from browser import opened
+from conftest import TINY
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.settings import Profile, TrainingSettings
+from nodulebook.ct.volumes import Volume, open_mhd
+from nodulebook.data.annotations import read_scans
+from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.store import LUNG_HU
+from study.cli import main as cli
+from study.own_scans import scans as own_scans
+from study.own_scans import scoring
+from study.own_scans.page import peak_text
+from study.own_scans.scans import check_inside, find_scans, known_positions, read_positions
+from study.own_scans.scoring import Network, Networks, score
+
+FIRST = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"  # LIDC-IDRI-0001
+THIRD = "1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264"  # LIDC-IDRI-0003
+BALL = (12.0, -7.0, 30.0)  # x, y, z in mm of every made-up scan's ball
+DOT = (22.0, -2.0, 39.0)  # 10 mm to the left of it, 5 to the back, 9 to the head
+
+
+@pytest.fixture(autouse=True)
+def _patches_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODULEBOOK_PATCHES", str(tmp_path / "patches"))
+
+
+def voxels_of(z_mm: NDArray, y_mm: NDArray, x_mm: NDArray) -> NDArray[np.int16]:
+    """Lung with a ball and a dot, sampled where it is asked for."""
+    z, y, x = np.meshgrid(z_mm, y_mm, x_mm, indexing="ij")
+
+    def within(centre: tuple[float, float, float], mm: float) -> NDArray[np.bool_]:
+        return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 <= mm**2
+
+    noise = np.random.default_rng(0).normal(0, 20, z.shape)
+    hu = LUNG_HU + noise
+    hu[within(BALL, 5)] = 40
+    hu[within(DOT, 2)] = 400
+    return hu.astype(np.int16)
+
+
+def write_mhd(folder: Path, name: str = "one", spacing: float = 1.0, flipped: bool = False) -> Path:
+    """Around the ball, 60 mm along each axis; flipped: stored from left to right, back to front."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n = round(60 / spacing)
+    x, y, z = (c - 30 + spacing * np.arange(n) for c in BALL)
+    if flipped:
+        x, y = x[::-1], y[::-1]
+    image = sitk.GetImageFromArray(voxels_of(z, y, x))
+    image.SetSpacing(3 * [spacing])
+    image.SetOrigin([float(x[0]), float(y[0]), float(z[0])])
+    image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1] if flipped else np.eye(3).ravel().tolist())
+    path = folder / f"{name}.mhd"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_dicom(folder: Path, uid: str = "1.2.3") -> None:
+    """The same world as DICOM, from x -20, y -30 on."""
+    z = 10 + 1.25 * np.arange(33)
+    x, y = -20 + 0.7 * np.arange(90), -30 + 0.7 * np.arange(80)
+    write_series(folder, voxels_of(z, y, x), uid, z_mm=z, pixel_mm=(0.7, 0.7))
+
+
+def write_positions(path: Path, *rows: str, header: str = "id,scan,x_mm,y_mm,z_mm") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class Spy(Network):
+    """A network that keeps what it is shown."""
+
+    shown: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def predict(self, volumes: NDArray[np.float32]) -> NDArray[np.float64]:
+        self.shown.append(volumes)
+        return super().predict(volumes)
+
+    @property
+    def patches_hu(self) -> NDArray[np.float32]:
+        return np.concatenate(self.shown) * 1800 - 1200
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[object, Profile]:
+    """A small network with random weights."""
+    from nodulebook.model.training import build_model
+
+    network = {"filters": [4, 4, 4, 4], "modules": [1, 1, 1, 1], "input_pooling": 2}
+    profile = Profile.model_validate(
+        {"description": "-", "network": network, "training": {"epochs": 1, "learning_rate": 0.1}}
+    )
+    return build_model(profile), profile
+
+
+@dataclass
+class Lab:
+    """Networks of every fold that share a model; those that were asked for are spies."""
+
+    model: object
+    profile: Profile
+    usable: tuple[int, ...] = tuple(range(10))
+    source: str = "phantom"
+    patients: frozenset[str] = frozenset()
+    spies: dict[int, Spy] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> Networks:
+        def load(fold: int) -> Network:
+            given = (self.model, self.profile, "made", fold, self.source, self.patients)
+            self.spies[fold] = Spy(*given)
+            return self.spies[fold]
+
+        return Networks(load, self.usable, scoring._held_out())
+
+
+@pytest.fixture
+def lab(tiny: tuple[object, Profile]) -> Lab:
+    return Lab(*tiny)
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+# ----------------------------------------------------------------------- positions and patches
+
+
+@pytest.mark.parametrize("kind", ["mhd", "fine mhd", "flipped mhd", "dicom"])
+def test_a_patch_is_centred_on_its_position_and_runs_left_back_up(
+    lab: Lab, tmp_path: Path, kind: str
+) -> None:
+    if kind == "dicom":
+        write_dicom(tmp_path / "scans" / "any" / "layout")
+    else:
+        fine = 0.6 if kind == "fine mhd" else 1.0
+        write_mhd(tmp_path / "scans", spacing=fine, flipped=kind == "flipped mhd")
+    rows = write_positions(tmp_path / "p.csv", "{},{},{}".format(*BALL), header="x_mm,y_mm,z_mm")
+    score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    (patch,) = lab.spies[0].patches_hu
+    dot = np.argwhere(patch > 250).mean(axis=0)
+    ball = np.argwhere((patch > -400) & (patch < 200))
+    ball = ball[np.linalg.norm(ball - dot, axis=1) > 4].mean(axis=0)
+    assert np.abs(ball - 15.5).max() < 0.35
+    # zyx: 9 mm to the head, 5 to the back, 10 to the left
+    assert np.abs(dot - (15.5 + np.array([9, 5, 10]))).max() < 0.7
+
+
+def test_the_table_has_each_position_in_order_with_what_was_given(lab: Lab, tmp_path: Path) -> None:
+    write_mhd(tmp_path / "scans", "one")
+    write_dicom(tmp_path / "scans" / "d")
+    rows = write_positions(
+        tmp_path / "p.csv",
+        "1.2.3,12,-7,30,mine",
+        "one,12,-7,30,",
+        'one.mhd,10,-7,31,"a, b"',
+        header="seriesuid,coordX,coordY,coordZ,note",
+    )
+    scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    with (tmp_path / "out" / "probabilities.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == [*scoring.COLUMNS, "note"]
+    assert [row["id"] for row in table] == ["1", "2", "3"]
+    assert [row["scan"] for row in table] == ["1.2.3", "one", "one"]
+    assert [row["note"] for row in table] == ["mine", "", "a, b"]
+    assert [float(row["x_mm"]) for row in table] == [12, 12, 10]
+    assert all(row["trained_on"].startswith("phantom") for row in table)
+    assert all("says nothing about CT" in row["warnings"] for row in table)
+    assert {row["run"] for row in table} == {"made"} and {row["fold"] for row in table} == {"0"}
+    # Of the network itself, and of the row's own patch: in the order that the scans were read in.
+    p = lab.model.predict(np.concatenate(lab.spies[0].shown)[..., None], verbose=0)[:, 1]
+    assert [float(row["p_malignant"]) for row in table] == pytest.approx(p, abs=2e-6)
+    assert len(scored.left_out) == 0 and not (tmp_path / "out" / "left_out.csv").exists()
+
+
+def test_a_scan_is_scored_by_the_fold_that_never_saw_its_patient(lab: Lab, tmp_path: Path) -> None:
+    for name in (FIRST, THIRD, "else"):
+        write_mhd(tmp_path / "scans", name)
+    rows = write_positions(
+        tmp_path / "p.csv", *(f"{n},{n},12,-7,30" for n in ("else", THIRD, FIRST))
+    )
+    lab.patients = frozenset({"LIDC-IDRI-0009"})
+    out = tmp_path / "out"
+    table = score(tmp_path / "scans", rows, out, lab.networks, report=quiet).table
+    assert table["fold"].tolist() == [0, 3, 0]  # data/folds.csv: 0001 in fold 0, 0003 in fold 3
+    assert table["patient_in_training"].tolist() == ["unknown", "no", "no"]
+    # Only fold 1 is there, and it has learnt from 0003.
+    lab.usable, lab.patients = (1,), frozenset({"LIDC-IDRI-0003"})
+    table = score(tmp_path / "scans", rows, out, lab.networks, report=quiet).table
+    assert table["fold"].tolist() == [1, 1, 1]
+    assert table["patient_in_training"].tolist() == ["unknown", "yes", "no"]
+    seen = table["warnings"].str.contains("was trained on this patient")
+    assert seen.tolist() == [False, True, False]
+
+
+def test_a_patient_is_asked_of_the_fold_that_held_them_out() -> None:
+    held_out = scoring._held_out()
+    networks = Networks(lambda k: None, range(10), held_out)  # type: ignore[arg-type,return-value]
+    assert networks.fold_for("LIDC-IDRI-0003") == held_out["LIDC-IDRI-0003"] == 3
+    assert networks.fold_for("") == 0
+    assert Networks(networks.load, (5,), held_out).fold_for("LIDC-IDRI-0003") == 5
+
+
+def test_what_a_patch_lacks_is_a_warning(lab: Lab, tmp_path: Path) -> None:
+    write_mhd(tmp_path / "scans")
+    rows = write_positions(tmp_path / "p.csv", "mid,,12,-7,30", "low,,12,-7,4", "air,,30,-20,20")
+    lab.source = "luna16"
+    table = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet).table
+    warnings = table.set_index("id")["warnings"]
+    assert warnings["mid"] == ""
+    # From z 4 down 16 mm; the scan begins at z 0, its first voxel at -0.5: 11.5 of 32 planes.
+    assert "34% of the patch lies beyond the scan" in warnings["low"]
+    assert "is a nodule there" in warnings["air"] and "hardly any lung" not in warnings["air"]
+
+
+def test_numbers_that_are_no_hu_are_a_warning(lab: Lab, tmp_path: Path) -> None:
+    path = write_mhd(tmp_path / "scans")
+    sitk.WriteImage(sitk.ReadImage(str(path)) + 1024, str(path))
+    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,30")
+    table = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet).table
+    assert "are these HU?" in table["warnings"].iloc[0]
+
+
+def test_thick_and_missing_slices_are_a_warning(lab: Lab, tmp_path: Path) -> None:
+    z = np.delete(np.arange(0, 65, 5.0), 3)
+    x, y = -20 + 0.7 * np.arange(90), -30 + 0.7 * np.arange(80)
+    write_series(tmp_path / "s", voxels_of(z, y, x), z_mm=z, pixel_mm=(0.7, 0.7))
+    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,30")
+    table = score(tmp_path / "s", rows, tmp_path / "out", lab.networks, report=quiet).table
+    assert "slices 5 mm apart" in table["warnings"].iloc[0]
+    assert "1 slices of the scan seem to be missing" in table["warnings"].iloc[0]
+
+
+def test_a_network_of_the_slab_is_shown_the_slab(lab: Lab, tmp_path: Path) -> None:
+    training = TrainingSettings(epochs=1, learning_rate=0.1, central_slab_mm=4)
+    lab.profile = lab.profile.model_copy(update={"training": training})
+    write_mhd(tmp_path / "scans")
+    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,30")
+    score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    (patch,) = lab.spies[0].patches_hu
+    there = (np.abs(patch - LUNG_HU) > 0.01).any(axis=(1, 2))
+    assert np.flatnonzero(there).tolist() == [14, 15, 16, 17]
+
+
+# ------------------------------------------------------------------------------ what is wrong
+
+HEADER = "id,scan,x_mm,y_mm,z_mm\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        (HEADER, "has no position"),
+        ("id,x_mm,y_mm\na,1,2\n", "column z_mm is missing"),
+        ("x,y,z\n1,2,3\n", "column x_mm, y_mm, z_mm is missing"),
+        ("x_mm;y_mm;z_mm\n1;2;3\n", "separated by commas"),
+        ("x_mm,coordX,y_mm,z_mm\n1,1,2,3\n", "x_mm is there twice"),
+        (HEADER + "a,one,1,2,3\nb,one,left,2,3\n", "line 3: x_mm is 'left', but must be a number"),
+        (HEADER + "a,one,1,nan,3\n", "line 2: y_mm is 'nan'"),
+        (HEADER + "a,one,1,2,inf\n", "line 2: z_mm is 'inf'"),
+        (HEADER + "a,one,1,2,\n", "line 2: z_mm is ''"),
+        (HEADER + 'a,one,"1,5",2,3\n', "line 2: x_mm is '1,5'"),
+        (HEADER + "a,one,1_0,2,3\n", "line 2: x_mm is '1_0'"),
+        (HEADER + "a,one,1,2\n", "line 2: 4 cells, but the first line names 5"),
+        (HEADER + "a,one,1,2,3,4\n", "line 2: 6 cells"),
+        (HEADER + "a,one,1,2,3\n\nb,one,1,2,3\na,one,4,5,6\n", "line 5: id 'a' is that of line 2"),
+        (HEADER + ",one,1,2,3\n", "line 2: id is empty"),
+        (HEADER + 'a,"one,1,2,3\n', "not a CSV file"),
+    ],
+)
+def test_wrong_positions_are_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"p\.csv.*{message}"):
+        read_positions(path)
+
+
+def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes("x_mm,y_mm,z_mm\n1,2,3\n".encode("utf-16"))
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
+        read_positions(tmp_path / "p.csv")
+    for path in (tmp_path / "absent.csv", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_positions(path)
+
+
+def test_a_table_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    text = 'id, x_mm ,"y_mm",z_mm\r\n"a ""b""",-1.5, 2e1 ,3\r\n,,,\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    table = read_positions(path)
+    assert table[["id", "scan", "x_mm", "y_mm", "z_mm"]].to_numpy().tolist() == [
+        ['a "b"', "", -1.5, 20, 3]
+    ]
+
+
+def test_what_cannot_be_scored_is_named_and_the_rest_is_done(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = tmp_path / "scans"
+    write_mhd(scans, "one")
+    raw = write_mhd(scans, "broken").with_suffix(".raw")
+    raw.write_bytes(raw.read_bytes()[:1000])
+    write_mhd(scans / "a", "twice")
+    write_dicom(scans / "b", "1.2.9")
+    write_mhd(scans / "b", "1.2.9")
+    rows = write_positions(
+        tmp_path / "p.csv",
+        "good,one,12,-7,30",
+        "far,one,200,-7,30",
+        "ras,one,-25,20,30",
+        "lost,other,12,-7,30",
+        "bad,broken,12,-7,30",
+        "both,1.2.9,12,-7,30",
+        "which,,12,-7,30",
+    )
+    monkeypatch.setattr(scoring, "networks_of_profile", lambda *given: lab.networks)
+    out = tmp_path / "out"
+    given = ["score", "--scans", str(scans), "--positions", str(rows), "--to", str(out)]
+    monkeypatch.setattr(sys, "argv", ["nodulebook", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "6 positions could not be scored" in said and "left out: line 5: scan 'other'" in said
+    left_out = pd.read_csv(out / "left_out.csv").set_index("id")
+    assert left_out["line"].tolist() == [3, 4, 5, 6, 7, 8]
+    reasons = left_out["reason"]
+    assert "spans x -18.5 to 41.5, y -37.5 to 22.5, z -0.5 to 59.5 mm" in reasons["far"]
+    assert "RAS" not in reasons["far"] and "RAS" in reasons["ras"]
+    assert "'other' is not in" in reasons["lost"]
+    assert "broken.raw: 1,000 bytes" in reasons["bad"]
+    assert "there twice" in reasons["both"]
+    assert "names no scan" in reasons["which"] and "column scan" in reasons["which"]
+    assert pd.read_csv(out / "probabilities.csv")["id"].tolist() == ["good"]
+    assert "broken.raw: 1,000 bytes" in (out / "index.html").read_text()
+
+
+def test_reasons_are_said_once() -> None:
+    left_out = pd.DataFrame({"line": range(2, 20), "reason": 6 * ["a"] + [*"bcdefghijklm"]})
+    said = scoring.reasons(left_out)
+    assert said[:2] == ["line 2 and 5 more: a", "line 8: b"]
+    assert len(said) == 11 and said[-1] == "and 3 more reasons"
+    assert scoring.reasons(left_out.head(0)) == []
+
+
+def test_a_scan_that_fails_oddly_does_not_cost_the_others(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mhd(tmp_path / "scans", "one")
+    write_mhd(tmp_path / "scans", "two")
+
+    def odd(scan: own_scans.OwnScan) -> Volume:
+        if scan.name == "one":
+            raise MemoryError("too large")
+        return open_mhd(scan.mhd[0])
+
+    monkeypatch.setattr(own_scans.OwnScan, "open", odd)
+    rows = write_positions(tmp_path / "p.csv", "a,one,12,-7,30", "b,two,12,-7,30")
+    scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert scored.table["id"].tolist() == ["b"]
+    assert "unexpected MemoryError: too large" in scored.left_out["reason"].iloc[0]
+
+
+def test_where_nothing_can_be_scored_nothing_is_trained_or_written(tmp_path: Path) -> None:
+    write_mhd(tmp_path / "scans")
+    rows = write_positions(tmp_path / "p.csv", "far,one,999,0,0")
+    networks = Networks(lambda k: pytest.fail("a network was asked for"), range(10), {})
+    with pytest.raises(InputError, match=r"line 2: .*lies outside"):
+        score(tmp_path / "scans", rows, tmp_path / "out", networks, report=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_are_checked(lab: Lab, tmp_path: Path) -> None:
+    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,30")
+    for folder, message in (
+        (tmp_path / "absent", "no such folder"),
+        (rows, "is a file"),
+        (tmp_path, "holds neither"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_scans(folder)
+    write_mhd(tmp_path / "scans")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("-")
+    for to, message in ((tmp_path / "mine", "holds other files"), (rows, "is a file")):
+        with pytest.raises(InputError, match=message):
+            score(tmp_path / "scans", rows, to, lab.networks, report=quiet)
+    assert (tmp_path / "mine" / "thesis.txt").is_file()
+    for _ in range(2):  # its own folder it replaces
+        score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"probabilities.csv", "index.html"}
+
+
+def test_series_that_are_not_ct_do_not_count(tmp_path: Path) -> None:
+    import pydicom
+
+    write_dicom(tmp_path / "ct", "1.2.3")
+    for path in write_series(tmp_path / "seg", np.zeros((1, 4, 4), np.int16), "1.2.4"):
+        header = pydicom.dcmread(path)
+        header.Modality = "SEG"
+        header.save_as(path)
+    folder = find_scans(tmp_path)
+    assert folder.one("").name == "1.2.3"
+    with pytest.raises(InputError, match=r"1\.2\.4 is SEG, not CT"):
+        folder.one("1.2.4")
+
+
+def test_runs_without_weights_and_unknown_names_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "runs" / "mine" / "fold-2").mkdir(parents=True)
+    with pytest.raises(InputError, match="'other' is not one of mine"):
+        scoring.networks_of_run("other")
+    with pytest.raises(InputError, match="--train-again"):
+        scoring.networks_of_run("mine")
+    assert scoring.networks_of_run("mine", train_again=True).usable == [2]
+    with pytest.raises(InputError, match="fold 3 has no weights"):
+        scoring.networks_of_run("mine", fold=3)
+    assert scoring.networks_of_profile(fold=3).usable == (3,)
+    with pytest.raises(InputError, match="source"):
+        scoring.networks_of_profile(source="mri")
+    with pytest.raises(InputError, match="'huge' is not one of"):
+        scoring.networks_of_profile("huge")
+
+
+# ------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_shows_every_position_and_needs_nothing_else(lab: Lab, tmp_path: Path) -> None:
+    write_mhd(tmp_path / "scans")
+    odd = "<script>alert(1)</script>"
+    rows = write_positions(
+        tmp_path / "p.csv",
+        f"{odd},one,12,-7,30",
+        "b,one,10,-7,30",
+        "c,one,14,-7,30",
+        "d,one,99,0,0",
+    )
+    out = tmp_path / "out"
+    score(tmp_path / "scans", rows, out, lab.networks, pictures=2, report=quiet)
+    with opened(out / "index.html", tmp_path) as tab:
+        assert tab.run("document.querySelectorAll('article').length") == 2
+        assert tab.run("document.querySelectorAll('tbody tr').length") == 3
+        assert "1 further positions" in tab.run("document.body.innerText")
+        assert tab.run("document.scripts.length") == 0
+        assert tab.run("document.querySelector('article h3').innerText").startswith(odd)
+        images = "[...document.images]"
+        assert tab.run(f"{images}.length") == 4
+        assert tab.run(f"{images}.every(i => i.naturalWidth == 588 && i.alt.length > 20)")
+        assert tab.run(f"new Set({images}.map(i => i.src)).size") == 4
+        assert tab.run("performance.getEntriesByType('resource').length") == 0
+        links = "[...document.querySelectorAll('td a, th a')].map(a => a.getAttribute('href'))"
+        targets = f"{links}.every(h => document.getElementById(h.slice(1)))"
+        assert tab.run(f"{links}.length") == 2 and tab.run(targets)
+        text = tab.run("document.body.innerText")
+        assert "No clinical use" in text and "says nothing about CT" in text
+        assert "(2 cells along each axis, 16 mm each" in text
+        assert "line 5" in text.lower() and "lies outside the scan" in text
+        wide = "document.documentElement.scrollWidth"
+        tab.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=390, height=800, deviceScaleFactor=1, mobile=True,
+        )  # fmt: skip
+        assert tab.run(wide) <= 390
+
+
+def test_a_map_is_described_from_the_position() -> None:
+    heat = np.zeros((32, 32, 32), np.float32)
+    assert peak_text(heat) == "nothing in the patch supports it"
+    heat[25, 10, 16] = 1  # zyx: 9.5 mm up, 5.5 to the front, 0.5 to the left
+    assert peak_text(heat) == (
+        "highest 0 mm to the left, 6 mm to the front, 10 mm up of the position"
+    )
+    assert peak_text(np.ones((4, 4, 4), np.float32)) == "highest at the position"
+
+
+# -------------------------------------------------------------------------- LIDC-IDRI's nodules
+
+
+def test_the_known_nodules_of_a_scan_are_where_its_voxels_are(tmp_path: Path) -> None:
+    nodules = read_nodules().set_index("nodule_id")
+    row = nodules.loc["LIDC-IDRI-0001-s1-n00"]
+    (scan,) = read_scans({FIRST})
+    sitk.WriteImage(made_up(scan, row), str(tmp_path / f"{FIRST}.mhd"))
+    write_mhd(tmp_path, "mine")
+    table, left_out = known_positions(find_scans(tmp_path))
+    assert table["id"].tolist() == ["LIDC-IDRI-0001-s1-n00"] and not left_out
+    assert table["readers"].tolist() == [4]
+    volume = open_mhd(tmp_path / f"{FIRST}.mhd")
+    size = volume.geometry.size_xyz
+    bright = np.argwhere(volume.region_hu((0, 0, 0), size) == 50).mean(axis=0)[::-1]
+    world = volume.geometry.to_world(bright)
+    assert np.abs(table[["x_mm", "y_mm", "z_mm"]].to_numpy()[0] - world).max() < 0.7
+
+
+def test_a_folder_without_lidc_has_no_known_positions(tmp_path: Path) -> None:
+    write_mhd(tmp_path, "mine")
+    with pytest.raises(InputError, match="none of its 1 scans is of LIDC-IDRI"):
+        known_positions(find_scans(tmp_path))
+
+
+def test_inside_is_up_to_the_outer_voxels_edge(tmp_path: Path) -> None:
+    geometry = open_mhd(write_mhd(tmp_path)).geometry  # x -18 to 41, its first voxel from -18.5
+    check_inside(geometry, np.array([-18.4, -7, 30]))
+    with pytest.raises(InputError, match="lies outside"):
+        check_inside(geometry, np.array([-18.6, -7, 30]))
+
+
+# ------------------------------------------------------------------------- the commands, whole
+
+
+def test_the_command_trains_on_the_spot_and_scores(
+    small_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(small_world / "profiles", tmp_path / "profiles")
+    (tmp_path / "profiles" / "short.yaml").write_text(TINY.replace("epochs: 10", "epochs: 1"))
+    monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
+    monkeypatch.setenv("NODULEBOOK_PATCHES", str(small_world / "data" / "patches"))
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path / "runs"))
+    write_dicom(tmp_path / "scans", FIRST)
+    rows = write_positions(tmp_path / "p.csv", "12,-7,30", header="x_mm,y_mm,z_mm")
+    given = ["score", "--scans", str(tmp_path / "scans"), "--positions", str(rows)]
+    given += ["--to", str(tmp_path / "out"), "--profile", "short", "--pictures", "0"]
+    monkeypatch.setattr(sys, "argv", ["nodulebook", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    assert "fold 0 epoch 1/1" in said.out
+    (row,) = pd.read_csv(tmp_path / "out" / "probabilities.csv").to_dict("records")
+    assert 0 < row["p_malignant"] < 1 and (row["run"], row["fold"]) == ("short-phantom", 0)
+    assert row["patient_in_training"] == "no"
+    # Kept where git does not look, to be taken the next time.
+    assert (tmp_path / "runs" / ".models" / "short-phantom-fold-0.npz").is_file()
+
+
+@real_dicom
+def test_on_real_dicom_the_position_is_in_the_nodule(lab: Lab, tmp_path: Path) -> None:
+    folder = find_scans(lidc_dicom())
+    table, left_out = known_positions(folder)
+    assert table["id"].tolist() == ["LIDC-IDRI-0001-s1-n00", "LIDC-IDRI-0003-s1-n01"]
+    assert set(left_out) == {"LIDC-IDRI-0003-s1-n02", "LIDC-IDRI-0003-s1-n03"}
+    table.to_csv(tmp_path / "p.csv", index=False)
+    scored = score(lidc_dicom(), tmp_path / "p.csv", tmp_path / "out", lab.networks, report=quiet)
+    assert scored.table["fold"].tolist() == [0, 3]
+    assert scored.table["malignancy_mean"].astype(float).tolist() == [4.75, 4.25]
+    for fold in (0, 3):
+        (patch,) = lab.spies[fold].patches_hu
+        assert np.median(patch[13:19, 13:19, 13:19]) > -100
+        assert np.median(patch) < np.median(patch[13:19, 13:19, 13:19]) - 50
+    assert folder.scans[FIRST].patient_id == own_scans.LIDC + "0001"
