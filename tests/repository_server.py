@@ -186,7 +186,7 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
-    """A repository that `nodulebook.download.transfer` asks instead of the real one, without waits."""
+    """A repository that stands in for the real one in `nodulebook.download.transfer`."""
     repository = Repository()
     monkeypatch.setenv("NODULEBOOK_ZENODO", repository.api)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

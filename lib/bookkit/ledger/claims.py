@@ -161,7 +161,7 @@ class Label:
 
 
 _NUMBERED_TABLES = {"numbered", "key_value", "profile_table", "record_table"}
-"""The functions of `bookkit.tracing.tables`; each has the label as its third argument, or as `name`."""
+"""Functions of `bookkit.tracing.tables`: the label is their third argument, or `name`."""
 
 
 def page_labels(page: Path) -> dict[str, Label]:

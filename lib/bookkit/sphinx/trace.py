@@ -40,7 +40,7 @@ class TracedText(PasteTextRole):  # type: ignore[misc]
             if any(is_number for _, is_number in cut):
                 LOGGER.warning(
                     "%r is glued without a source: %r; glue it with "
-                    "bookkit.tracing.trace.glue_texts, which names the runs or files that it is from",
+                    "bookkit.tracing.trace.glue_texts, which names the runs or files behind it",
                     key,
                     text,
                     location=(self.document.settings.env.docname, self.line),

@@ -230,7 +230,7 @@ def rank_correlations(maps: Maps, others: Maps) -> Array:
 
 
 def randomised_step_by_step(model: Any, seed: int = 0) -> Iterator[str]:
-    """Put fresh weights into a network of `nodulebook.model.senet`, part by part from the output on.
+    """Randomise a network of `nodulebook.model.senet`, part by part from the output on.
 
     Each step leaves the earlier parts random too (cascading randomisation). Kernels are drawn
     anew (He normal), biases and batch means become 0, scales and batch variances 1.

@@ -1,7 +1,7 @@
 """Patches: cubes of 32 voxels at 1 mm around each nodule, their window, and their store.
 
-Every data source (`nodulebook.patches.sources`) fills the same store, so that all that follows does not
-know where the voxels came from.
+Every data source (`nodulebook.patches.sources`) fills the same store, so that nothing
+downstream depends on where the voxels came from.
 """
 
 import errno

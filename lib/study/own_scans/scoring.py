@@ -28,7 +28,8 @@ from nodulebook.ct.volumes import Volume, check_spacing
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.contours import grid_offsets_mm
 from nodulebook.data.folds import read_folds
-from nodulebook.explain.measure import fold_with_model, gradcam
+from nodulebook.explain import gradcam
+from nodulebook.explain.measure import fold_with_model
 from nodulebook.model.senet import CLASSES
 from nodulebook.model.training import (
     ARM,

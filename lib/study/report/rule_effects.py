@@ -1,4 +1,4 @@
-"""What each rule of an evaluation changes (`study.experiments.rules`), as a table and in sentences."""
+"""Effect of each evaluation rule (`study.experiments.rules`), as a table and in sentences."""
 
 import pandas as pd
 

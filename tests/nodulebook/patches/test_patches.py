@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.cohort import read_nodules
+from nodulebook.patches import sources
 from nodulebook.patches.sources import phantom
 from nodulebook.patches.store import (
     LUNG_HU,
@@ -19,7 +20,6 @@ from nodulebook.patches.store import (
     central_slab,
     read_store,
     scale_to_unit,
-    sources,
     write_store,
 )
 
