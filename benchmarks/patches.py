@@ -23,10 +23,10 @@ import SimpleITK as sitk
 
 from nodulebook.core import paths
 from nodulebook.core.files import write_csv
-from nodulebook.ct.volumes import open_mhd
+from nodulebook.ct.metaimage import open_mhd
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
-from nodulebook.patches.store import extract_patch
+from nodulebook.patches.cube import extract_patch
 
 CENTRE = (150.3, 170.7, 180.2)
 

@@ -14,11 +14,11 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.files import write_csv
-from nodulebook.ct.volumes import find_dicom, open_dicom
+from nodulebook.ct.dicom import find_dicom, open_dicom
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.cube import LUNG_HU, WINDOW_HU
 from nodulebook.patches.sources import lidc_slices, scans
-from nodulebook.patches.store import LUNG_HU, WINDOW_HU
 
 
 def compared(slices_patch, true_patch):

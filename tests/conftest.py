@@ -11,8 +11,9 @@ from nodulebook.core import paths
 from nodulebook.core.files import sha256
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
+from nodulebook.patches.cube import PATCH_SIZE
 from nodulebook.patches.sources import phantom
-from nodulebook.patches.store import PATCH_SIZE, Patch, write_store
+from nodulebook.patches.store import Patch, write_store
 
 TINY = """
 description: for tests

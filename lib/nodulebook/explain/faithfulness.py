@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
-from nodulebook.patches.store import LUNG_HU, scale_to_unit
+from nodulebook.patches.cube import LUNG_HU, scale_to_unit
 
 Array = NDArray[np.float64]
 Maps = NDArray[np.floating[Any]]

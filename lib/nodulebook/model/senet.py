@@ -13,7 +13,7 @@ from nodulebook.model.layers import (
     ScalePlanes,
     VoxelMean,
 )
-from nodulebook.patches.store import PATCH_SIZE
+from nodulebook.patches.cube import PATCH_SIZE
 
 CLASSES = ("benign", "malignant")
 MALIGNANT = 1

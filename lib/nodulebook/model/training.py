@@ -48,7 +48,8 @@ from nodulebook.model.senet import (
     MALIGNANT,
     with_characteristics,
 )
-from nodulebook.patches.store import PatchStore, central_slab, scale_to_unit
+from nodulebook.patches.cube import central_slab, scale_to_unit
+from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import EACH_EPOCH, Fold, write_fold
 from nodulebook.runs.map_scores import Explanations, write_explanations
 

@@ -82,7 +82,7 @@ def patches(source: str, data: Path | None, jobs: int | None, allow_missing: boo
 def scans(source: str, data: Path | None, max_thickness: float, out: Path | None) -> None:
     """Check the scans' files against the paper's rules: thickness, even spacing, no gaps."""
     from nodulebook.core.files import write_csv
-    from nodulebook.ct.scan_rules import check_scans
+    from nodulebook.patches.sources.scan_rules import check_scans
 
     table = check_scans(source, data, max_thickness)
     if out:

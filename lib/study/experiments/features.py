@@ -39,7 +39,7 @@ from skimage.measure import (
 )
 
 from nodulebook.core.errors import InputError
-from nodulebook.patches.store import LUNG_HU, WINDOW_HU, scale_to_unit
+from nodulebook.patches.cube import LUNG_HU, WINDOW_HU, scale_to_unit
 
 VERSION = "1"
 """Raised with every change that can change a number."""

@@ -12,7 +12,7 @@ from IPython.display import HTML
 from numpy.typing import NDArray
 from PIL import Image
 
-from nodulebook.patches.store import scale_to_unit
+from nodulebook.patches.cube import scale_to_unit
 from study.figures.plots import ORANGE
 
 ZOOM = 6

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nodulebook.core.settings import NetworkSettings
-from nodulebook.patches.store import WINDOW_HU
+from nodulebook.patches.cube import WINDOW_HU
 from nodulebook.stats.bootstrap import Interval, RocBand
 
 Scalar = TypeVar("Scalar", bound=np.generic)

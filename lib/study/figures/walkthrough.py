@@ -13,18 +13,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
-from nodulebook.ct.volumes import Volume, volume_of_image
+from nodulebook.ct.volume import Volume, volume_of_image
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import cluster_readings, read_nodules
-from nodulebook.patches.sources import SCAN_SOURCES, SOURCES, phantom, scans
-from nodulebook.patches.store import (
-    LUNG_HU,
-    PATCH_SIZE,
-    WINDOW_HU,
-    PatchStore,
-    extract_patch,
-    mask_patch,
-)
+from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, WINDOW_HU, extract_patch
+from nodulebook.patches.mask import mask_patch, reference_mask
+from nodulebook.patches.sources import SCAN_SOURCES, SOURCES, phantom, placement, scans
+from nodulebook.patches.store import PatchStore
 from study.figures.plots import ORANGE, _figure, montage, show_slice
 
 NODULE = "LIDC-IDRI-0001-s1-n00"
@@ -71,10 +66,10 @@ def _real(source: str, data: Path | None, nodule_id: str, others: int) -> Exampl
     (scan,) = read_scans({uid})
     files = scans.find(source, data, {uid})[uid]
     volume = scans.open_scan(source, files, uid)
-    first = scans.first_slice(volume, scan)
+    first = placement.first_slice(volume, scan)
     centre_xyz = np.array([row[f"centroid_{axis}"] for axis in ("x_px", "y_px", "z_mm")], float)
-    world = scans.nodule_world(volume, scan, first, centre_xyz)
-    consensus = scans.reference_mask(scan, cluster_readings(scan)[int(row["cluster"])])
+    world = placement.nodule_world(volume, scan, first, centre_xyz)
+    consensus = reference_mask(scan, cluster_readings(scan)[int(row["cluster"])])
     return Example(
         source=SOURCES[source],
         volume=volume,
@@ -89,7 +84,7 @@ def _places_in_lung(volume: Volume, scan: Scan, first: int, count: int) -> NDArr
     """Cubes of mostly lung whose middle is 35 mm or more from everything that a reader marked."""
     marked = np.array(
         [
-            scans.nodule_world(volume, scan, first, np.array([x, y, contour.z_mm]))
+            placement.nodule_world(volume, scan, first, np.array([x, y, contour.z_mm]))
             for reading in scan.readings
             for contour in reading.contours
             for x, y in contour.points_xy

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.core.files import written_aside
-from nodulebook.patches.store import PATCH_SIZE, WINDOW_HU
+from nodulebook.patches.cube import PATCH_SIZE, WINDOW_HU
 from study.figures.pictures import ZOOM, Picture, data_uri, plane_picture, side_by_side
 from study.figures.plots import ORANGE, planes
 from study.own_scans.scans import WORLD

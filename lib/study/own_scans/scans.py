@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.ct.volumes import Geometry, Volume, find_dicom, find_mhd, open_dicom
+from nodulebook.ct.dicom import find_dicom, open_dicom
+from nodulebook.ct.metaimage import find_mhd
+from nodulebook.ct.volume import Geometry, Volume
 from nodulebook.data.annotations import Scan, patients_by_series, read_scans
 from nodulebook.data.cohort import cluster_readings, nodule_table, read_nodules
+from nodulebook.patches.mask import reference_mask
 from nodulebook.patches.sources import luna16
-from nodulebook.patches.sources.scans import first_slice, nodule_world, placement, reference_mask
+from nodulebook.patches.sources.placement import first_slice, nodule_world, placement
 
 WORLD = ("x_mm", "y_mm", "z_mm")
 

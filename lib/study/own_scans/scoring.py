@@ -24,7 +24,8 @@ from nodulebook.core.settings import (
     check_fold_parameters,
     read_profile,
 )
-from nodulebook.ct.volumes import Volume, check_spacing
+from nodulebook.ct.spacing import check_spacing
+from nodulebook.ct.volume import Volume
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.contours import grid_offsets_mm
 from nodulebook.data.folds import read_folds
@@ -38,14 +39,8 @@ from nodulebook.model.training import (
     split_fold,
     trained_model,
 )
+from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, central_slab, extract_patch, scale_to_unit
 from nodulebook.patches.sources import SOURCES, open_source
-from nodulebook.patches.store import (
-    LUNG_HU,
-    PATCH_SIZE,
-    central_slab,
-    extract_patch,
-    scale_to_unit,
-)
 from nodulebook.runs.contract import list_runs
 from study.own_scans import scans as own_scans
 from study.own_scans.page import COLUMNS, Item, write_page

@@ -23,11 +23,13 @@ from test_volumes import some_voxels, write_series
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv
-from nodulebook.ct.volumes import open_dicom, open_mhd
+from nodulebook.ct.dicom import open_dicom
+from nodulebook.ct.metaimage import open_mhd
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.cube import extract_patch
 from nodulebook.patches.sources import open_source, scans
-from nodulebook.patches.store import Patch, extract_patch, read_store, write_store
+from nodulebook.patches.store import Patch, read_store, write_store
 
 UID = "1.2.3"
 

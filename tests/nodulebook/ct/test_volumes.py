@@ -21,20 +21,15 @@ from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.ct.volumes import (
-    Volume,
-    check_spacing,
-    find_dicom,
-    find_mhd,
-    open_dicom,
-    open_mhd,
-    read_dicom_series,
-    volume_of_image,
-)
+from nodulebook.ct.dicom import find_dicom, open_dicom, read_dicom_series
+from nodulebook.ct.metaimage import find_mhd, open_mhd
+from nodulebook.ct.spacing import check_spacing
+from nodulebook.ct.volume import Volume, volume_of_image
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import cluster_readings, read_nodules
 from nodulebook.data.contours import ConsensusMask, consensus_mask
-from nodulebook.patches.store import LUNG_HU, extract_patch, mask_patch
+from nodulebook.patches.cube import LUNG_HU, extract_patch
+from nodulebook.patches.mask import mask_patch
 
 # ----------------------------------------------------------------------------- made-up scans
 
@@ -398,7 +393,7 @@ def test_the_index_remembers_folders_and_sees_what_is_new(
     write_series(data / "a", some_voxels(3), "1.2.3")
     first = find_dicom(data, {"1.2.3", "1.2.4"}, index)
     with monkeypatch.context() as patch:
-        patch.setattr("nodulebook.ct.volumes._series_uid", None)  # would fail if it were called
+        patch.setattr("nodulebook.ct.dicom._series_uid", None)  # would fail if it were called
         assert find_dicom(data, {"1.2.3", "1.2.4"}, index) == first
     write_series(data / "b", some_voxels(3), "1.2.4")
     assert list(find_dicom(data, {"1.2.3", "1.2.4"}, index)) == ["1.2.3", "1.2.4"]

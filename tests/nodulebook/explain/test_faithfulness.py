@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from nodulebook.core.settings import NetworkSettings
 from nodulebook.explain import faithfulness as f
 from nodulebook.model.senet import senet
-from nodulebook.patches.store import scale_to_unit
+from nodulebook.patches.cube import scale_to_unit
 
 SHAPE = (4, 4, 4)
 

@@ -13,7 +13,7 @@ import nodulebook
 from nodulebook.core.settings import NetworkSettings, read_profile
 from nodulebook.model.layers import ScaleChannels
 from nodulebook.model.senet import senet, squeeze_excite
-from nodulebook.patches.store import PATCH_SIZE
+from nodulebook.patches.cube import PATCH_SIZE
 
 SMALL = {
     "filters": [4, 8, 8, 8],

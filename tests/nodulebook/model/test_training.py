@@ -13,7 +13,8 @@ from nodulebook.core.settings import NetworkSettings, Profile, RivalSettings, Tr
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.model import training
-from nodulebook.patches.store import PATCH_SIZE, PatchStore
+from nodulebook.patches.cube import PATCH_SIZE
+from nodulebook.patches.store import PatchStore
 
 
 def profile(**settings: object) -> Profile:

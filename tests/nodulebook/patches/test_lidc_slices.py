@@ -25,18 +25,18 @@ from nodulebook.core.errors import InputError
 from nodulebook.data.annotations import Contour, Reading, Scan
 from nodulebook.data.cohort import cluster_readings, luna16_scans, nodule_table
 from nodulebook.data.contours import consensus_mask
+from nodulebook.patches.cube import LUNG_HU
 from nodulebook.patches.sources import lidc_grey, lidc_slices, open_source
+from nodulebook.patches.sources.grey_to_hu import estimate_hu_map, slices_to_hu
 from nodulebook.patches.sources.lidc_slices import (
     Frame,
-    estimate_hu_map,
     find_frame,
     patches,
     patches_or_reasons,
     recipe,
     resample_hu,
-    slices_to_hu,
 )
-from nodulebook.patches.store import LUNG_HU, Patch
+from nodulebook.patches.store import Patch
 
 PATIENT = "LIDC-IDRI-0001"
 FOLDER = f"LIDC-IDRI-slices/{PATIENT}/nodule-0"

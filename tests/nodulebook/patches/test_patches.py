@@ -12,16 +12,9 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches import sources
+from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, central_slab, scale_to_unit
 from nodulebook.patches.sources import phantom
-from nodulebook.patches.store import (
-    LUNG_HU,
-    PATCH_SIZE,
-    Patch,
-    central_slab,
-    read_store,
-    scale_to_unit,
-    write_store,
-)
+from nodulebook.patches.store import Patch, read_store, write_store
 
 CUBE = (PATCH_SIZE,) * 3
 NODULES = pd.DataFrame(

@@ -12,12 +12,13 @@ import pytest
 import SimpleITK as sitk
 from test_volumes import REAL, lidc_dicom, real_dicom, write_series
 
-from nodulebook.ct.scan_rules import check_scans
-from nodulebook.ct.volumes import open_dicom
+from nodulebook.ct.dicom import open_dicom
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.cube import LUNG_HU
 from nodulebook.patches.sources import open_source, scans
-from nodulebook.patches.store import LUNG_HU, read_store
+from nodulebook.patches.sources.scan_rules import check_scans
+from nodulebook.patches.store import read_store
 
 Store = dict[str, tuple[np.ndarray, np.ndarray]]
 FEW = 6
@@ -215,7 +216,8 @@ def test_dicom_and_mhd_of_the_same_voxels_give_the_same_patches(
 def test_the_rules_are_checked_on_the_files(
     world: Path, annotated: dict[str, Scan], nodules: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodulebook.ct.scan_rules.read_scans", lambda: list(annotated.values()))
+    every = list(annotated.values())
+    monkeypatch.setattr("nodulebook.patches.sources.scan_rules.read_scans", lambda: every)
     uid = nodules["series_uid"][0]
     z = np.unique(annotated[uid].slice_z_mm)
     voxels = np.zeros((len(z), 8, 8), np.int16)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from nodulebook.core.errors import InputError
-from nodulebook.patches.store import LUNG_HU
+from nodulebook.patches.cube import LUNG_HU
 from study.experiments import features as f
 
 OFFSET = np.arange(32) - 15.5

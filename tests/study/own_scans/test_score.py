@@ -23,10 +23,11 @@ from conftest import TINY
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import Profile, TrainingSettings
-from nodulebook.ct.volumes import Volume, open_mhd
+from nodulebook.ct.metaimage import open_mhd
+from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
-from nodulebook.patches.store import LUNG_HU
+from nodulebook.patches.cube import LUNG_HU
 from study.cli import main as cli
 from study.own_scans import scans as own_scans
 from study.own_scans import scoring

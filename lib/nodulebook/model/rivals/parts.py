@@ -8,7 +8,7 @@ from keras import layers
 from nodulebook.core.settings import RivalSettings
 from nodulebook.model.layers import AveragePool3D, BatchNorm
 from nodulebook.model.senet import CLASSES, convolve3d
-from nodulebook.patches.store import PATCH_SIZE
+from nodulebook.patches.cube import PATCH_SIZE
 
 
 @dataclass(frozen=True)

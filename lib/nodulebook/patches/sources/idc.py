@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from nodulebook.core import paths
-from nodulebook.ct.volumes import Volume, find_dicom, open_dicom
+from nodulebook.ct.dicom import find_dicom, open_dicom
+from nodulebook.ct.volume import Volume
 from nodulebook.patches.sources import scans
 
 SOURCE = "idc"

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from nodulebook.core.errors import InputError
-from nodulebook.ct.volumes import Volume, find_mhd, open_mhd
+from nodulebook.ct.metaimage import find_mhd, open_mhd
+from nodulebook.ct.volume import Volume
 from nodulebook.patches.sources import scans
 
 SOURCE = "luna16"

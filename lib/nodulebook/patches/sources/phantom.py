@@ -21,8 +21,10 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from nodulebook.core.errors import InputError
 from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
 from nodulebook.data.cohort import cluster_readings
-from nodulebook.data.contours import consensus_mask, grid_offsets_mm, lesion_distance_on_grid
-from nodulebook.patches.store import LUNG_HU, PATCH_SIZE, Patch
+from nodulebook.data.contours import grid_offsets_mm, lesion_distance_on_grid
+from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
+from nodulebook.patches.mask import reference_mask
+from nodulebook.patches.store import Patch
 
 VERSION = "1"
 """Raised with every change of a rendered voxel; all random numbers depend on it."""
@@ -130,10 +132,9 @@ def lesion_distance(
         centre_xyz: centre of the patch: x and y in pixels, z in mm.
         diameter_mm: the readers' mean diameter.
     """
-    for share in (0.5, 1 / len(readings)):
-        consensus = consensus_mask(scan, readings, share)
-        if consensus.mask.any():
-            return lesion_distance_on_grid(consensus, centre_xyz, PATCH_SIZE)
+    consensus = reference_mask(scan, readings)
+    if consensus.mask.any():
+        return lesion_distance_on_grid(consensus, centre_xyz, PATCH_SIZE)
     return diameter_mm / 2 - _distance_from(np.zeros(3))
 
 

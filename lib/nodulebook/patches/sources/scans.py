@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,30 +29,29 @@ import pandas as pd
 import SimpleITK as sitk
 from filelock import FileLock
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import write_csv, written_aside
-from nodulebook.ct.volumes import Volume, scan_identity
-from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
+from nodulebook.ct.folder import scan_identity
+from nodulebook.ct.volume import Volume
+from nodulebook.data.annotations import DATABASE_SHA256, Scan, database_path, read_scans
 from nodulebook.data.cohort import cluster_readings, read_nodules
-from nodulebook.data.contours import ConsensusMask, consensus_mask
-from nodulebook.patches.store import LUNG_HU, Patch, extract_patch, mask_patch
+from nodulebook.data.contours import ConsensusMask
+from nodulebook.patches.cube import LUNG_HU, extract_patch
+from nodulebook.patches.mask import mask_patch, reference_mask
+from nodulebook.patches.sources.placement import first_slice, nodule_world, pixel_axes, placement
+from nodulebook.patches.store import Patch
 
 VERSION = "1"
 """Raised with every change that can change a voxel."""
 
+
 MIN_IMAGED = 1 / 3
 """A nodule of which less than this share of the consensus lies in the scan's slices is left out."""
 
-MIRROR_MARGIN_HU = 100.0
-"""By so much must a nodule stand out more from its surroundings where a scan is read mirrored."""
 
 Found = dict[str, list[Path]]
-
-
-# ------------------------------------------------------------------------------- the user's data
 
 
 def data_folder(data: Path | None) -> Path:
@@ -112,9 +110,6 @@ def recipe(source: str, data: Path | None = None) -> dict[str, str]:
         "annotations_sha256": DATABASE_SHA256,
         "outside_hu": str(LUNG_HU),
     }
-
-
-# ---------------------------------------------------------------------------------- the pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,9 +305,6 @@ def _report(source: str, nodules: pd.DataFrame, results: dict[str, ScanResult]) 
         print(f"  {row.series_uid}: {row.nodule_id}: {row.reason}", file=sys.stderr)
 
 
-# ----------------------------------------------------------------------------------- one scan
-
-
 def make_scan(task: _Task) -> ScanResult:
     """Make and keep the patches of one scan; what is wrong with it becomes its `problem`.
 
@@ -381,7 +373,7 @@ def scan_patches(
         if volume_hu.min() == volume_hu.max():
             left_out[name] = "its voxels all have one value: an incomplete download?"
             continue
-        mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
+        mask = mask_patch(consensus, centre_xyz, pixel_axes(volume, flips))
         made.append(Patch(name, np.rint(volume_hu).astype(np.int16), mask))
     problem = ""
     if count < len(known_z_mm):
@@ -394,132 +386,6 @@ def scan_patches(
         note = "its voxels are stored mirrored against the annotations; laid by contrast"
     names = tuple(patch.nodule_id for patch in made)
     return made, ScanResult(scan.series_uid, names, left_out, problem, note)
-
-
-def reference_mask(scan: Scan, readings: Sequence[Reading]) -> ConsensusMask:
-    """What at least half of the readers include; where that is nothing, what any reader does."""
-    consensus = consensus_mask(scan, readings)
-    if consensus.mask.any():
-        return consensus
-    return consensus_mask(scan, readings, threshold=1 / len(readings))
-
-
-def first_slice(volume: Volume, scan: Scan) -> int:
-    """Check that a volume is the annotated scan; the number of its lowest slice in the annotations.
-
-    Raises:
-        InputError: the slices are oblique, lie elsewhere, have gaps or another pixel size.
-    """
-    geometry = volume.geometry
-    if np.abs(geometry.direction[2, 2]) < 0.999:
-        raise InputError(f"{volume.name}: its slices do not lie across the patient")
-    pixel_mm = geometry.spacing_xyz_mm[:2]
-    if np.abs(pixel_mm / scan.pixel_spacing_mm - 1).max() > 0.01:
-        raise InputError(
-            f"{volume.name}: pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm, but the annotations "
-            f"of this series have {scan.pixel_spacing_mm:g} mm; is it another scan?"
-        )
-    known = np.unique(scan.slice_z_mm)
-    z_mm = np.sort(geometry.slice_z_mm)
-    close = scan.slice_spacing_mm / 2
-    # All slices of the scan: in an .mhd file they are numbered evenly even where they are not.
-    if len(z_mm) == len(known) and min(abs(z_mm[0] - known[0]), abs(z_mm[-1] - known[-1])) < close:
-        return 0
-    nearest = np.abs(known - z_mm[:, None]).argmin(axis=1)
-    away = np.abs(known[nearest] - z_mm)
-    if away.max() > 0.1 * scan.slice_spacing_mm + 0.02:
-        raise InputError(
-            f"{volume.name}: {len(z_mm)} slices from z {z_mm[0]:g} to {z_mm[-1]:g} mm, but the "
-            f"annotated scan has {len(known)} from {known[0]:g} to {known[-1]:g} mm, and they do "
-            "not lie in the same places; is it another scan, or incomplete?"
-        )
-    gaps = np.flatnonzero(np.diff(nearest) != 1)
-    if len(gaps):
-        low, high = z_mm[gaps[0]], z_mm[gaps[0] + 1]
-        raise InputError(
-            f"{volume.name}: slices are missing between z {low:g} and {high:g} mm"
-            + (f" and in {len(gaps) - 1} more places" if len(gaps) > 1 else "")
-            + "; download the scan again"
-        )
-    return int(nearest[0])
-
-
-def nodule_world(
-    volume: Volume,
-    scan: Scan,
-    first: int,
-    centre_xyz: NDArray[np.float64],
-    flips: tuple[bool, bool] = (False, False),
-) -> NDArray[np.float64]:
-    """World position, xyz in mm, of a point of the annotations.
-
-    Args:
-        volume: the scan.
-        scan: its annotations.
-        first: from `first_slice`.
-        centre_xyz: column and row in pixels, table position in mm.
-        flips: columns, rows are stored backwards (`placement`).
-    """
-    known = np.unique(scan.slice_z_mm)
-    size_x, size_y, size_z = volume.geometry.size_xyz
-    slice_number = float(np.interp(centre_xyz[2], known, np.arange(len(known)))) - first
-    if volume.geometry.direction[2, 2] < 0:
-        slice_number = size_z - 1 - slice_number
-    column = size_x - 1 - centre_xyz[0] if flips[0] else centre_xyz[0]
-    row = size_y - 1 - centre_xyz[1] if flips[1] else centre_xyz[1]
-    return volume.geometry.to_world(np.array([column, row, slice_number]))
-
-
-def _pixel_axes(volume: Volume, flips: tuple[bool, bool]) -> NDArray[np.float64]:
-    """Where the annotations' columns and rows count to in the world, and the slices upwards."""
-    axes = volume.geometry.direction.copy()
-    axes[:, :2] *= np.where(flips, -1, 1)
-    return axes
-
-
-def placement(
-    volume: Volume,
-    scan: Scan,
-    first: int,
-    nodules: Sequence[tuple[ConsensusMask, NDArray[np.float64]]],
-) -> tuple[bool, bool]:
-    """Whether columns and rows are stored backwards, against the annotations.
-
-    Outlines are in pixels of the DICOM images. LUNA16 stores these as they are: where the patient
-    lay otherwise, its directions are negative and the pixels still fit. A program that turned the
-    voxels also leaves negative directions, and then they do not fit. What a file is shows in the
-    image: rightly laid, outlines hold tissue and have lung around them. Files without negative
-    directions are taken as they are.
-    """
-    choices: list[tuple[bool, ...]] = [
-        (False, True) if volume.geometry.direction[:, axis].sum() < 0 else (False,)
-        for axis in (0, 1)
-    ]
-    options = [(bool(x), bool(y)) for x, y in product(*choices)]
-    if len(options) == 1 or not nodules:
-        return (False, False)
-
-    def contrast_hu(flips: tuple[bool, bool]) -> float:
-        differences = []
-        for consensus, centre_xyz in nodules:
-            world = nodule_world(volume, scan, first, centre_xyz, flips)
-            try:
-                patch = extract_patch(volume, world)
-            except InputError:
-                return -np.inf
-            mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
-            around = binary_dilation(mask, iterations=5) & ~binary_dilation(mask)
-            if mask.any() and around.any():
-                differences.append(patch[mask].mean() - patch[around].mean())
-        return float(np.mean(differences)) if differences else -np.inf
-
-    contrasts = {flips: contrast_hu(flips) for flips in options}
-    best = max(contrasts, key=lambda flips: contrasts[flips])
-    stored = (False, False)
-    return best if contrasts[best] > contrasts[stored] + MIRROR_MARGIN_HU else stored
-
-
-# ---------------------------------------------------------------------------- a scan's own file
 
 
 def _write_part(task: _Task, result: ScanResult, made: Sequence[Patch]) -> None:

@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
-from nodulebook.ct.volumes import check_spacing, open_mhd, read_dicom_series
+from nodulebook.ct.dicom import read_dicom_series
+from nodulebook.ct.metaimage import open_mhd
+from nodulebook.ct.spacing import check_spacing
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import MAX_SLICE_THICKNESS_MM
 from nodulebook.patches.sources import scans as scan_source

@@ -1,0 +1,216 @@
+"""The files of the public set LIDC-IDRI-slices, zipped or unpacked; every PNG is checked."""
+
+import hashlib
+import io
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import sha256
+from nodulebook.patches.sources.grey_to_hu import Grey
+
+ROOT_NAME = "LIDC-IDRI-slices"
+
+
+ZIP_NAME = f"{ROOT_NAME}.zip"
+
+
+IMAGE_SIZE = 128
+"""Edge of every PNG in pixels."""
+
+
+MASK_FOLDERS = ("mask-0", "mask-1", "mask-2", "mask-3")
+
+
+MAX_PNG_BYTES = 1 << 20
+"""Far above what 128 x 128 pixels can take; nothing larger is read."""
+
+
+_AGAIN = f"get the public data set {ROOT_NAME} again, or unpack it again"
+
+
+_MEMBER = re.compile(
+    rf"{ROOT_NAME}/(LIDC-IDRI-\d{{4}})/nodule-(0|[1-9]\d{{0,2}})/"
+    r"(images|mask-[0-3])/slice-(0|[1-9]\d{0,3})\.png"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """An open data set. The files are the user's, so nothing about them is taken for granted."""
+
+    where: Path
+    sizes: dict[str, int]  # of each recognised file, in bytes
+    nodules: dict[tuple[str, int], dict[str, dict[int, str]]]  # folder -> slice number -> file
+    read_bytes: Callable[[str], bytes]
+
+    def identity(self) -> str:
+        """The zip's SHA-256, or the hash of the folder's names and sizes."""
+        if self.where.is_file():
+            return f"zip sha256 {sha256(self.where)}"
+        listing = "".join(f"{name} {self.sizes[name]}\n" for name in sorted(self.sizes))
+        return f"folder sha256 {hashlib.sha256(listing.encode()).hexdigest()}"
+
+    def slices(self, nodule: tuple[str, int]) -> tuple[Grey, NDArray[np.bool_]]:
+        """A nodule's images (n, 128, 128) and masks (4, n, 128, 128).
+
+        Raises:
+            InputError: a file is missing or unreadable.
+        """
+        folders = self.nodules[nodule]
+        name = f"{ROOT_NAME}/{nodule[0]}/nodule-{nodule[1]}"
+        count = len(folders.get("images", {}))
+        for folder in ("images", *MASK_FOLDERS):
+            numbers = folders.get(folder, {})
+            missing = next((i for i in range(count) if i not in numbers), None)
+            if count == 0 or missing is not None:
+                raise InputError(
+                    f"{self.where}: {name}/{folder}/slice-{missing or 0}.png is missing; {_AGAIN}"
+                )
+            if len(numbers) != count:
+                raise InputError(
+                    f"{self.where}: {name}/{folder} has {len(numbers)} slices, "
+                    f"but images has {count}; {_AGAIN}"
+                )
+        images = np.stack([self._grey(folders["images"][i]) for i in range(count)])
+        masks = np.stack(
+            [[self._grey(folders[f][i]) > 127 for i in range(count)] for f in MASK_FOLDERS]
+        )
+        return images, masks
+
+    def _grey(self, name: str) -> Grey:
+        if self.sizes[name] > MAX_PNG_BYTES:
+            raise InputError(
+                f"{self.where}: {name} has {self.sizes[name]:,} bytes, too many for a PNG of "
+                f"{IMAGE_SIZE} x {IMAGE_SIZE}; {_AGAIN}"
+            )
+        try:
+            return _decode_png(self.read_bytes(name))
+        except _BadPngError as error:
+            raise InputError(f"{self.where}: {name} {error}; {_AGAIN}") from None
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            # RuntimeError: encrypted; NotImplementedError, one of its kinds: unknown compression
+            raise InputError(f"{self.where}: {name} cannot be read ({error}); {_AGAIN}") from None
+
+
+class _BadPngError(Exception):
+    """What is wrong with a PNG, as the rest of a sentence that begins with its name."""
+
+
+@lru_cache(maxsize=16)  # most masks are the same empty image
+def _decode_png(data: bytes) -> Grey:
+    """A grey PNG of 128 x 128 pixels; its header is looked at before anything is decoded."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
+        raise _BadPngError("is not a PNG")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if (width, height) != (IMAGE_SIZE, IMAGE_SIZE):
+        raise _BadPngError(f"is {width} x {height} pixels, but must be {IMAGE_SIZE} x {IMAGE_SIZE}")
+    if depth != 8 or colour not in (0, 2, 6):  # grey, RGB, RGBA
+        raise _BadPngError(f"is not 8-bit grey (bit depth {depth}, colour type {colour})")
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+        raise _BadPngError(f"is a damaged PNG ({error})") from None
+    if pixels.ndim == 3:
+        if (pixels[..., :3] != pixels[..., :1]).any():
+            raise _BadPngError("has colours, but must be grey")
+        pixels = pixels[..., 0]
+    return pixels
+
+
+def _locate(data: Path | None) -> Path:
+    """The zip or the unpacked folder."""
+    given = paths.user_data_folder() if data is None else Path(data).expanduser()
+    if given.is_file():
+        return given
+    if not given.is_dir():
+        raise InputError(
+            f"{given}: there is no such file or folder; give {ZIP_NAME}, or a folder that holds it"
+        )
+    if (given / ZIP_NAME).is_file():
+        return given / ZIP_NAME
+    if (given / ROOT_NAME).is_dir():
+        return given / ROOT_NAME
+    if given.name == ROOT_NAME or any(given.glob("LIDC-IDRI-[0-9][0-9][0-9][0-9]/nodule-*")):
+        return given
+    raise InputError(
+        f"{given}: holds neither {ZIP_NAME} nor the folder {ROOT_NAME}; "
+        f"get the public data set {ROOT_NAME} and name the folder that it lies in"
+    )
+
+
+@contextmanager
+def open_data(data: Path | None) -> Iterator[DataSet]:
+    """Open the zip or the unpacked folder, and sort its files into nodules."""
+    where = _locate(data)
+    if where.is_dir():
+        sizes = _folder_sizes(where)
+        yield _sorted_into_nodules(
+            where, sizes, lambda name: (where / name.removeprefix(f"{ROOT_NAME}/")).read_bytes()
+        )
+        return
+    try:
+        archive = zipfile.ZipFile(where)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{where}: not a whole zip file ({error}); {_AGAIN}") from None
+    with archive:
+        yield _sorted_into_nodules(where, _zip_sizes(where, archive), archive.read)
+
+
+def _folder_sizes(folder: Path) -> dict[str, int]:
+    """Every file below, named as in the zip."""
+    sizes = {}
+    for parent, _, names in os.walk(folder):
+        here = Path(parent)
+        prefix = f"{ROOT_NAME}/{here.relative_to(folder).as_posix()}"
+        for name in names:
+            if name.endswith(".png"):
+                sizes[f"{prefix}/{name}"] = (here / name).stat().st_size
+    return sizes
+
+
+def _zip_sizes(where: Path, archive: zipfile.ZipFile) -> dict[str, int]:
+    """Every file of the zip. None is ever extracted, but a name that would escape is refused."""
+    sizes: dict[str, int] = {}
+    for info in archive.infolist():
+        name = info.filename
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise InputError(f"{where}: member {name!r} points outside of the zip; do not use it")
+        if name in sizes:
+            raise InputError(f"{where}: member {name} is there twice; {_AGAIN}")
+        sizes[name] = info.file_size
+    return sizes
+
+
+def _sorted_into_nodules(
+    where: Path, sizes: dict[str, int], read_bytes: Callable[[str], bytes]
+) -> DataSet:
+    """Keep the files whose names are of the set's layout; others (`__MACOSX`) do not matter."""
+    nodules: dict[tuple[str, int], dict[str, dict[int, str]]] = {}
+    for name in sizes:
+        if match := _MEMBER.fullmatch(name):
+            patient_id, cluster, folder, number = match.groups()
+            files = nodules.setdefault((patient_id, int(cluster)), {}).setdefault(folder, {})
+            files[int(number)] = name
+    if not any("images" in folders for folders in nodules.values()):
+        seen = f"the first of {len(sizes)} files is {min(sizes)}" if sizes else "it holds no files"
+        raise InputError(
+            f"{where}: not the layout {ROOT_NAME}/<patient>/nodule-<K>/images/slice-<i>.png "
+            f"({seen}); get the public data set {ROOT_NAME}"
+        )
+    known = {name: size for name, size in sizes.items() if _MEMBER.fullmatch(name)}
+    return DataSet(where, known, nodules, read_bytes)
