@@ -21,10 +21,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from nodulebook.core.errors import InputError
-
-LOGITS = "logits"
-"""Name of the layer whose output is the class score S, before the softmax."""
+from nodulebook.explain.graph import (
+    checked,
+    feature_output,
+    finite,
+    score_output,
+    spatial_outputs,
+)
+from nodulebook.explain.graph import feature_layer as feature_layer
 
 Array = NDArray[np.float64]
 
@@ -119,22 +123,6 @@ def guided_grad_cam_plus_plus(
     return _to_one(where * _saliency(model, volumes, class_index, rule, batch_size))
 
 
-def feature_layer(model: Any, at_least: int = 1) -> str:
-    """Name of the last layer whose maps have at least this many voxels along each axis.
-
-    Raises:
-        InputError: there is none.
-    """
-    fine = [
-        name
-        for name, output in _spatial_outputs(model).items()
-        if all(size is None or size >= at_least for size in output.shape[1:-1])
-    ]
-    if not fine:
-        raise InputError(f"no layer of the model has maps of {at_least} voxels or more")
-    return fine[-1]
-
-
 def _plus_plus(activation: Array, gradient: Array) -> Array:
     """(n, cells, K) A and g = dS/dA to (n, cells) maps, Eqs 10, 12 and 19.
 
@@ -182,11 +170,11 @@ def _cam(
     combine: Callable[[Array, Array], Array],
 ) -> NDArray[np.float32]:
     """Both methods; they differ in how activations and gradients are combined."""
-    values, classes = _checked(model, volumes, class_index)
+    values, classes = checked(model, volumes, class_index)
     compute = _activation_and_gradient(model, layer_name or feature_layer(model))
     maps = np.zeros(values.shape[:-1], dtype=np.float32)
     for part in _batches(len(values), batch_size):
-        activation, gradient = _finite(compute(values[part], classes[part]))
+        activation, gradient = finite(compute(values[part], classes[part]))
         flat = (len(activation), -1, activation.shape[-1])
         coarse = combine(activation.reshape(flat), gradient.reshape(flat))
         maps[part] = _to_one(
@@ -199,11 +187,11 @@ def _saliency(
     model: Any, volumes: ArrayLike, class_index: ArrayLike, rule: Rule, batch_size: int
 ) -> NDArray[np.float32]:
     """Positive part of the gated gradient at the input, its channels added."""
-    values, classes = _checked(model, volumes, class_index)
+    values, classes = checked(model, volumes, class_index)
     compute = _input_gradient(model, rule)
     maps = np.zeros(values.shape[:-1], dtype=np.float32)
     for part in _batches(len(values), batch_size):
-        (gradient,) = _finite([compute(values[part], classes[part])])
+        (gradient,) = finite([compute(values[part], classes[part])])
         maps[part] = _to_one(_relu(gradient.sum(axis=-1)))
     return maps
 
@@ -214,7 +202,7 @@ def _activation_and_gradient(model: Any, layer_name: str) -> Any:
 
     It reads the model's weights when it is called: they may change in between.
     """
-    split = keras.Model(model.inputs[0], [_feature_output(model, layer_name), _score_output(model)])
+    split = keras.Model(model.inputs[0], [feature_output(model, layer_name), score_output(model)])
 
     def compute(batch: Any, classes: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
@@ -230,7 +218,7 @@ def _activation_and_gradient(model: Any, layer_name: str) -> Any:
 @lru_cache(maxsize=16)
 def _input_gradient(model: Any, rule: Rule) -> Any:
     """A compiled function (volumes, classes) -> gated dS/dinput."""
-    to_score = keras.Model(model.inputs[0], _score_output(model))
+    to_score = keras.Model(model.inputs[0], score_output(model))
 
     def compute(batch: Any, classes: Any) -> Any:
         with tf.GradientTape() as tape:
@@ -261,7 +249,7 @@ def _gated(model: Any, rule: Rule) -> Iterator[None]:
     """Put gates into the model's rectifiers, and take them out again."""
     changed: list[tuple[Any, str, Any]] = []
     try:
-        for name in _spatial_outputs(model):
+        for name in spatial_outputs(model):
             layer = model.get_layer(name)
             slot = "call" if isinstance(layer, keras.layers.ReLU) else "activation"
             function = getattr(layer, slot, None)
@@ -295,13 +283,6 @@ def with_gate(function: Any, rule: Rule) -> Any:
     return gated
 
 
-def _finite(tensors: Any) -> list[Array]:
-    arrays = [np.asarray(tensor, dtype=np.float64) for tensor in tensors]
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise InputError("the model has values that are not finite: its weights have diverged")
-    return arrays
-
-
 def _batches(n: int, batch_size: int) -> list[slice]:
     return [slice(start, start + batch_size) for start in range(0, n, batch_size)]
 
@@ -326,86 +307,3 @@ def resize_linear(values: Array, shape: tuple[int, ...]) -> Array:
         weight = np.clip(1 - np.abs(at[:, None] - np.arange(coarse)), 0, None)
         values = np.moveaxis(np.tensordot(values, weight, (axis, 1)), -1, axis)
     return values
-
-
-def _checked(
-    model: Any, volumes: ArrayLike, class_index: ArrayLike
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Volumes and a class for each, if they fit the model."""
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(
-            f"Grad-CAM needs KERAS_BACKEND=tensorflow, but it is {keras.backend.backend()}: save "
-            "the weights and load them in a session with the tensorflow backend"
-        )
-    # Asked of the weights: a ReLU of some processors makes 0 of what is no number.
-    _finite(model.weights)
-    values = _checked_volumes(model, volumes)
-    return values, _checked_classes(class_index, len(values), _score_output(model).shape[-1])
-
-
-def _checked_volumes(model: Any, volumes: ArrayLike) -> NDArray[np.float32]:
-    values = np.asarray(volumes, dtype=np.float32)
-    wanted = model.inputs[0].shape
-    fits = len(wanted) == values.ndim and all(
-        size is None or size == given
-        for size, given in zip(wanted[1:], values.shape[1:], strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"volumes have shape {values.shape}, but the model takes {tuple(wanted)}: "
-            "(n, spatial axes, channels), None is any size"
-        )
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
-        raise InputError(f"volume {row} has a voxel that is not finite")
-    return values
-
-
-def _checked_classes(class_index: ArrayLike, n: int, n_classes: int) -> NDArray[np.int64]:
-    given = np.asarray(class_index)
-    if not np.issubdtype(given.dtype, np.integer) or given.shape not in ((), (n,)):
-        raise InputError(f"class_index must be one integer or {n} of them, but is {class_index!r}")
-    classes = np.broadcast_to(given.astype(np.int64), (n,))
-    outside = (classes < 0) | (classes >= n_classes)
-    if outside.any():
-        bad = classes[outside][0]
-        raise InputError(f"class_index {bad} is not one of 0 to {n_classes - 1}")
-    return classes
-
-
-def _score_output(model: Any) -> Any:
-    """The tensor of class scores before the softmax, (n, classes)."""
-    named = [layer for layer in model.layers if layer.name == LOGITS]
-    last = named[0] if named else model.outputs[0]._keras_history.operation
-    # A layer that is called "logits" need not have an activation; the last of a model must.
-    activation = getattr(last, "activation", keras.activations.linear if named else None)
-    if activation is not keras.activations.linear:
-        raise InputError(
-            f"layer {last.name!r} ({type(last).__name__}) is not a score before the softmax: "
-            f'name the last dense layer "{LOGITS}", without activation, and put the softmax in a '
-            "layer of its own"
-        )
-    return last.output
-
-
-def _spatial_outputs(model: Any) -> dict[str, Any]:
-    """The outputs with spatial axes by layer, in the model's order."""
-    rank = len(model.inputs[0].shape)
-    return {
-        layer.name: layer.output
-        for layer in model.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-        and isinstance(layer.output, keras.KerasTensor)
-        and len(layer.output.shape) == rank
-        and any(size != 1 for size in layer.output.shape[1:-1])  # not a pooled (n, 1, 1, 1, K)
-    }
-
-
-def _feature_output(model: Any, layer_name: str) -> Any:
-    outputs = _spatial_outputs(model)
-    if layer_name not in outputs:
-        raise InputError(
-            f"layer {layer_name!r} is not one of the model's layers with spatial axes: "
-            f"{', '.join(outputs) or 'there are none'}"
-        )
-    return outputs[layer_name]

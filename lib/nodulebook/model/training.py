@@ -39,6 +39,7 @@ from nodulebook.core.processor import processor_text
 from nodulebook.core.settings import FoldParameters, Profile, RivalSettings, TrainingSettings
 from nodulebook.data.annotations import CHARACTERISTICS as CHARACTERISTICS_RATED
 from nodulebook.data.folds import check_fold
+from nodulebook.explain.scores import Explanations
 from nodulebook.model.augment import augmented_epoch, symmetries
 from nodulebook.model.losses import DynamicCrossEntropy
 from nodulebook.model.rivals import build_network
@@ -51,7 +52,7 @@ from nodulebook.model.senet import (
 from nodulebook.patches.cube import central_slab, scale_to_unit
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import EACH_EPOCH, Fold, write_fold
-from nodulebook.runs.map_scores import Explanations, write_explanations
+from nodulebook.runs.map_scores import write_explanations
 
 ARM = "senet"
 CHECKPOINT = "checkpoint.npz"

@@ -1,14 +1,11 @@
-"""What a fold's maps were measured to be worth: two more files beside the fold's own.
+"""Reading and writing a fold's saliency scores: explanations.csv and sanity.csv.
 
-explanations.csv  a row a test nodule, placement and method: the columns of `COLUMNS`
-sanity.csv        a row a test nodule and step of a sanity check: the columns of `SANITY_COLUMNS`
-
-A fold is done without them. An empty cell stands where a measure has no meaning: those against
-the outline where the readers' consensus has no voxel (mask_mm3 is 0), error_mm where the map is
-empty, the last four for patches off centre, a correlation where one of the maps is constant.
+Both files are optional; `nodulebook.explain.scores` gives their columns. A cell is empty where a
+measure is undefined: measures against the outline where the readers' consensus has no voxel
+(mask_mm3 is 0), error_mm where the map is empty, the last four for off-centre patches, a
+correlation where one of the maps is constant.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,70 +13,25 @@ import pandas as pd
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv, written_aside
+from nodulebook.explain.scores import (
+    CENTRED_MEASURES,
+    CHECKS,
+    COLUMNS,
+    METHODS,
+    OUTLINE_MEASURES,
+    PLACEMENTS,
+    SANITY_COLUMNS,
+    Explanations,
+)
 from nodulebook.runs.contract import Fold, Run
 
 EXPLANATIONS = "explanations.csv"
 SANITY = "sanity.csv"
 
-METHODS = {
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "grad_cam_plus_plus_fine": "Grad-CAM++, 8³ maps",
-    "guided_grad_cam_plus_plus": "guided Grad-CAM++",
-    "guided_backpropagation": "guided backpropagation",
-    "deconvolution": "deconvolution",
-    "gaussian": "centred Gaussian",
-    "image": "the image itself",
-    "random": "random map",
-}
-"""The methods' names in the files and in the book; the last three know nothing of the network."""
-
-RIVALS = ("gaussian", "image", "random")
-OF_THE_NETWORK = tuple(name for name in METHODS if name not in RIVALS)
-PLACEMENTS = ("centred", "off-centre")
-CHECKS = {
-    "weights": "weights made random from the output on",
-    "labels": "trained on permuted labels",
-}
-
-OUTLINE_MEASURES = ("pointing", "energy", "dice")
-CENTRED_MEASURES = ("deletion", "insertion", "kept_mm3", "kept_other_mm3")
-
-COLUMNS = {
-    "nodule_id": "str",
-    "placement": "str",  # one of PLACEMENTS
-    "method": "str",  # one of METHODS
-    "p_malignant": "float",  # predicted for this patch
-    "explained": "int",  # the class that is predicted, and explained: 1 malignant, 0 benign
-    "mask_mm3": "int",  # the outline's volume in this patch
-    "empty": "int",  # 1 where the map is zero everywhere
-    "pointing": "float",  # 1 a hit, 0 a miss
-    "energy": "float",  # share of the map inside the outline
-    "dice": "float",  # at the map's best threshold
-    "error_mm": "float",  # from the peak to the outline's centre of mass
-    "deletion": "float",  # area under the curve; low is good
-    "insertion": "float",  # the same; high is good
-    "kept_mm3": "float",  # tissue that the judge sees, map of the explained class
-    "kept_other_mm3": "float",  # the same, map of the other class
-}
-
-SANITY_COLUMNS = {"nodule_id": "str", "check": "str", "step": "str"} | dict.fromkeys(
-    [name for name in OF_THE_NETWORK if name != "grad_cam_plus_plus_fine"], "float"
-)
-"""The methods' columns: Spearman correlation of the map with that of the trained network."""
-
 _MAY_BE_EMPTY = {*OUTLINE_MEASURES, "error_mm", *CENTRED_MEASURES, *METHODS}
 
 SAME_P = 2e-3
 """How far a prediction may be from that in probabilities.csv: another processor rounds."""
-
-
-@dataclass(frozen=True, eq=False)
-class Explanations:
-    """The two tables of a fold; `nan` for an empty cell."""
-
-    measures: pd.DataFrame  # COLUMNS
-    sanity: pd.DataFrame  # SANITY_COLUMNS
 
 
 def write_explanations(folder: Path, given: Explanations, fold: Fold) -> None:

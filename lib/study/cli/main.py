@@ -218,7 +218,7 @@ def explain(
     run: str, fold: tuple[int, ...], data: str, permuted_labels: bool, train_again: bool
 ) -> None:
     """Measure the maps of folds that are done; write their explanations.csv and sanity.csv."""
-    from nodulebook.explain.measure import explain_folds
+    from study.experiments.maps import explain_folds
 
     source_data = Path(data).expanduser().resolve() if data else None
     folds = fold or tuple(range(N_FOLDS))
@@ -236,7 +236,7 @@ def explain(
 )
 def readerstudy(run: str, other_run: str, fold: int, pairs: int, data: str, out: Path) -> None:
     """Write the page of a reader study: the paper's questions, asked of a fold's test nodules."""
-    from nodulebook.explain.measure import write_reader_study
+    from study.experiments.maps import write_reader_study
 
     source_data = Path(data).expanduser().resolve() if data else None
     n = write_reader_study(out, run, fold, pairs, other_run, source_data)

@@ -9,17 +9,17 @@ from nodulebook.core import paths
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.explain.faithfulness import JUDGE_MM3
-from nodulebook.patches.sources import SOURCES
-from nodulebook.runs.contract import list_runs, read_run
-from nodulebook.runs.map_scores import (
+from nodulebook.explain.scores import (
     METHODS,
     OF_THE_NETWORK,
     PLACEMENTS,
     RIVALS,
     SANITY_COLUMNS,
     Explanations,
-    pooled_explanations,
 )
+from nodulebook.patches.sources import SOURCES
+from nodulebook.runs.contract import list_runs, read_run
+from nodulebook.runs.map_scores import pooled_explanations
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from study.report.pooled import SOURCE_TEXT, interval, number, source
 

@@ -598,3 +598,128 @@ def test_a_second_task_does_not_change_the_maps():
     both = with_characteristics(model, 3)
     for maps in (grad_cam_plus_plus, guided_backpropagation):
         np.testing.assert_array_equal(maps(both, volumes, 1), maps(model, volumes, 1))
+
+
+def _head(x):
+    x = layers.GlobalAveragePooling3D()(x)
+    return layers.Softmax()(layers.Dense(2, name="logits")(x))
+
+
+def _nested():
+    inner = keras.Input((8, 8, 8, 1))
+    backbone = keras.Model(inner, layers.Conv3D(4, 3, activation="relu")(inner))
+    outer = keras.Input((8, 8, 8, 1))
+    return keras.Model(outer, _head(backbone(outer)))
+
+
+def _nested_in_a_wrapper():
+    inner = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3)])
+    outer = keras.Input((8, 8, 8, 1))
+    return keras.Model(outer, _head(layers.TimeDistributed(inner)(outer)))
+
+
+def _two_inputs():
+    ct, age = keras.Input((8, 8, 8, 1)), keras.Input((1,))
+    pooled = layers.GlobalAveragePooling3D()(layers.Conv3D(4, 3)(ct))
+    scores = layers.Dense(2, name="logits")(layers.Concatenate()([pooled, age]))
+    return keras.Model([ct, age], layers.Softmax()(scores))
+
+
+def _channels_first():
+    ct = keras.Input((1, 8, 8, 8))
+    x = layers.Conv3D(4, 3, padding="same", data_format="channels_first")(ct)
+    x = layers.GlobalAveragePooling3D(data_format="channels_first")(x)
+    return keras.Model(ct, layers.Softmax()(layers.Dense(2, name="logits")(x)))
+
+
+def _normalised_before_the_spatial_axes():
+    ct = keras.Input((4, 8, 8, 8))
+    x = layers.Activation("relu")(layers.BatchNormalization(axis=1)(ct))
+    return keras.Model(ct, layers.Dense(2, name="logits")(layers.Flatten()(x)))
+
+
+def _permuted():
+    ct = keras.Input((8, 8, 8, 1))
+    return keras.Model(ct, _head(layers.Conv3D(4, 3)(layers.Permute((3, 2, 1, 4))(ct))))
+
+
+def _flipped_by_an_operation():
+    ct = keras.Input((8, 8, 8, 1))
+    return keras.Model(ct, _head(layers.Conv3D(4, 3)(keras.ops.flip(ct, axis=1))))
+
+
+class _Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mean = layers.Conv3D(4, 3), layers.GlobalAveragePooling3D()
+        self.head = layers.Dense(2)
+
+    def call(self, x):
+        return self.head(self.mean(self.conv(x)))
+
+
+def _one_layer_used_twice():
+    ct, conv = keras.Input((8, 8, 8, 1)), layers.Conv3D(1, 3, padding="same")
+    return keras.Model(ct, _head(conv(conv(ct))))
+
+
+def _subclassed():
+    model = _Subclassed()
+    model(_volumes((8, 8, 8)))
+    return model
+
+
+def _not_built():
+    parts = [layers.Conv3D(4, 3), layers.GlobalAveragePooling3D(), layers.Dense(2, name="logits")]
+    return keras.Sequential(parts)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _nested,
+        _nested_in_a_wrapper,
+        _two_inputs,
+        _channels_first,
+        _normalised_before_the_spatial_axes,
+        _permuted,
+        _flipped_by_an_operation,
+        _one_layer_used_twice,
+        _subclassed,
+        _not_built,
+        lambda: lambda x: x,
+    ],
+)
+@pytest.mark.parametrize("method", [grad_cam_plus_plus, guided_backpropagation])
+def test_models_whose_maps_would_not_line_up_are_refused(make, method):
+    with pytest.raises(InputError):
+        method(make(), _volumes((8, 8, 8)), 1)
+
+
+def _added_one_by_one(model):
+    sequential = keras.Sequential([keras.Input((6, 4, 8, 1))])
+    for layer in model.layers[1:]:
+        sequential.add(type(layer).from_config(layer.get_config()))
+    sequential.set_weights(model.get_weights())
+    return sequential
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _added_one_by_one,
+        lambda model: keras.Sequential([keras.Input((6, 4, 8, 1)), *model.layers[1:]]),
+        lambda model: keras.Model(model.inputs, model(model.inputs[0])),
+    ],
+    ids=["added one by one", "layers of another model", "called again"],
+)
+def test_the_same_layers_in_another_model_give_the_same_map(make):
+    # Keras calls the layers again for each of these: `layer.output` is then another graph's.
+    same = _conv_model((6, 4, 8))
+    other, volumes = make(same), _volumes((6, 4, 8))
+    wanted = grad_cam_plus_plus(same, volumes, 1)
+    assert np.ptp(wanted) > 0
+    try:
+        np.testing.assert_array_equal(grad_cam_plus_plus(other, volumes, 1), wanted)
+    except InputError:
+        assert any(isinstance(layer, keras.Model) for layer in other.layers)

@@ -7,24 +7,27 @@ import pytest
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import NetworkSettings, Profile, TrainingSettings
-from nodulebook.explain import measure as explain
+from nodulebook.explain import measure
+from nodulebook.explain.scores import (
+    CENTRED_MEASURES,
+    COLUMNS,
+    METHODS,
+    OF_THE_NETWORK,
+    PLACEMENTS,
+    SANITY_COLUMNS,
+    Explanations,
+)
 from nodulebook.model.senet import senet
 from nodulebook.model.training import FoldData, predict_malignant
 from nodulebook.runs.contract import Fold, Run
 from nodulebook.runs.map_scores import (
-    CENTRED_MEASURES,
-    COLUMNS,
     EXPLANATIONS,
-    METHODS,
-    OF_THE_NETWORK,
-    PLACEMENTS,
     SANITY,
-    SANITY_COLUMNS,
-    Explanations,
     pooled_explanations,
     read_explanations,
     write_explanations,
 )
+from study.experiments import maps
 
 NODULES = {"a": (0.9, 1), "b": (0.2, 1), "c": (0.4, 0)}  # p_malignant, label
 
@@ -151,7 +154,7 @@ def test_targets_are_permuted_as_one(names):
         train[name] = np.arange(16) + 100 * place
     volumes = np.zeros((18, 2, 2, 2), np.float32)
     data = FoldData(train, train[:2], volumes[:16], volumes[16:], [], "digest")
-    made = explain.with_permuted_targets(data, 0)
+    made = maps.with_permuted_targets(data, 0)
     kept = ["nodule_id", "patient_id", "fold"]
     pd.testing.assert_frame_equal(made.train[kept], train[kept])
     first = made.train[names[0]].tolist()
@@ -175,7 +178,7 @@ def test_labels_are_permuted_for_the_training_and_nothing_else(tmp_path):
     data = FoldData(train, test, volumes[:16], volumes[16:], [], "digest")
     model = senet(settings)
     own = [w.copy() for w in model.get_weights()]
-    rows = explain.labels_check(model, profile, data, 0, tmp_path / "c.npz", lambda line: None)
+    rows = maps.labels_check(model, profile, data, 0, tmp_path / "c.npz", lambda line: None)
     assert rows["nodule_id"].tolist() == ["a", "b"]
     assert set(rows["check"]) == {"labels"} and set(rows["step"]) == {"all"}
     assert train["label"].tolist() == [0, 1] * 8
@@ -199,7 +202,7 @@ def test_a_network_is_explained_end_to_end(tmp_path, views):
     volumes *= np.linspace(0, 1, 32, dtype=np.float32)[:, None] ** 2
     masks = np.zeros(volumes.shape, bool)
     masks[:2, 14:18, 14:18, 14:18] = True  # the third has no outline
-    given = explain.explain(
+    given = measure.explain(
         model, list("abc"), volumes, masks, report=lambda line: None, views=views
     )
     for now, old in zip(model.get_weights(), own, strict=True):

@@ -6,7 +6,7 @@ import pytest
 
 from nodulebook.data.folds import read_folds
 from nodulebook.explain.faithfulness import JUDGE_MM3
-from nodulebook.runs.map_scores import METHODS, OF_THE_NETWORK, SANITY_COLUMNS, Explanations
+from nodulebook.explain.scores import METHODS, OF_THE_NETWORK, SANITY_COLUMNS, Explanations
 from study.report import maps as explained
 
 NODULES = read_folds().head(8)
