@@ -160,6 +160,7 @@ def _weights_check(
 def map_correlations(
     own: dict[str, Maps], others: dict[str, Maps], nodule_ids: list[str]
 ) -> pd.DataFrame:
+    """Spearman correlation of two networks' maps, one row per nodule, one column per method."""
     correlations = {
         method: faithfulness.rank_correlations(own[method], others[method])
         for method in OF_THE_NETWORK
