@@ -250,8 +250,7 @@ def test_folds_side_by_side_end_with_their_command(
         (["fold", "--fold", "-1", "--profile", "tiny"], "fold"),
         (
             ["fold", "--fold", "3", "--profile", "papr"],
-            "not one of honest, honest-slices, laptop, paper, paper-no-se, paper-slab, paper-wide, "
-            "quick, ",
+            "paper-usual, paper-usual-no-se, quick, ",
         ),
         (
             ["fold", "--fold", "3", "--source", "luna"],
