@@ -1,4 +1,4 @@
-"""What the maps of a run were worth, as tables and sentences: `Explanations` to text."""
+"""Tables of how well saliency maps did: pooled scores of a run, by method."""
 
 from collections.abc import Sequence
 
@@ -54,6 +54,15 @@ class ExplainedRun:
         self.sanity = given.sanity
 
     @property
+    def n(self) -> int:
+        """Number of nodules measured."""
+        return int(self.measures["nodule_id"].nunique())
+
+    def mean(self, measure: str, placement: str, method: str) -> Interval:
+        """Mean of a measure over nodules, with its patient-bootstrap interval."""
+        return means(self.measures, measure, placement)[method]
+
+    @property
     def caption(self) -> str:
         """Run, source, folds, n and interval."""
         part = self.measures[
@@ -89,7 +98,7 @@ def explained_runs(also: str = "") -> dict[str, ExplainedRun]:
 
 
 def by_method(measures: pd.DataFrame, measure: str, placement: str) -> pd.DataFrame:
-    """A measure with a row a nodule and a column a method; the patient as index level 2."""
+    """A measure with one row per nodule and one column per method; the patient is index level 2."""
     part = measures[measures["placement"] == placement]
     table = part.pivot(index=["nodule_id", "patient_id"], columns="method", values=measure)
     return table[[name for name in METHODS if name in table.columns]]
@@ -198,7 +207,7 @@ def discrimination_table(run: ExplainedRun) -> pd.DataFrame:
 
 
 def majority(run: ExplainedRun) -> str:
-    """How often a judge is right that sees nothing and names the commoner prediction."""
+    """Share of right answers of a judge who always names the more frequent prediction."""
     part = run.measures[run.measures["placement"] == "centred"]
     share = part[part["method"] == RIVALS[0]]["explained"].mean()
     return number(max(share, 1 - share), 2)
@@ -228,26 +237,3 @@ def sanity_table(run: ExplainedRun) -> pd.DataFrame:
                 | {METHODS[name]: interval(values[name], 2) for name in methods}
             )
     return pd.DataFrame(rows)
-
-
-def sentences(run: ExplainedRun) -> dict[str, str]:
-    """What came out, in words with its numbers."""
-    out = {}
-    for placement in PLACEMENTS:
-        energy = means(run.measures, "energy", placement)
-        pointing = means(run.measures, "pointing", placement)
-        name = "centred" if placement == "centred" else "off"
-        for key, values, digits in (("energy", energy, 3), ("pointing", pointing, 2)):
-            best = max(OF_THE_NETWORK, key=lambda m: (values[m].estimate, m))
-            out[f"{name}-{key}"] = (
-                f"{interval(values['grad_cam_plus_plus'], digits)} for Grad-CAM++ at the last "
-                f"layer, {interval(values[best], digits)} for {METHODS[best]}, the best of those "
-                f"that look into the network, {interval(values['gaussian'], digits)} for the "
-                f"centred Gaussian and {interval(values['image'], digits)} for the image itself"
-            )
-    last = run.sanity[run.sanity["step"] == "first"]
-    if len(last):
-        methods = [name for name in SANITY_COLUMNS if name in METHODS]
-        values = bootstrap_means(last[methods], last["patient_id"])
-        out["sanity"] = ", ".join(f"{interval(values[m], 2)} for {METHODS[m]}" for m in methods)
-    return out

@@ -103,19 +103,3 @@ def test_sanity_by_step(run):
     table = explained.sanity_table(run)
     assert table["random"].tolist() == ["fully connected layer", "and first convolution: all"]
     assert table["Grad-CAM++"].tolist() == ["0.50 (0.50 to 0.50)", "−0.25 (−0.25 to −0.25)"]
-    assert "−0.25 (−0.25 to −0.25) for deconvolution" in explained.sentences(run)["sanity"]
-
-
-def test_sentences_name_the_best_of_those_that_look(run):
-    best = METHODS[OF_THE_NETWORK[-1]]
-    assert f"for {best}, the best of those" in explained.sentences(run)["centred-energy"]
-
-
-def test_the_book_shows_its_own_arms_and_what_is_asked_for(monkeypatch):
-    committed = explained.explained_runs()
-    assert {"paper-lidc_slices", "quick-lidc_slices", "quick-phantom"} <= set(committed)
-    assert list(committed)[-1] == "quick-phantom"  # the phantom after real CT
-    assert explained.explained_runs("no-such-run").keys() == committed.keys()
-    monkeypatch.setattr(explained, "SHOWN_ARMS", ())
-    assert explained.explained_runs() == {}
-    assert list(explained.explained_runs("quick-phantom")) == ["quick-phantom"]
