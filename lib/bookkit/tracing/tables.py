@@ -9,13 +9,14 @@ from nodulebook.core.settings import Profile
 from nodulebook.runs.contract import Fold
 
 
-def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
+def numbered(table: pd.DataFrame, caption: str, name: str, folded: str = "") -> Markdown:
     """A table with number, caption and label, for a cell's output.
 
     Args:
         table: shown as it is, without its index; every cell as text.
         caption: names the data source, n, unit and interval.
         name: the label for `{numref}`.
+        folded: the title of a box that the reader opens to see the table; "": always open.
     """
     head = "| " + " | ".join(_cell(column) for column in table.columns) + " |"
     # As objects, or whole numbers beside others would get a decimal point.
@@ -27,6 +28,8 @@ def numbered(table: pd.DataFrame, caption: str, name: str) -> Markdown:
     rows = ["| " + " | ".join(row) + " |" for row in cells]
     caption = caption.replace("\n", " ")
     lines = [f":::{{table}} {caption}", f":name: {name}", "", head, rule, *rows, ":::"]
+    if folded:
+        lines = [f"::::{{dropdown}} {folded}", *lines, "::::"]
     return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
 
 

@@ -99,3 +99,9 @@ def test_record_table():
     assert rows["profile hash"] == "0123456789ab"
     assert rows["versions"] == "numpy 2" and rows["training time"] == "2 s"
     assert "fold 3 of the run `trial`" in markdown.data
+
+
+def test_a_folded_table_is_the_same_table_in_a_box():
+    table = pd.DataFrame({"a": [1]})
+    plain, folded = numbered(table, "c", "n"), numbered(table, "c", "n", folded="Open me")
+    assert folded.data == f"::::{{dropdown}} Open me\n{plain.data}\n::::"
