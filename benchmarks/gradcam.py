@@ -22,7 +22,7 @@ import numpy as np
 from nodulebook.core.settings import read_profile
 from nodulebook.explain.gradcam import _resize, grad_cam_plus_plus
 from nodulebook.model.senet import MALIGNANT
-from nodulebook.model.training import build_model
+from nodulebook.model.train import build_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports an old SciPy namespace

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nodulebook.explain import faithfulness, gradcam
 from nodulebook.explain.scores import METHODS, OF_THE_NETWORK, SANITY_COLUMNS, Explanations
-from nodulebook.model.training import predict_malignant
+from nodulebook.model.train import predict_malignant
 
 Classes = NDArray[np.int64]
 Maps = NDArray[np.floating[Any]]

@@ -34,19 +34,14 @@ from nodulebook.core.files import folder_written_aside
 from nodulebook.core.settings import N_FOLDS, FoldParameters, read_profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
+from nodulebook.model.backend import make_deterministic
 from nodulebook.model.rivals import build_network
-from nodulebook.model.training import (
-    PREDICT_BATCH,
-    FoldData,
-    made_from,
-    make_deterministic,
-    probabilities_table,
-    split_fold,
-    trained_model,
-)
+from nodulebook.model.targets import FoldData, split_fold
+from nodulebook.model.train import PREDICT_BATCH
 from nodulebook.patches.sources import open_source
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import read_fold, write_fold
+from nodulebook.runs.network_fold import made_from, probabilities_table, trained_model
 
 Volumes = NDArray[np.float32]
 Report = Callable[[str], None]

@@ -118,15 +118,16 @@ def run_fold_without_notebook(parameters: FoldParameters) -> Path:
     if fold_is_done(parameters):
         print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)
         return folder
-    from nodulebook.model import training
+    from nodulebook.model.targets import split_fold
+    from nodulebook.runs.network_fold import run_without_notebook
 
     profile = read_profile(parameters.profile)
     recipe = profile.training
     store = open_source(
         parameters.source, Path(parameters.data) if parameters.data else None, recipe.lesions
     )
-    data = training.split_fold(read_folds(), store, parameters.fold, recipe, read_nodules())
-    return training.run_without_notebook(None, parameters, profile, data, store.recipe)
+    data = split_fold(read_folds(), store, parameters.fold, recipe, read_nodules())
+    return run_without_notebook(None, parameters, profile, data, store.recipe)
 
 
 def run_folds(first: FoldParameters, jobs: int | None = None, notebooks: bool = True) -> None:

@@ -16,20 +16,14 @@ from nodulebook.data.folds import read_folds
 from nodulebook.explain import gradcam
 from nodulebook.explain.measure import Classes, Maps, all_maps, explain, map_correlations
 from nodulebook.explain.scores import Explanations
-from nodulebook.model.training import (
-    ARM,
-    CHECKPOINT,
-    FoldData,
-    build_model,
-    predict_malignant,
-    split_fold,
-    train,
-    trained_model,
-)
+from nodulebook.model.checkpoint import CHECKPOINT
+from nodulebook.model.targets import FoldData, split_fold
+from nodulebook.model.train import ARM, build_model, predict_malignant, train
 from nodulebook.patches.sources import SOURCES, open_source
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import Fold, read_fold
 from nodulebook.runs.map_scores import read_explanations, write_explanations
+from nodulebook.runs.network_fold import trained_model
 from study.readerstudy import page as readerstudy
 
 

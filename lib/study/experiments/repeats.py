@@ -62,13 +62,14 @@ def repeat_fold(run: str, fold: int, data: str = "") -> Path:
     if is_done(folder, read_folds()):
         return folder
     # Keras takes seconds to import, and tables of repeats do not need it.
-    from nodulebook.model import training
+    from nodulebook.model.targets import split_fold
+    from nodulebook.runs.network_fold import run_without_notebook
 
     profile = read_profile(parameters.profile)
     recipe = profile.training
     store = open_source(parameters.source, Path(data) if data else None, recipe.lesions)
-    split = training.split_fold(read_folds(), store, fold, recipe, read_nodules())
-    return training.run_without_notebook(AGAIN, parameters, profile, split, store.recipe)
+    split = split_fold(read_folds(), store, fold, recipe, read_nodules())
+    return run_without_notebook(AGAIN, parameters, profile, split, store.recipe)
 
 
 def repeat_run(run: str, data: str = "", jobs: int | None = None) -> None:

@@ -176,14 +176,15 @@ def run_rule(name: str, fold: int, data: str = "") -> Path:
         print(f"rule {name} fold {fold} is done: {folder}", flush=True)
         return folder
     # Keras takes seconds to import, and tables of rules do not need it.
-    from nodulebook.model import training
+    from nodulebook.model.targets import split_fold
+    from nodulebook.runs.network_fold import run_without_notebook
 
     store = _store(rule, data)
     if rule.split == "copy":
         store = with_copies(store)
-    split = training.split_fold(rule_folds(rule), store, fold, rule.settings.training)
+    split = split_fold(rule_folds(rule), store, fold, rule.settings.training)
     parameters = FoldParameters(fold=fold, profile=name, source=rule.source, run=name)
-    return training.run_without_notebook(
+    return run_without_notebook(
         RULES,
         parameters,
         rule.settings,

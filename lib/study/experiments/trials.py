@@ -117,14 +117,15 @@ def run_trial(name: str, split: int, data: str = "") -> Path:
         print(f"trial {name} split {split} is done: {folder}", flush=True)
         return folder
     # Keras takes seconds to import, and tables of trials do not need it.
-    from nodulebook.model import training
+    from nodulebook.model.targets import split_fold
+    from nodulebook.runs.network_fold import run_without_notebook
 
     settings = trial.settings
     store = open_source(trial.source, Path(data) if data else None, settings.training.lesions)
     table, hidden = trial_folds(read_folds(), split)
-    fold = training.split_fold(table, store, split, settings.training, read_nodules(), hidden)
+    fold = split_fold(table, store, split, settings.training, read_nodules(), hidden)
     parameters = FoldParameters(fold=split, profile=name, source=trial.source, run=name)
-    return training.run_without_notebook(TRIALS, parameters, settings, fold, store.recipe)
+    return run_without_notebook(TRIALS, parameters, settings, fold, store.recipe)
 
 
 def run_trials(names: Sequence[str], data: str = "", jobs: int | None = None) -> None:

@@ -30,17 +30,14 @@ from nodulebook.data.cohort import read_nodules
 from nodulebook.data.contours import grid_offsets_mm
 from nodulebook.data.folds import read_folds
 from nodulebook.explain import gradcam
+from nodulebook.model.checkpoint import CHECKPOINT
 from nodulebook.model.senet import CLASSES
-from nodulebook.model.training import (
-    ARM,
-    CHECKPOINT,
-    predict_malignant,
-    split_fold,
-    trained_model,
-)
+from nodulebook.model.targets import split_fold
+from nodulebook.model.train import ARM, predict_malignant
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, central_slab, extract_patch, scale_to_unit
 from nodulebook.patches.sources import SOURCES, open_source
 from nodulebook.runs.contract import list_runs
+from nodulebook.runs.network_fold import trained_model
 from study.experiments.maps import fold_with_model
 from study.own_scans import scans as own_scans
 from study.own_scans.page import COLUMNS, Item, write_page

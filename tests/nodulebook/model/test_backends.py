@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from pathlib import Path
 from nodulebook.core.settings import NetworkSettings, Profile, TrainingSettings
-from nodulebook.model.training import FoldData, build_model, device, predict_malignant, train
+from nodulebook.model.backend import device
+from nodulebook.model.targets import FoldData
+from nodulebook.model.train import build_model, predict_malignant, train
 
 folder = Path(sys.argv[1])
 

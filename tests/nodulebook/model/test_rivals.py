@@ -29,7 +29,7 @@ from nodulebook.model.senet import (
     squeeze_excite_depth,
     with_characteristics,
 )
-from nodulebook.model.training import build_model
+from nodulebook.model.train import build_model
 from nodulebook.runs.contract import list_runs
 from study.experiments.deep_features import METHODS, count_parameters
 

@@ -12,7 +12,8 @@ from nodulebook.core.errors import InputError
 from nodulebook.core.settings import NetworkSettings, Profile, RivalSettings, TrainingSettings
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.model import training
+from nodulebook.model import checkpoint, targets
+from nodulebook.model import train as training
 from nodulebook.patches.cube import PATCH_SIZE
 from nodulebook.patches.store import PatchStore
 
@@ -32,7 +33,7 @@ def profile(**settings: object) -> Profile:
 
 
 @pytest.fixture
-def data() -> training.FoldData:
+def data() -> targets.FoldData:
     """24 patches, bright where malignant; 16 to train on."""
     generator = np.random.default_rng(0)
     label = np.arange(24) % 2
@@ -45,10 +46,10 @@ def data() -> training.FoldData:
     store = PatchStore("phantom", volumes, volumes > -300, table, "digest", {})
     folds = table[["nodule_id", "patient_id"]].assign(label=label, fold=np.arange(24) // 8)
     absent = pd.DataFrame({"nodule_id": ["n99"], "patient_id": ["p99"], "label": [1], "fold": [1]})
-    return training.split_fold(pd.concat([folds, absent], ignore_index=True), store, 1)
+    return targets.split_fold(pd.concat([folds, absent], ignore_index=True), store, 1)
 
 
-def test_a_fold_holds_out_its_nodules_and_lists_the_absent(data: training.FoldData) -> None:
+def test_a_fold_holds_out_its_nodules_and_lists_the_absent(data: targets.FoldData) -> None:
     assert data.test["nodule_id"].tolist() == [f"n{i:02d}" for i in range(8, 16)]
     assert len(data.train) == 16
     assert not set(data.train["nodule_id"]) & set(data.test["nodule_id"])
@@ -58,7 +59,19 @@ def test_a_fold_holds_out_its_nodules_and_lists_the_absent(data: training.FoldDa
     assert data.test_volumes[0].mean() == pytest.approx(500 / 1800, abs=0.01)
 
 
-def test_a_source_without_the_fold_is_refused(data: training.FoldData) -> None:
+def test_hidden_patients_take_no_part(data: targets.FoldData) -> None:
+    """Also where labelled nodules alone are trained on."""
+    names = pd.concat([data.train, data.test])
+    shape = (len(names), 4, 4, 4)
+    table = names[["nodule_id", "patient_id"]].assign(series_uid="1").reset_index(drop=True)
+    store = PatchStore("phantom", np.zeros(shape, np.int16), np.zeros(shape, bool), table, "", {})
+    hidden = {"p00", "p05"}  # of training and test
+    out = targets.split_fold(names, store, 1, hidden=hidden)
+    assert not hidden & {*out.train["patient_id"], *out.test["patient_id"]}
+    assert (len(out.train), len(out.test)) == (len(data.train) - 2, len(data.test) - 2)
+
+
+def test_a_source_without_the_fold_is_refused(data: targets.FoldData) -> None:
     store = PatchStore(
         "phantom",
         np.zeros((1, 32, 32, 32), np.int16),
@@ -69,7 +82,7 @@ def test_a_source_without_the_fold_is_refused(data: training.FoldData) -> None:
     )
     folds = pd.concat([data.train, data.test])
     with pytest.raises(InputError, match="fold 1: too few"):
-        training.split_fold(folds, store, 1)
+        targets.split_fold(folds, store, 1)
 
 
 def test_the_learning_rate_falls_after_each_drop() -> None:
@@ -91,7 +104,7 @@ def test_all_lesions_but_those_of_held_out_and_hidden_patients() -> None:
     store = PatchStore("phantom", volumes, volumes > 0, table, "", {})
     settings = TrainingSettings(epochs=1, learning_rate=0.1, soft_labels=True, lesions="all")
     hidden = {"LIDC-IDRI-0002"}
-    out = training.split_fold(folds, store, 1, settings, nodules, hidden)
+    out = targets.split_fold(folds, store, 1, settings, nodules, hidden)
     held_out = set(folds.loc[folds["fold"] == 1, "patient_id"])
     assert set(out.train["patient_id"]) == set(rows["patient_id"]) - held_out - hidden
     assert "LIDC-IDRI-0002" in set(rows["patient_id"])
@@ -100,11 +113,11 @@ def test_all_lesions_but_those_of_held_out_and_hidden_patients() -> None:
     readers = nodules.set_index("nodule_id")["readers"]
     assert weighed.tolist() == (readers[weighed.index].clip(upper=4) / 4).tolist()
     with pytest.raises(InputError, match="need the table of nodules"):
-        training.split_fold(folds, store, 1, settings)
+        targets.split_fold(folds, store, 1, settings)
 
 
 def test_what_was_interrupted_goes_on_in_the_same_process(
-    data: training.FoldData, tmp_path: Path
+    data: targets.FoldData, tmp_path: Path
 ) -> None:
     """As in a notebook whose cell is stopped and run again."""
     settings, path = profile(epochs=2), tmp_path / "checkpoint.npz"
@@ -136,14 +149,14 @@ RECIPES = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_stopped_after_an_epoch_training_goes_on_exactly(
-    recipe: str, data: training.FoldData, tmp_path: Path
+    recipe: str, data: targets.FoldData, tmp_path: Path
 ) -> None:
     settings = profile(epochs=3, **RECIPES[recipe])
     if RECIPES[recipe]:
         generator = np.random.default_rng(0)
-        columns = ("malignancy", "weight", *training.CHARACTERISTICS_TASK)
-        targets = {name: generator.random(len(data.train), dtype=np.float32) for name in columns}
-        data = replace(data, train=data.train.drop(columns="label").assign(**targets))
+        columns = ("malignancy", "weight", *targets.CHARACTERISTICS_TASK)
+        made = {name: generator.random(len(data.train), dtype=np.float32) for name in columns}
+        data = replace(data, train=data.train.drop(columns="label").assign(**made))
 
     def keep(line: str) -> None:  # what would be there, were it stopped after epoch 2
         if "epoch 2/3" in line:
@@ -166,7 +179,7 @@ def test_stopped_after_an_epoch_training_goes_on_exactly(
     assert {"epoch", "loss", "cross_entropy", "accuracy", "learning_rate"} <= set(history[0])
 
 
-def test_training_learns_and_the_seed_matters(data: training.FoldData, tmp_path: Path) -> None:
+def test_training_learns_and_the_seed_matters(data: targets.FoldData, tmp_path: Path) -> None:
     settings = profile(epochs=8)
     model = training.build_model(settings)
     history = training.train(model, settings, data, 1, tmp_path / "a.npz", lambda _: None)
@@ -184,7 +197,7 @@ def test_training_learns_and_the_seed_matters(data: training.FoldData, tmp_path:
 
 
 def test_a_network_given_again_trains_as_one_that_was_built_anew(
-    data: training.FoldData, tmp_path: Path
+    data: targets.FoldData, tmp_path: Path
 ) -> None:
     """With dropout, whose draws must begin anew, too."""
     network = RivalSettings(rival="alexnet3d", width=4, input_pooling=2)
@@ -200,18 +213,55 @@ def test_a_network_given_again_trains_as_one_that_was_built_anew(
     assert training.fresh_model(settings) is training.fresh_model(settings)
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(
-    data: training.FoldData, tmp_path: Path
-) -> None:
-    first = profile(epochs=1)
-    training.train(training.build_model(first), first, data, 1, tmp_path / "c.npz", lambda _: None)
+def trained_once(data: targets.FoldData, path: Path, settings: Profile | None = None) -> str:
+    """The first line that a training of one epoch reports."""
+    settings = settings or profile(epochs=1)
     lines: list[str] = []
-    second = profile(epochs=1, learning_rate=0.01)
-    training.train(training.build_model(second), second, data, 1, tmp_path / "c.npz", lines.append)
-    assert "starting over" in lines[0]
+    training.train(training.fresh_model(settings), settings, data, 1, path, lines.append)
+    return lines[0]
 
 
-def test_a_loss_that_diverges_is_said(data: training.FoldData, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_experiment_is_not_used(
+    data: targets.FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other settings; the folds dealt anew; labels turned; another test set; other code."""
+    path, kept = tmp_path / "c.npz", tmp_path / "kept.npz"
+    assert "epoch 1/1" in trained_once(data, path)
+    shutil.copy(path, kept)
+    turned = data.train.assign(label=1 - data.train["label"])
+    dealt = pd.concat([data.test.drop(columns="fold"), data.train.iloc[8:]], ignore_index=True)
+    others = (
+        replace(data, train=turned),
+        replace(data, train=dealt, test=data.train.iloc[:8].assign(fold=1)),
+        replace(data, test=data.test.iloc[1:]),
+        replace(data, digest="other patches"),
+    )
+    for other in others:
+        shutil.copy(kept, path)
+        assert "starting over" in trained_once(other, path)
+    shutil.copy(kept, path)
+    assert "starting over" in trained_once(data, path, profile(epochs=1, learning_rate=0.01))
+    shutil.copy(kept, path)
+    assert "going on after epoch 1" in trained_once(data, path)
+    monkeypatch.setattr(checkpoint, "code_version", lambda: "of tomorrow")
+    assert "starting over" in trained_once(data, path)
+
+
+def test_weights_of_a_finished_fold_still_load(data: targets.FoldData, tmp_path: Path) -> None:
+    """With later code, and from a file that does not know its split yet; not of another split."""
+    settings, path = profile(epochs=1), tmp_path / "c.npz"
+    model = training.build_model(settings)
+    key = checkpoint.checkpoint_key(settings, data, 1)
+    old = {name: value for name, value in key.items() if name not in ("split", "code")}
+    for stored in (old, key | {"code": "of yesterday"}):
+        checkpoint.save_checkpoint(path, model, [], stored)
+        assert checkpoint.load_checkpoint(path, model, key, finished=True) == []
+        assert checkpoint.load_checkpoint(path, model, key) is None
+    checkpoint.save_checkpoint(path, model, [], key | {"split": "another"})
+    assert checkpoint.load_checkpoint(path, model, key, finished=True) is None
+
+
+def test_a_loss_that_diverges_is_said(data: targets.FoldData, tmp_path: Path) -> None:
     settings = profile(epochs=5, learning_rate=1e30)
     model = training.build_model(settings)
     with pytest.raises(InputError, match="lower learning_rate"):
@@ -219,16 +269,16 @@ def test_a_loss_that_diverges_is_said(data: training.FoldData, tmp_path: Path) -
 
 
 def test_two_processes_do_not_train_one_fold(
-    data: training.FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: targets.FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(checkpoint, "LOCK_SECONDS", 0.1)
     settings = profile(epochs=1)
     model = training.build_model(settings)
-    with training._claimed(tmp_path / "c.npz"), pytest.raises(InputError, match="another process"):
+    with checkpoint.claimed(tmp_path / "c.npz"), pytest.raises(InputError, match="another process"):
         training.train(model, settings, data, 1, tmp_path / "c.npz", lambda _: None)
 
 
-def test_a_damaged_checkpoint_is_named(data: training.FoldData, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(data: targets.FoldData, tmp_path: Path) -> None:
     settings = profile(epochs=1)
     model = training.build_model(settings)
     (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 cut off")

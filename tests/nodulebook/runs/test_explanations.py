@@ -18,7 +18,8 @@ from nodulebook.explain.scores import (
     Explanations,
 )
 from nodulebook.model.senet import senet
-from nodulebook.model.training import FoldData, predict_malignant
+from nodulebook.model.targets import FoldData
+from nodulebook.model.train import predict_malignant
 from nodulebook.runs.contract import Fold, Run
 from nodulebook.runs.map_scores import (
     EXPLANATIONS,

@@ -119,7 +119,7 @@ def test_an_unknown_trial_is_named(one_trial: Path) -> None:
 
 def test_targets_by_hand() -> None:
     from nodulebook.core.settings import TrainingSettings
-    from nodulebook.model.training import CHARACTERISTICS_TASK, lesion_targets
+    from nodulebook.model.targets import CHARACTERISTICS_TASK, lesion_targets
 
     nodules = pd.DataFrame(
         {

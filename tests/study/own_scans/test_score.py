@@ -106,7 +106,7 @@ class Spy(Network):
 @pytest.fixture(scope="module")
 def tiny() -> tuple[object, Profile]:
     """A small network with random weights."""
-    from nodulebook.model.training import build_model
+    from nodulebook.model.train import build_model
 
     network = {"filters": [4, 4, 4, 4], "modules": [1, 1, 1, 1], "input_pooling": 2}
     profile = Profile.model_validate(

@@ -1,0 +1,61 @@
+"""The Keras backend: made deterministic, and described for `run.json`."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# One thread an operation: the sums are then added in the same order whatever the number of cores,
+# and ten folds side by side (`nodulebook folds`) use the cores better than one fold with them all.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+import keras
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator, and have TensorFlow use only operations that repeat exactly."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    backend = keras.backend.backend()
+    packages = ("keras", backend, "numpy", "scipy", "pandas", "scikit-learn", "nodulebook")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def device() -> str:
+    """What the backend computes on: a graphics processor or the processor, by name."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        if first.platform != "cpu":
+            return f"GPU: {first.device_kind}"
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return f"GPU: {torch.cuda.get_device_name(0)}"
+    if backend == "tensorflow":
+        import tensorflow
+
+        for found in tensorflow.config.list_physical_devices("GPU"):
+            details = tensorflow.config.experimental.get_device_details(found)
+            return f"GPU: {details.get('device_name', found.name)}"
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:  # not Linux
+        pass
+    threads = os.environ["TF_NUM_INTRAOP_THREADS"] if backend == "tensorflow" else os.cpu_count()
+    return f"CPU: {name}, {threads} of {os.cpu_count()} cores"

@@ -1,0 +1,128 @@
+"""Checkpoints: all numbers of a model and its optimiser, and what they belong to."""
+
+import ast
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+from filelock import FileLock, Timeout
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import written_aside
+from nodulebook.core.settings import Profile
+from nodulebook.model.targets import FoldData
+
+CHECKPOINT = "checkpoint.npz"
+
+
+LOCK_SECONDS = 15.0
+"""How long to wait for a fold that another process trains: one that was killed needs a moment."""
+
+
+def model_state(model: keras.Model) -> list[Any]:
+    """All variables of a model and its optimiser, in the order in which they are stored."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+@cache
+def code_version() -> str:
+    """SHA-256 of the code that computes a network's numbers, without comments and docstrings."""
+    from nodulebook import model
+    from nodulebook.patches import cube
+
+    folder = Path(str(model.__file__)).parent
+    digest = hashlib.sha256()
+    for path in (*sorted(folder.rglob("*.py")), Path(str(cube.__file__))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(getattr(node, "body", None), list):
+                node.body = [  # type: ignore[attr-defined]
+                    one
+                    for one in node.body  # type: ignore[attr-defined]
+                    if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+                ]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
+
+
+def checkpoint_key(profile: Profile, data: FoldData, fold: int) -> dict[str, Any]:
+    """What a checkpoint belongs to: settings, patches, split, targets, and what computes."""
+    split = hashlib.sha256(data.train.to_csv(index=False).encode())
+    split.update(data.test[["nodule_id"]].to_csv(index=False).encode())
+    return {
+        "profile_hash": profile.hash(),
+        "data_hash": data.digest,
+        "fold": fold,
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "split": split.hexdigest(),
+        "code": code_version(),
+    }
+
+
+def save_checkpoint(
+    path: Path, model: keras.Model, history: list[dict[str, float]], key: dict[str, Any]
+) -> None:
+    """All of a model's and its optimizer's numbers, and what they belong to."""
+    about = json.dumps({"history": history, "key": key})
+    arrays = {
+        f"v{i:04d}": keras.ops.convert_to_numpy(v.value) for i, v in enumerate(model_state(model))
+    }
+    with written_aside(path) as aside:
+        np.savez(aside, about=np.array(about), **arrays)
+
+
+def load_checkpoint(
+    path: Path, model: keras.Model, key: dict[str, Any], finished: bool = False
+) -> list[dict[str, float]] | None:
+    """Put a checkpoint into the model; its history, or None where it is of another run.
+
+    Args:
+        path: the file.
+        model: gets the numbers.
+        key: from `checkpoint_key`.
+        finished: the training has ended: the code may have changed since, and files of versions
+            that did not note the split are taken. A training that goes on needs the whole key.
+
+    Raises:
+        InputError: the file is damaged, or holds another network's numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            stored_key = about["key"]
+            names = (key.keys() & stored_key.keys()) - {"code"} if finished else key
+            if any(stored_key.get(name) != key[name] for name in names):
+                return None
+            for i, variable in enumerate(model_state(model)):
+                variable.assign(stored[f"v{i:04d}"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise InputError(f"{path}: not a checkpoint of this network ({error}); delete it") from None
+    history: list[dict[str, float]] = about["history"]
+    return history
+
+
+@contextmanager
+def claimed(checkpoint: Path) -> Iterator[None]:
+    """Keep a second process of this machine from the same checkpoint."""
+    # Not beside the checkpoint, whose folder is renamed at the end.
+    name = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:24]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"nodulebook-{name}.lock", timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{checkpoint.parent}: another process is training this fold; wait for it or end it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
