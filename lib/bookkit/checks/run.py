@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bookkit.checks.prose import Line, read_prose
+from bookkit.tracing.project import hook, setting
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
@@ -167,20 +168,21 @@ class _Elsewhere:
         return self._process.wait() == 0
 
 
+LINT = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports"])
+
+
 def _lint() -> Result:
     findings = []
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
+    for command in LINT:
         done = _command(command)
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             findings += [f"{command[0]}: {line}" for line in lines[-MOST_SHOWN:]]
-    return findings, "ruff, mypy"
+    return findings, "ruff, mypy, directions of imports"
 
 
 def _build() -> Result:
-    from study.experiments.folds import prepare_book
-
-    prepare_book()
+    hook(setting("prepare"))()
     # Sphinx reads a page again only if its text changed; warnings of the others would be lost.
     shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     done = _command(["jupyter-book", "build", ".", "--quiet", "-W", "-n", "--keep-going"])

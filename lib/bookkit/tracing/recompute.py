@@ -20,14 +20,14 @@ import jupytext
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+from bookkit.tracing.project import setting
 from bookkit.tracing.trace import GLUE_PREFIX
 from nodulebook.core.errors import InputError
 
 HEAVY = ("keras", "tensorflow", "torch", "jax", "tf_keras_vis")
 """Not imported: they take long, and a reader who verifies need not have them."""
 
-LEFT_OUT = ("study.figures.plots", "study.figures.walkthrough", "study.figures.pictures",
-            "nodulebook.patches.sources", "subprocess", "tempfile")  # fmt: skip
+LEFT_OUT = (*setting("left_out"), "subprocess", "tempfile")
 """Pictures are not compared, patches are not committed, and neither commands nor files that a page
 writes for itself are made again."""
 

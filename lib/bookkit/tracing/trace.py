@@ -14,8 +14,8 @@ from IPython.display import display
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.paper import CLAIMED_AUC
 from nodulebook.runs.contract import Run, list_runs
-from study.report.pooled import CLAIMED_AUC
 
 SOURCE_MIME = "application/vnd.nodulebook.source+json"
 """Beside `text/plain` in what is glued: `{"label": ..., "title": ...}`."""

@@ -17,22 +17,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from bs4 import BeautifulSoup, Tag
 
 from bookkit.tracing.manifest import artefact_hashes, compare_with_manifest
+from bookkit.tracing.project import hook, setting
 from bookkit.tracing.recompute import Output, Recomputed, forbid_heavy, recompute
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import sha256
 from nodulebook.core.settings import Profile
 from nodulebook.data.annotations import DATABASE_SHA256
-from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Fold, list_runs, read_run
 from nodulebook.runs.map_scores import read_explanations
-from study.experiments.baseline import RUN as DIAMETER
-from study.experiments.baseline import diameter_fold
 
 MEANING = """\
 It proves that the pages show what the committed files give, by the code that is here: no number
@@ -78,8 +75,8 @@ def check_runs() -> tuple[list[str], str]:
                 read_explanations(folder, fold)
             except InputError as error:
                 findings.append(str(error))
-    if DIAMETER in list_runs() and not findings:
-        findings += _diameter_findings()
+    if not findings:
+        findings = [text for address in setting("recheck") for text in hook(address)()]
     return findings, f"{len(list_runs())} runs with {n_folds} folds"
 
 
@@ -102,23 +99,6 @@ def _hash_findings(fold: Fold, nodules_csv: str) -> Iterable[str]:
         paths.NODULES_CSV, paths.FOLDS_CSV
     ):
         yield "run.json: data_hash is not that of data/nodules.csv and data/folds.csv"
-
-
-def _diameter_findings() -> list[str]:
-    """The diameter baseline is cheap enough to be run again, all ten folds."""
-    nodules, folds = read_nodules(), read_folds()
-    committed = read_run(DIAMETER, folds=folds)
-    findings = []
-    for k, fold in committed.folds.items():
-        again, _ = diameter_fold(nodules, folds, k)
-        p = fold.probabilities.set_index("nodule_id")["p_malignant"]
-        q = again.set_index("nodule_id")["p_malignant"].loc[p.index]
-        off = float(np.abs(p - q).max())
-        if off > 1e-6:
-            findings.append(
-                f"{paths.fold_folder(DIAMETER, k)}: run again, a probability differs by {off:.2g}"
-            )
-    return findings
 
 
 # ------------------------------------------------------------------------------------- 3. pages

@@ -13,7 +13,9 @@ from sklearn.metrics import log_loss
 from nodulebook.core import paths
 from nodulebook.core.files import folder_written_aside, sha256
 from nodulebook.core.settings import N_FOLDS
-from nodulebook.runs.contract import write_fold
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
+from nodulebook.runs.contract import list_runs, read_run, write_fold
 
 RUN = "diameter"
 
@@ -72,3 +74,21 @@ def run_diameter(nodules: pd.DataFrame, folds: pd.DataFrame) -> None:
         history = pd.DataFrame([{"epoch": 1, "loss": loss, "seconds": seconds}])
         with folder_written_aside(paths.runs_folder() / RUN / f"fold-{fold}") as aside:
             write_fold(aside, probabilities, history, record)
+
+
+def recheck() -> list[str]:
+    """Findings of running the committed baseline again, all folds; it is cheap enough."""
+    if RUN not in list_runs():
+        return []
+    nodules, folds = read_nodules(), read_folds()
+    findings = []
+    for k, fold in read_run(RUN, folds=folds).folds.items():
+        again, _ = diameter_fold(nodules, folds, k)
+        p = fold.probabilities.set_index("nodule_id")["p_malignant"]
+        q = again.set_index("nodule_id")["p_malignant"].loc[p.index]
+        off = float(np.abs(p - q).max())
+        if off > 1e-6:
+            findings.append(
+                f"{paths.fold_folder(RUN, k)}: run again, a probability differs by {off:.2g}"
+            )
+    return findings

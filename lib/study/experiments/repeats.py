@@ -18,9 +18,9 @@ from nodulebook.patches.sources import open_source
 from nodulebook.runs.contract import Run, is_done, list_runs, read_run
 from nodulebook.stats.bootstrap import paired_bootstrap_difference
 from nodulebook.stats.metrics import roc_auc
+from nodulebook.stats.text import interval, number
 from study.experiments.folds import fold_is_done
 from study.experiments.parallel import run_side_by_side
-from study.report.pooled import interval, number
 
 AGAIN = "again"
 """The folder of `papermill_runs/` that holds what was repeated, under the names of the runs."""

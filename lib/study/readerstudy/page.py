@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv, written_aside
 from nodulebook.stats.bootstrap import Interval, bootstrap_means
+from nodulebook.stats.text import interval
 from study.figures.pictures import data_uri, plane_picture, side_by_side
 from study.figures.plots import planes
-from study.report.pooled import interval
 
 TECHNIQUES = {
     "deconvolution": "deconvolution",

@@ -38,9 +38,9 @@ from nodulebook.stats.readers import (
     ratings_of,
     without_one,
 )
+from nodulebook.stats.text import interval, number, percent
 from study.experiments.features import GROUPS
 from study.experiments.handcrafted import ALL, PREFIX, run_name
-from study.report.pooled import interval, number, percent
 
 DIAMETER = "diameter"
 RIVAL = "rival-"

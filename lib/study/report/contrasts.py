@@ -19,7 +19,7 @@ from nodulebook.stats.paired_tests import (
     delong_difference,
     holm,
 )
-from study.report.pooled import interval, number
+from nodulebook.stats.text import interval, number
 
 
 def over_folds(first: pd.DataFrame, second: pd.DataFrame) -> Difference:

@@ -7,8 +7,9 @@ import pandas as pd
 from nodulebook.runs.contract import Run
 from nodulebook.stats.bootstrap import Interval, patient_bootstrap
 from nodulebook.stats.readers import Mixture, limits, one_against_others, ratings_of
+from nodulebook.stats.text import interval
 from study.report.comparison import DIAMETER, best_of_each_kind
-from study.report.pooled import FAITHFUL, interval
+from study.report.pooled import FAITHFUL
 
 SOURCE = "lidc_slices"
 OURS, HONEST = f"{FAITHFUL}-{SOURCE}", f"honest-{SOURCE}"

@@ -21,7 +21,8 @@ from nodulebook.patches.sources import SOURCES
 from nodulebook.runs.contract import list_runs, read_run
 from nodulebook.runs.map_scores import pooled_explanations
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
-from study.report.pooled import SOURCE_TEXT, interval, number, source
+from nodulebook.stats.text import interval, number
+from study.report.pooled import SOURCE_TEXT, source
 
 MEASURES = {
     "pointing": "pointing game",

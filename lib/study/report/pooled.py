@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.paper import CLAIMED_AUC as CLAIMED_AUC
 from nodulebook.core.settings import N_FOLDS, Trial
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import cluster_readings
@@ -25,6 +26,7 @@ from nodulebook.stats.bootstrap import (
     paired_bootstrap_difference,
     patient_bootstrap,
 )
+from nodulebook.stats.text import interval, number, percent
 from study.experiments.trials import diameter_of, split_auc
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
@@ -39,24 +41,6 @@ METRIC_TEXT = {
     "f1": "F1",
     "brier": "Brier",
 }
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number as the book prints it, with a minus sign; "undefined" for nan."""
-    return "undefined" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A share as a percentage."""
-    return "undefined" if np.isnan(value) else f"{100 * value:.{digits}f} %"
-
-
-def interval(value: Interval, digits: int = 3) -> str:
-    """`0.912 (0.890 to 0.931)`; "undefined" for nan."""
-    if np.isnan(value.estimate):
-        return "undefined"
-    estimate, low, high = (number(v, digits) for v in (value.estimate, value.low, value.high))
-    return f"{estimate} ({low} to {high})"
 
 
 def fold_caption(fold: Fold) -> str:
@@ -391,9 +375,6 @@ def _with_and_without_gates(runs: dict[str, Run]) -> tuple[Run | None, Run | Non
             return gated, plain
     return None, None
 
-
-CLAIMED_AUC = 0.9664
-"""The paper's abstract."""
 
 FAITHFUL = "paper"
 """The profile that follows the paper's text as far as it can be read."""

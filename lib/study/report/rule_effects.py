@@ -2,11 +2,13 @@
 
 import pandas as pd
 
+from nodulebook.core.paper import CLAIMED_ACCURACY, CLAIMED_AUC
 from nodulebook.core.settings import read_rules
 from nodulebook.runs.contract import Run
 from nodulebook.stats.bootstrap import Interval, joint_bootstrap_difference, patient_bootstrap
+from nodulebook.stats.text import interval, number, percent
 from study.experiments.rules import BASE, best_on_test
-from study.report.pooled import CLAIMED_AUC, METRIC_TEXT, interval, number, percent
+from study.report.pooled import METRIC_TEXT
 
 BEST_ON_TEST = "best-on-test"
 """Our own rules, with each fold's epoch chosen on its own test nodules: no run of its own."""
@@ -14,7 +16,7 @@ BEST_ON_TEST = "best-on-test"
 COPIES = "split-by-copy"
 """The rule that deals copies of nodules."""
 
-CLAIMED = {"roc_auc": CLAIMED_AUC, "accuracy": 0.9708}
+CLAIMED = {"roc_auc": CLAIMED_AUC, "accuracy": CLAIMED_ACCURACY}
 """The paper's abstract."""
 
 

@@ -73,8 +73,8 @@ def test_cells_are_computed_again_without_what_is_heavy(again: Recomputed) -> No
     assert again.glued == {"half": "0.5"}
     assert [(o.cell, o.kind, o.text) for o in again.outputs[:1]] == [(1, "text/plain", "42")]
     assert again.outputs[1].kind == "text/markdown" and len(again.outputs) == 2
-    # import keras, the layer, the two statements that build on it or draw, and the command
-    assert (again.left_out, again.partly) == (5, {0, 1, 3})
+    # import keras and plots, the layer, what builds on it or draws, and the command
+    assert (again.left_out, again.partly) == (6, {0, 1, 3})
 
 
 def compare(again: Recomputed, folder: Path, built: str) -> list[str]:
@@ -170,19 +170,6 @@ def test_a_digit_changed_in_an_artefact_is_found(runs: Path, tmp_path: Path) -> 
     assert "it is gone" in manifest.compare_with_manifest(tmp_path)[0]
     with pytest.raises(InputError, match="build the book"):
         manifest.compare_with_manifest(tmp_path / "runs")
-
-
-def test_a_changed_probability_of_the_diameter_run_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(paths.runs_folder() / "diameter", tmp_path / "diameter")
-    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path))
-    assert verify._diameter_findings() == []
-    path = tmp_path / "diameter" / "fold-2" / "probabilities.csv"
-    first = path.read_text().splitlines()[1].split(",")
-    p = float(first[3])
-    path.write_text(path.read_text().replace(first[3], repr(round(1 - p, 6)), 1))
-    assert "fold-2: run again" in verify._diameter_findings()[0]
 
 
 def test_every_run_says_how_it_is_repeated() -> None:

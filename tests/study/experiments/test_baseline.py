@@ -1,5 +1,8 @@
 """The baseline: diameter alone, under the run contract, without a look at the test fold."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import read_run
 from nodulebook.stats.metrics import roc_auc
+from study.experiments import baseline
 from study.experiments.baseline import diameter_fold, run_diameter
 
 
@@ -98,3 +102,16 @@ def test_pooled_auc_is_that_of_diameter(run, nodules, folds):
     # Ten fits hardly differ, so that pooling their probabilities changes few ranks.
     assert plain > 0.8
     assert pooled == pytest.approx(plain, abs=0.005)
+
+
+def test_a_changed_probability_of_the_diameter_run_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(paths.runs_folder() / "diameter", tmp_path / "diameter")
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path))
+    assert baseline.recheck() == []
+    path = tmp_path / "diameter" / "fold-2" / "probabilities.csv"
+    first = path.read_text().splitlines()[1].split(",")
+    p = float(first[3])
+    path.write_text(path.read_text().replace(first[3], repr(round(1 - p, 6)), 1))
+    assert "fold-2: run again" in baseline.recheck()[0]

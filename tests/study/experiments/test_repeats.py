@@ -12,8 +12,8 @@ from nodulebook.core.errors import InputError
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run, read_run
 from nodulebook.stats.metrics import roc_auc
+from nodulebook.stats.text import number
 from study.experiments import repeats
-from study.report.pooled import number
 
 RUN = "quick-phantom"
 

@@ -7,8 +7,8 @@ from made_runs import made_probabilities
 from nodulebook.runs.contract import Run
 from nodulebook.stats.bootstrap import paired_bootstrap_difference
 from nodulebook.stats.paired_tests import delong_difference
+from nodulebook.stats.text import interval
 from study.report import contrasts
-from study.report.pooled import interval
 
 
 def made(name: str, strength: float, n: int = 200) -> Run:

@@ -5,8 +5,8 @@ import pytest
 
 from nodulebook.runs.contract import Fold, Run
 from nodulebook.stats.bootstrap import patient_bootstrap
+from nodulebook.stats.text import interval
 from study.report import landing
-from study.report.pooled import interval
 
 
 def made(name: str, right: int, n: int = 40) -> Run:

@@ -27,6 +27,7 @@ from nodulebook.model.senet import senet
 from nodulebook.runs.contract import Run
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
+from nodulebook.stats.text import interval, number, percent
 from study.experiments.baseline import run_diameter
 from study.experiments.trials import trial_table
 from study.report import pooled as report
@@ -35,12 +36,9 @@ from study.report.pooled import (
     diameter_table,
     fold_mean_table,
     headline,
-    interval,
     layer_table,
     literature_table,
-    number,
     per_fold_metrics,
-    percent,
     pooled_table,
     provenance_table,
 )
