@@ -23,6 +23,9 @@ Array = NDArray[np.float64]
 WeightedStatistic = Callable[[NDArray[np.bool_], Array, Array], Array]
 """label (n,), p (n,), weight (draws, n) -> a value for every draw (draws,), nan if undefined."""
 
+BLOCK = 2000
+"""Draws that are weighted at once; more take the memory of one block and its time again."""
+
 THRESHOLD = 0.5
 """A nodule is called malignant where p >= 0.5."""
 
@@ -52,7 +55,7 @@ def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array
     """AUC of every draw: the weight of correctly ordered pairs, ties one half."""
     malignant, benign = np.flatnonzero(label), np.flatnonzero(~label)
     benign = benign[np.argsort(score[benign], kind="stable")]
-    # A row a nodule, as `_drawn_weights` has them in memory: rows are taken and added as a whole.
+    # One row per nodule, as `resampled` has them in memory: whole rows are taken and added.
     positive, negative = weight.T[malignant], weight.T[benign]
     up_to = np.zeros((len(benign) + 1, len(weight)))
     np.cumsum(negative, axis=0, out=up_to[1:])
@@ -138,10 +141,10 @@ def patient_bootstrap(
         InputError: a column is missing or has a wrong value, or a name or number is no good.
     """
     label, p = label_and_p(table)
-    weight = _patient_weights(table["patient_id"], n_draws, seed)
     compute = _statistic(statistic)
     estimate = float(compute(label, p, np.ones((1, len(p))))[0])
-    return _interval(estimate, compute(label, p, weight), level)
+    drawn = resampled(table["patient_id"], lambda w: compute(label, p, w), n_draws, seed)
+    return interval_of(estimate, drawn, level)
 
 
 def paired_bootstrap_difference(
@@ -185,14 +188,14 @@ def joint_bootstrap_difference(
     """
     (label_a, p_a), (label_b, p_b) = label_and_p(table_a), label_and_p(table_b)
     patients = pd.concat([table_a["patient_id"], table_b["patient_id"]], ignore_index=True)
-    weight = _patient_weights(patients, n_draws, seed)
     once, n = np.ones((1, len(patients))), len(table_a)
     compute = _statistic(statistic)
 
     def difference(weight: Array) -> Array:
         return compute(label_a, p_a, weight[:, :n]) - compute(label_b, p_b, weight[:, n:])
 
-    return _interval(float(difference(once)[0]), difference(weight), level)
+    drawn = resampled(patients, difference, n_draws, seed)
+    return interval_of(float(difference(once)[0]), drawn, level)
 
 
 def bootstrap_means(
@@ -218,58 +221,16 @@ def bootstrap_means(
         raise InputError(f"{len(columns)} rows need as many patients, but have {len(patient_id)}")
     values = columns.to_numpy(float)
     there = ~np.isnan(values)
-    weight = _patient_weights(patient_id, n_draws, seed)
-    drawn = _divide(weight @ np.where(there, values, 0), weight @ there.astype(float))
+
+    def means(weight: Array) -> Array:
+        return _divide(weight @ np.where(there, values, 0), weight @ there.astype(float))
+
+    drawn = resampled(patient_id, means, n_draws, seed)
     once = _divide(np.where(there, values, 0).sum(axis=0), there.sum(axis=0).astype(float))
     return {
-        str(name): _interval(float(estimate), drawn[:, k], level)
+        str(name): interval_of(float(estimate), drawn[:, k], level)
         for k, (name, estimate) in enumerate(zip(columns.columns, once, strict=True))
     }
-
-
-def calibration_curve(
-    table: pd.DataFrame,
-    n_groups: int = 10,
-    n_draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Share of malignant nodules in groups of like probability (a reliability diagram).
-
-    The nodules are cut into groups of like size by their probability, nodules of the same
-    probability together, so that many equal ones give fewer groups. The groups stay as they are
-    in all draws of patients.
-
-    Args:
-        table: as in `patient_bootstrap`.
-        n_groups: groups wanted.
-        n_draws: number of draws.
-        seed: the same seed gives the same patients.
-        level: the intervals' level.
-
-    Returns:
-        A row a group: p_mean, share, low, high, n (nodules).
-
-    Raises:
-        InputError: fewer groups than one; as `patient_bootstrap`.
-    """
-    if n_groups < 1:
-        raise InputError(f"n_groups is {n_groups}, but must be at least 1")
-    label, p = label_and_p(table)
-    edges = np.unique(np.quantile(p, np.linspace(0, 1, n_groups + 1)[1:-1]))
-    _, group = np.unique(np.searchsorted(edges, p), return_inverse=True)
-    columns = pd.DataFrame({k: np.where(group == k, label, np.nan) for k in range(group.max() + 1)})
-    shares = bootstrap_means(columns, table["patient_id"], n_draws, seed, level).values()
-    counts = np.bincount(group)
-    return pd.DataFrame(
-        {
-            "p_mean": np.bincount(group, weights=p) / counts,
-            "share": [one.estimate for one in shares],
-            "low": [one.low for one in shares],
-            "high": [one.high for one in shares],
-            "n": counts,
-        }
-    )
 
 
 def bootstrap_roc_band(
@@ -300,8 +261,9 @@ def bootstrap_roc_band(
     label, p = label_and_p(table)
     if label.all() or not label.any():
         raise InputError(f"a ROC curve needs both labels, but all {len(label)} are the same")
-    weight = _patient_weights(table["patient_id"], n_draws, seed)
-    curves = _roc_on_grid(label, p, weight, grid)
+    curves = resampled(
+        table["patient_id"], lambda w: _roc_on_grid(label, p, w, grid), n_draws, seed
+    )
     if not len(curves):
         raise InputError(f"none of {n_draws} draws had both labels: more draws are needed")
     low, high = np.quantile(curves, _tails(level), axis=0)
@@ -322,25 +284,42 @@ def _roc_on_grid(label: NDArray[np.bool_], p: Array, weight: Array, grid: Array)
     return np.array([np.interp(grid, x, y) for x, y in zip(fpr, tpr, strict=True)])
 
 
-def _patient_weights(patient_id: pd.Series, n_draws: int, seed: int) -> Array:
-    """How often each nodule's patient is in each draw, (n_draws, nodules)."""
+def resampled(
+    patient_id: pd.Series, compute: Callable[[Array], Array], n_draws: int, seed: int
+) -> Array:
+    """A statistic of every draw of patients, (n_draws,) or (n_draws, ...).
+
+    Args:
+        patient_id: (n,), the patient of each nodule.
+        compute: weights (draws, n), how often each nodule's patient is in a draw -> the values.
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+
+    Raises:
+        InputError: `n_draws` is below 1.
+    """
     if n_draws < 1:
         raise InputError(f"n_draws is {n_draws}, but must be at least 1")
     patient, names = pd.factorize(patient_id, sort=True)
-    return _drawn_weights(patient.tobytes(), str(patient.dtype), len(names), n_draws, seed)
+    drawn = _drawn(len(names), n_draws, seed)
+    # `weighted_auc` adds up whole nodules: a nodule's weights lie next to each other in memory.
+    blocks = (drawn[:, start : start + BLOCK] for start in range(0, n_draws, BLOCK))
+    return np.concatenate([compute(block[patient].astype(float).T) for block in blocks])
 
 
-@lru_cache(maxsize=8)  # a table asks for many statistics of the same nodules
-def _drawn_weights(codes: bytes, dtype: str, n_patients: int, n_draws: int, seed: int) -> Array:
+@lru_cache(maxsize=8)  # a table asks for many statistics of the same patients
+def _drawn(n_patients: int, n_draws: int, seed: int) -> NDArray[np.uint16]:
+    """How often each patient is drawn, (n_patients, n_draws)."""
     drawn = np.random.default_rng(seed).integers(0, n_patients, size=(n_draws, n_patients))
-    times = np.array([np.bincount(draw, minlength=n_patients) for draw in drawn], dtype=float)
-    # A nodule's weights beside each other in memory: `weighted_auc` sorts and adds nodules.
-    weight: Array = np.ascontiguousarray(times.T)[np.frombuffer(codes, dtype)].T
-    weight.flags.writeable = False
-    return weight
+    times = np.array([np.bincount(draw, minlength=n_patients) for draw in drawn], np.uint16)
+    return np.ascontiguousarray(times.T)
 
 
-def _interval(estimate: float, values: Array, level: float) -> Interval:
+def interval_of(estimate: float, values: Array, level: float = 0.95) -> Interval:
+    """The percentile interval of the draws in which a statistic is defined.
+
+    Where the estimate is nan, or no draw is defined, the limits are nan and `n_draws` is 0.
+    """
     tails = _tails(level)
     defined = values[~np.isnan(values)]
     if np.isnan(estimate) or not len(defined):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.calibration import calibration_curve as sklearn_calibration_curve
 
 from nodulebook.core.errors import InputError
 from nodulebook.stats import metrics
@@ -15,7 +14,6 @@ from nodulebook.stats.bootstrap import (
     STATISTICS,
     bootstrap_means,
     bootstrap_roc_band,
-    calibration_curve,
     paired_bootstrap_difference,
     patient_bootstrap,
 )
@@ -302,50 +300,3 @@ def test_means_draw_the_same_patients_as_the_other_intervals():
     assert (ours.estimate, ours.low, ours.high) == pytest.approx(
         (theirs.estimate, theirs.low, theirs.high)
     )
-
-
-def _calibrated(p, label):
-    n = len(p)
-    return pd.DataFrame(
-        {"patient_id": [f"P{k}" for k in range(n)], "label": label, "p_malignant": p}
-    )
-
-
-def test_calibration_groups_by_hand():
-    p = [0.05, 0.1, 0.15, 0.2, 0.7, 0.8, 0.9, 1.0]
-    curve = calibration_curve(_calibrated(p, [0, 0, 1, 0, 1, 0, 1, 1]), n_groups=2)
-    assert curve["n"].tolist() == [4, 4]
-    assert curve["p_mean"].tolist() == pytest.approx([0.125, 0.85])
-    assert curve["share"].tolist() == pytest.approx([0.25, 0.75])
-    assert (curve["low"] <= curve["share"]).all() and (curve["share"] <= curve["high"]).all()
-
-
-def test_calibration_is_scikit_learns():
-    random = np.random.default_rng(3)
-    p = random.random(500)
-    label = random.random(500) < p**2
-    curve = calibration_curve(_calibrated(p, label.astype(int)), n_groups=8, n_draws=10)
-    share, mean = sklearn_calibration_curve(label, p, n_bins=8, strategy="quantile")
-    assert curve["share"].to_numpy() == pytest.approx(share)
-    assert curve["p_mean"].to_numpy() == pytest.approx(mean)
-
-
-def test_equal_probabilities_stay_in_one_group():
-    curve = calibration_curve(_calibrated([0.0] * 50 + [0.5, 1.0], [0] * 50 + [1, 1]), 10)
-    assert curve["p_mean"].is_unique and curve["n"].sum() == 52
-    assert curve.loc[curve["p_mean"] == 0, "n"].tolist() == [50]
-
-
-def test_a_share_is_as_sure_as_its_patients():
-    """Ten nodules of one patient are one draw, not ten."""
-    table = _calibrated([0.5] * 40, [0, 1] * 20)
-    alone = calibration_curve(table, 1).iloc[0]
-    table["patient_id"] = [f"P{k % 2}" for k in range(40)]  # all of a patient's are alike
-    together = calibration_curve(table, 1).iloc[0]
-    assert (together["low"], together["high"]) == (0, 1)
-    assert alone["high"] - alone["low"] == pytest.approx(2 * 1.96 * 0.5 / 40**0.5, abs=0.04)
-
-
-def test_calibration_needs_a_group():
-    with pytest.raises(InputError, match="n_groups is 0"):
-        calibration_curve(_table(), 0)

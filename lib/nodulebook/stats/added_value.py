@@ -1,0 +1,208 @@
+"""Does a score add anything to a ruler? Diameter and score together against diameter alone.
+
+On LIDC-IDRI the diameter separates the labels almost as well as any network, so a difference in
+AUC between the two says little. What a network adds is the AUC of both together minus that of the
+diameter (Pencina et al. 2008; Kerr et al. 2011), and its AUC among nodules of like size.
+
+A run of several seeds is a list of tables, one per seed, with the same nodules. An interval is over
+draws of patients and, in each draw, of one seed; the test is over folds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook.core.errors import InputError
+from nodulebook.stats import metrics
+from nodulebook.stats.bootstrap import (
+    Interval,
+    aligned_tables,
+    interval_of,
+    label_and_p,
+    resampled,
+    weighted_auc,
+)
+from nodulebook.stats.calibration import fold_wise, logit, plain_logistic
+from nodulebook.stats.paired_tests import Difference, corrected_fold_difference
+
+Array = NDArray[np.float64]
+Tables = Sequence[pd.DataFrame]
+"""One per seed; one row per nodule: nodule_id, patient_id, label, p_malignant, fold."""
+
+DRAWS = 20_000
+WITHIN = 0.10
+"""Nodules are of like size where the larger diameter is less than this share above the other."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second: the difference in pooled AUC, and the test over folds."""
+
+    auc: Interval
+    """Over draws of patients and seeds."""
+    by_fold: Difference
+    """Mean difference of the folds' AUCs, with the correction of Nadeau and Bengio."""
+    n: int
+    """Nodules that both have."""
+
+
+def ruler_score(table: pd.DataFrame, diameter_mm: pd.Series) -> pd.DataFrame:
+    """The table with the probability by log diameter alone, fitted on the other folds.
+
+    Args:
+        table: as in `Tables`; p_malignant is not used.
+        diameter_mm: diameter by nodule_id.
+
+    Raises:
+        InputError: a nodule has no positive diameter; as `calibration.fold_wise`.
+    """
+    label, _ = label_and_p(table)
+    features = np.log(_diameters(table, diameter_mm))[:, None]
+    return table.assign(p_malignant=fold_wise(features, label, table["fold"], plain_logistic()))
+
+
+def combined_score(table: pd.DataFrame, diameter_mm: pd.Series) -> pd.DataFrame:
+    """The table with the probability by log diameter and the score's logit together.
+
+    Arguments and errors as `ruler_score`.
+    """
+    label, p = label_and_p(table)
+    features = np.column_stack([np.log(_diameters(table, diameter_mm)), logit(p)])
+    return table.assign(p_malignant=fold_wise(features, label, table["fold"], plain_logistic()))
+
+
+def added_value(
+    tables: Tables, diameter_mm: pd.Series, n_draws: int = DRAWS, seed: int = 0
+) -> Comparison:
+    """Diameter and score together minus diameter alone, both fitted on the other folds.
+
+    Arguments and errors as `ruler_score` and `compare`.
+    """
+    together = [combined_score(table, diameter_mm) for table in tables]
+    return compare(together, [ruler_score(tables[0], diameter_mm)], n_draws, seed)
+
+
+def compare(first: Tables, second: Tables, n_draws: int = DRAWS, seed: int = 0) -> Comparison:
+    """The difference in AUC between two runs of one or several seeds, on the nodules of both.
+
+    Args:
+        first: tables of the first run, one per seed.
+        second: those of the second.
+        n_draws: draws of patients and seeds.
+        seed: the same seed gives the same draws.
+
+    Raises:
+        InputError: the runs share no nodule or differ in patients or labels; a fold holds one
+            class only.
+    """
+    both = _on_common_nodules([*first, *second])
+    sides = both[: len(first)], both[len(first) :]
+    values = [_seed_draws(side, _plain_auc, n_draws, (seed, number)) for number, side in
+              enumerate(sides)]  # fmt: skip
+    estimate = values[0][0] - values[1][0]
+    one, other = (np.mean([fold_aucs(table) for table in side], axis=0) for side in sides)
+    if len(one) < 2:
+        raise InputError("a comparison over folds needs two folds at least")
+    test = corrected_fold_difference(one, other, test_share=1 / (len(one) - 1))
+    return Comparison(interval_of(estimate, values[0][1] - values[1][1]), test, len(both[0]))
+
+
+def seeds_auc(tables: Tables, n_draws: int = DRAWS, seed: int = 0) -> Interval:
+    """The mean AUC of a run's seeds, and its interval over draws of patients and seeds."""
+    return interval_of(*_seed_draws(_on_common_nodules(tables), _plain_auc, n_draws, (seed, 0)))
+
+
+def matched_auc(
+    tables: Tables,
+    diameter_mm: pd.Series,
+    within: float = WITHIN,
+    n_draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """The share of ordered pairs among all pairs of a malignant and a benign nodule of like size.
+
+    Args:
+        tables: one per seed.
+        diameter_mm: diameter by nodule_id.
+        within: a pair counts where the larger diameter is below (1 + within) times the smaller.
+        n_draws: draws of patients and seeds; all such pairs of the patients drawn count.
+        seed: the same seed gives the same draws.
+
+    Raises:
+        InputError: no pair is of like size; as `ruler_score`.
+    """
+    tables = _on_common_nodules(tables)
+    label, _ = label_and_p(tables[0])
+    size = np.log(_diameters(tables[0], diameter_mm))
+    alike = np.abs(size[label][:, None] - size[~label]) < np.log1p(within)
+    if not alike.any():
+        raise InputError(f"no malignant and benign nodule have diameters within {within:.0%}")
+
+    def auc(table: pd.DataFrame, weight: Array) -> Array:
+        p = table["p_malignant"].to_numpy(float)
+        won = alike * (np.sign(p[label][:, None] - p[~label]) + 1) / 2
+        positive, negative = weight[:, label], weight[:, ~label]
+        pairs = ((positive @ alike.astype(float)) * negative).sum(axis=1)
+        ordered = ((positive @ won) * negative).sum(axis=1)
+        ratio: Array = np.divide(ordered, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
+        return ratio
+
+    return interval_of(*_seed_draws(tables, auc, n_draws, (seed, 0)))
+
+
+def fold_aucs(table: pd.DataFrame) -> Array:
+    """The AUC within each fold, in the order of the folds' numbers; nan with one class only."""
+    parts = [part for _, part in table.groupby("fold", sort=True)]
+    return np.array([metrics.roc_auc(part["label"], part["p_malignant"]) for part in parts])
+
+
+def _plain_auc(table: pd.DataFrame, weight: Array) -> Array:
+    return weighted_auc(*label_and_p(table), weight)
+
+
+def _seed_draws(
+    tables: Tables,
+    statistic: Callable[[pd.DataFrame, Array], Array],
+    n_draws: int,
+    seeds: tuple[int, int],
+) -> tuple[float, Array]:
+    """The mean of a statistic over seeds, and its value in each draw of patients and a seed."""
+    once = np.ones((1, len(tables[0])))
+    estimate = float(np.mean([statistic(table, once)[0] for table in tables]))
+
+    def every(weight: Array) -> Array:
+        return np.column_stack([statistic(table, weight) for table in tables])
+
+    values = resampled(tables[0]["patient_id"], every, n_draws, seeds[0])
+    drawn = np.random.default_rng([1, *seeds]).integers(0, len(tables), n_draws)
+    return estimate, values[np.arange(n_draws), drawn]
+
+
+def _on_common_nodules(tables: Tables) -> list[pd.DataFrame]:
+    """The tables on the nodules that all have, in one order.
+
+    Raises:
+        InputError: there is no such nodule, or patients, labels or folds differ.
+    """
+    if not tables:
+        raise InputError("a comparison needs at least one table of predictions per run")
+    ids = set(tables[0]["nodule_id"]).intersection(*(table["nodule_id"] for table in tables[1:]))
+    if not ids:
+        raise InputError("the runs that are compared share no nodule")
+    kept = [table[table["nodule_id"].isin(ids)].reset_index(drop=True) for table in tables]
+    same = [kept[0], *(aligned_tables(kept[0], table) for table in kept[1:])]
+    if any((table["fold"].to_numpy() != same[0]["fold"].to_numpy()).any() for table in same):
+        raise InputError("the runs that are compared have different folds")
+    return same
+
+
+def _diameters(table: pd.DataFrame, diameter_mm: pd.Series) -> Array:
+    found = diameter_mm.reindex(table["nodule_id"])
+    bad = ~(found > 0).to_numpy()
+    if bad.any():
+        name = table["nodule_id"].iloc[int(bad.argmax())]
+        raise InputError(f"nodule {name}: its diameter is {found[name]}, but must be above 0 mm")
+    return found.to_numpy(float)

@@ -1,0 +1,157 @@
+"""Are predicted probabilities shares of malignant nodules, and how are they made so?
+
+A network that is trained on mean ratings predicts a rating, not the probability of a label. Its
+calibration slope (Cox 1958; Van Calster et al. 2019) shows that: 1 is right, above 1 means
+probabilities too close to one half, below 1 too close to 0 and 1. `calibrated` maps predictions
+to probabilities, fold by fold (Platt 1999, or isotonic: Zadrozny and Elkan 2002).
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from nodulebook.core.errors import InputError
+from nodulebook.stats.bootstrap import bootstrap_means, label_and_p
+
+Array = NDArray[np.float64]
+
+Method = Literal["platt", "isotonic"]
+
+SMALLEST_P = 1e-6
+"""Probabilities nearer to 0 or 1 are taken for this before their logit."""
+
+
+def logit(p: ArrayLike) -> Array:
+    """log(p / (1 - p)), of probabilities cut off at 1e-6 and 1 - 1e-6."""
+    inside = np.clip(np.asarray(p, float), SMALLEST_P, 1 - SMALLEST_P)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def fold_wise(features: Array, label: NDArray[np.bool_], fold: ArrayLike, model: Any) -> Array:
+    """Probabilities of the label in each fold, by a model fitted on the other folds.
+
+    Args:
+        features: (n, d).
+        label: (n,), True for malignant.
+        fold: (n,), any numbers.
+        model: of scikit-learn: a classifier, or a regressor whose prediction is the probability.
+
+    Raises:
+        InputError: there is one fold only, or the others of a fold hold one class only.
+    """
+    folds, out = np.asarray(fold), np.full(len(label), np.nan)
+    for k in np.unique(folds):
+        test = folds == k
+        if len(np.unique(label[~test])) < 2:
+            raise InputError(f"the folds other than fold {k} need nodules of both labels to fit on")
+        model.fit(features[~test], label[~test].astype(int))
+        if hasattr(model, "predict_proba"):
+            out[test] = model.predict_proba(features[test])[:, 1]
+        else:
+            out[test] = model.predict(features[test])
+    return out
+
+
+def calibrated(table: pd.DataFrame, method: Method = "platt") -> pd.DataFrame:
+    """The table with p_malignant mapped to probabilities, by a map fitted on the other folds.
+
+    Args:
+        table: one row per nodule: patient_id, label, p_malignant, fold.
+        method: `platt`, a logistic regression of the label on the logit, or `isotonic`, the best
+            map that never falls.
+
+    Raises:
+        InputError: a column is missing or invalid, or as `fold_wise`.
+    """
+    label, p = label_and_p(table)
+    if method == "platt":
+        mapped = fold_wise(logit(p)[:, None], label, table["fold"], plain_logistic())
+    else:
+        isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        mapped = fold_wise(p[:, None], label, table["fold"], isotonic)
+    return table.assign(p_malignant=mapped)
+
+
+def plain_logistic() -> LogisticRegression:
+    """A logistic regression without a penalty."""
+    return LogisticRegression(C=np.inf, max_iter=1000)
+
+
+def calibration_slope(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
+    """Slope of the logistic regression of the label on the logit, for `patient_bootstrap`."""
+    return _calibration_lines(label, p, weight)[:, 1]
+
+
+def calibration_intercept(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
+    """Intercept of that regression (0 is right where the slope is 1), for `patient_bootstrap`."""
+    return _calibration_lines(label, p, weight)[:, 0]
+
+
+def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
+    """Intercept and slope of every draw, (draws, 2), by Newton's method; nan without an optimum."""
+    x = np.column_stack([np.ones(len(p)), logit(p)])
+    products = np.einsum("ni,nj->nij", x, x).reshape(len(p), 4)
+    line = np.tile([0.0, 1.0], (len(weight), 1))
+    undefined = np.zeros(len(weight), bool)
+    for _ in range(25):
+        share = 1 / (1 + np.exp(-np.clip(line @ x.T, -30, 30)))
+        gradient = (weight * (label - share)) @ x
+        curvature = ((weight * share * (1 - share)) @ products).reshape(-1, 2, 2)
+        undefined |= np.linalg.det(curvature) < 1e-9  # one class, one score, or separated classes
+        curvature[undefined] = np.eye(2)
+        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        step[undefined] = 0
+        line = line + np.clip(step, -5, 5)
+        if np.abs(step).max() < 1e-10:
+            break
+    line[undefined] = np.nan
+    return line
+
+
+def calibration_curve(
+    table: pd.DataFrame,
+    n_groups: int = 10,
+    n_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Share of malignant nodules in groups of like probability (a reliability diagram).
+
+    The nodules are cut into groups of like size by their probability, nodules of the same
+    probability together, so that many equal ones give fewer groups. The groups stay as they are
+    in all draws of patients.
+
+    Args:
+        table: as in `patient_bootstrap`.
+        n_groups: groups wanted.
+        n_draws: number of draws.
+        seed: the same seed gives the same patients.
+        level: the intervals' level.
+
+    Returns:
+        A row a group: p_mean, share, low, high, n (nodules).
+
+    Raises:
+        InputError: fewer groups than one; as `patient_bootstrap`.
+    """
+    if n_groups < 1:
+        raise InputError(f"n_groups is {n_groups}, but must be at least 1")
+    label, p = label_and_p(table)
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, n_groups + 1)[1:-1]))
+    _, group = np.unique(np.searchsorted(edges, p), return_inverse=True)
+    columns = pd.DataFrame({k: np.where(group == k, label, np.nan) for k in range(group.max() + 1)})
+    shares = bootstrap_means(columns, table["patient_id"], n_draws, seed, level).values()
+    counts = np.bincount(group)
+    return pd.DataFrame(
+        {
+            "p_mean": np.bincount(group, weights=p) / counts,
+            "share": [one.estimate for one in shares],
+            "low": [one.low for one in shares],
+            "high": [one.high for one in shares],
+            "n": counts,
+        }
+    )
