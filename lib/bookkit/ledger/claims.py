@@ -1,15 +1,13 @@
-"""The claims ledger: what the paper says, what became of it, and where the book shows it.
+"""The claims ledger: what the paper says, our verdict on it, and where the book shows why.
 
 `data/claims.yml` is a list; each entry is a `Claim`. Its evidence is a place of the book,
-`chapters/<page>.md#<label>`, or a committed table, `data/<file>.csv`.
+`chapters/<page>.md#<label>`, or a committed table, `data/<file>.csv`. Where the wording itself is
+at issue the entry quotes the paper.
 """
 
-import ast
 import html
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,18 +16,29 @@ import yaml
 from IPython.display import HTML
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from bookkit.ledger.labels import Label, all_labels
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
 VERDICTS: dict[str, str] = {
-    "reproduced": "it comes out, or can be built, as the paper says",
-    "reproduced in part": "it does once repaired, or for a part of what is said",
-    "not reproduced": "what we computed, or the source that is cited, says otherwise",
+    "confirmed": "our computation, or the cited source, agrees",
+    "confirmed in part": "it holds once repaired, or for a part of what is said",
+    "built so": "a step of the method, built as the passage says or can be read; this tests nothing",
+    "not reproduced": "our computation, or the cited source, says otherwise",
     "impossible as written": "the text contradicts itself, arithmetic or its own sources",
-    "not checkable": "what would decide it is lost, was never printed, or is not in such data",
-    "borrowed": "words or numbers of another work; no evidence about this paper's network",
+    "not available to us": "the paper prints it in a picture or table cell that our copy lacks",
+    "not checkable": "the paper does not print what would decide it, or such data cannot decide it",
+    "borrowed": "words or numbers of another work; they say nothing about this paper's network",
 }
 """Every verdict and what it means."""
+
+WEIGHTS: dict[str, str] = {
+    "headline": "the abstract or the conclusion rests on it",
+    "method": "needed to repeat the work",
+    "detail": "a fact, figure or citation that the result does not depend on",
+    "wording": "a slip of the text; what is meant is clear, or it does not matter",
+}
+"""Every weight and what it means."""
 
 SECTIONS: dict[str, str] = {
     "title": "title",
@@ -52,17 +61,12 @@ SECTIONS: dict[str, str] = {
 """The paper's sections, in its order."""
 
 CHAPTERS = (
-    "data_selection",
-    "patch_extraction",
-    "se_architecture",
-    "training",
-    "grad_cam",
-    "explanations",
-    "results",
-    "comparison",
-    "claims",
-)
-"""The pages that show claims; what no run can decide is in `claims` itself."""
+    "data_selection", "patch_extraction", "se_architecture", "training", "grad_cam",
+    "explanations", "results", "comparison", "claims",
+)  # fmt: skip
+"""The pages that show claims; those that only the paper's text decides are in `claims` itself."""
+
+LEDGER = "chapters/claims.md"
 
 
 def _one_of(known: Iterable[str]) -> AfterValidator:
@@ -74,7 +78,7 @@ def _one_of(known: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-_Text = Annotated[str, Field(min_length=5, max_length=300)]
+_Text = Annotated[str, Field(min_length=5, max_length=400)]
 _Place = Annotated[str, Field(pattern=r"^(chapters/\w+\.md#[a-z0-9-]+|data/\w+\.csv)$")]
 
 
@@ -88,26 +92,29 @@ class Claim(BaseModel):
     section: Annotated[str, _one_of(SECTIONS)]
     """Of the paper, where it says so first."""
     kind: Literal["statement", "equation", "table", "figure", "contradiction", "citation"]
+    weight: Annotated[str, _one_of(WEIGHTS)]
     paraphrase: _Text
     """What the paper says, in our words."""
+    quotes: list[_Text] = []
+    """The paper's own words; " … " marks what is left out."""
     verdict: Annotated[str, _one_of(VERDICTS)]
     evidence: list[_Place]
-    """Where the book shows it, the best place first."""
+    """Where the book shows it, the best place first; empty where the quotations are enough."""
     decision: _Text
-    """What was done instead, or how it was read."""
+    """How we read it, or what we did instead."""
     chapter: Annotated[str, _one_of(CHAPTERS)]
     """The page that lists it."""
 
 
 def read_claims(path: Path | None = None) -> list[Claim]:
-    """Read and check the ledger; `check_evidence` looks whether its evidence is there.
+    """Read and check the ledger; `check_evidence` looks for its evidence.
 
     Args:
         path: `data/claims.yml` where None.
 
     Raises:
-        InputError: not a list of entries, a wrong, missing or unknown field, an id twice, or no
-            evidence; every one is named.
+        InputError: not a list of entries, a wrong, missing or unknown field, an id twice, or an
+            entry with no evidence other than the ledger's own page; every one is named.
     """
     path = path or paths.CLAIMS_YAML
     try:
@@ -126,10 +133,10 @@ def read_claims(path: Path | None = None) -> list[Claim]:
         except ValidationError as error:
             wrong += [f"{where}: {_problem(problem)}" for problem in error.errors()]
             continue
-        if not claim.evidence:
-            wrong.append(f"{where}: evidence: at least one place of the book is needed")
+        if not claim.quotes and all(place.startswith(LEDGER) for place in claim.evidence):
+            wrong.append(f"{where}: evidence: needs a place outside {LEDGER}, or a quotation")
         if claim.id in {other.id for other in claims}:
-            wrong.append(f"{where}: id: is there twice")
+            wrong.append(f"{where}: id: used twice")
         claims.append(claim)
     if wrong:
         raise InputError(f"{path}:\n" + "\n".join(wrong))
@@ -145,96 +152,15 @@ def _problem(problem: Any) -> str:
     return f"{field}: {problem['msg']} (got {problem['input']!r})"
 
 
-@dataclass(frozen=True)
-class Label:
-    """A place of a page that can be linked to."""
-
-    name: str
-    kind: Literal["section", "numbered", "equation"]
-    title: str
-    """The heading after a section's label, else the label in words."""
-
-    @property
-    def html_id(self) -> str:
-        """The id that Sphinx gives the place."""
-        return f"equation-{self.name}" if self.kind == "equation" else self.name
-
-
-_NUMBERED_TABLES = {"numbered", "key_value", "profile_table", "record_table"}
-"""Functions of `bookkit.tracing.tables`: the label is their third argument, or `name`."""
-
-
-def page_labels(page: Path) -> dict[str, Label]:
-    """The labels of a chapter, by name.
-
-    `(label)=`, `:name: label` and `$$ (label)` of its text, and in its cells the tables that
-    `bookkit.tracing.tables` numbers. A label that a cell puts together when it is run is not seen.
-
-    Raises:
-        InputError: there is no such page.
-    """
-    if not page.is_file():
-        raise InputError(f"{page}: there is no such page")
-    return {label.name: label for label in _notebook_labels(page.read_text(encoding="utf-8"))}
-
-
-@lru_cache(maxsize=32)
-def _notebook_labels(text: str) -> tuple[Label, ...]:
-    import jupytext  # seconds: not for the chapters, which show claims and read no page
-
-    labels: list[Label] = []
-    for cell in jupytext.reads(text, fmt="md:myst").cells:
-        if cell.cell_type == "code":
-            labels += _cell_labels(cell.source)
-        elif cell.cell_type == "markdown":
-            labels += _text_labels(cell.source)
-    return tuple(labels)
-
-
-def _text_labels(source: str) -> Iterable[Label]:
-    text = re.sub(r"^```.*?^```", "", source, flags=re.M | re.S)
-    for name, heading in re.findall(r"^\(([\w-]+)\)=\n+(?:#+ +(.+))?", text, flags=re.M):
-        yield Label(name, "section", heading.strip() or _words(name))
-    for name in re.findall(r"^:name: ([\w-]+)$", text, flags=re.M):
-        yield Label(name, "numbered", _words(name))
-    for name in re.findall(r"^\$\$ \(([\w-]+)\)$", text, flags=re.M):
-        yield Label(name, "equation", _words(name))
-
-
-def _cell_labels(source: str) -> Iterable[Label]:
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        if node.func.attr in _NUMBERED_TABLES:
-            named = [word.value for word in node.keywords if word.arg == "name"]
-            for value in [*named, *node.args[2:3]]:
-                if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    yield Label(value.value, "numbered", _words(value.value))
-
-
-def _words(name: str) -> str:
-    """`tab-paper-sizes` to "table: paper sizes"."""
-    kinds = {"tab": "table: ", "fig": "figure: ", "eq": "equation: "}
-    first, _, rest = name.partition("-")
-    return kinds[first] + rest.replace("-", " ") if first in kinds else name.replace("-", " ")
-
-
-def all_labels(root: Path | None = None) -> dict[str, dict[str, Label]]:
-    """The labels of every chapter: `chapters/<page>.md` to label to `Label`."""
-    root = root or paths.ROOT
-    pages = sorted((root / "chapters").glob("*.md"))
-    return {f"chapters/{page.name}": page_labels(page) for page in pages}
-
-
 def check_evidence(claims: Sequence[Claim], root: Path | None = None) -> None:
-    """See that every claim's evidence is there.
+    """Check that the evidence of every claim exists.
 
     Args:
         claims: the ledger.
         root: the folder that holds `chapters/` and `data/`.
 
     Raises:
-        InputError: names each claim whose page, label or table is not there.
+        InputError: names each claim whose page, label or table does not exist.
     """
     root = root or paths.ROOT
     labels, wrong = all_labels(root), []
@@ -252,21 +178,30 @@ def check_evidence(claims: Sequence[Claim], root: Path | None = None) -> None:
 
 
 def count_texts(claims: Sequence[Claim]) -> dict[str, str]:
-    """How many claims there are, and of each verdict, for glue: `claims-all`, ..."""
-    counts = {"claims-all": str(len(claims))}
-    for verdict in VERDICTS:
-        number = sum(claim.verdict == verdict for claim in claims)
-        counts[f"claims-{verdict.replace(' ', '-')}"] = str(number)
+    """Numbers of claims, for glue: `claims-all`, `claims-<verdict>`, `claims-headline`,
+    `claims-headline-<verdict>` and so on for each weight (spaces become hyphens).
+    """
+    counts = {}
+    for weight in ("", *WEIGHTS):
+        part = [c for c in claims if c.weight == weight or not weight]
+        start = f"claims-{weight}" if weight else "claims"
+        counts[start if weight else "claims-all"] = str(len(part))
+        for verdict in VERDICTS:
+            name = f"{start}-{verdict.replace(' ', '-')}"
+            counts[name] = str(sum(c.verdict == verdict for c in part))
     return counts
 
 
 def verdict_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Every verdict, what it means and how many claims have it, as text."""
+    """Every verdict, how many claims of each weight have it, and what it means, as text."""
     counts = count_texts(claims)
-    rows = [
-        {"verdict": verdict, "claims": counts[f"claims-{verdict.replace(' ', '-')}"], "when": when}
-        for verdict, when in VERDICTS.items()
-    ]
+    rows = []
+    for verdict, meaning in VERDICTS.items():
+        name = verdict.replace(" ", "-")
+        by_weight = {weight: counts[f"claims-{weight}-{name}"] for weight in WEIGHTS}
+        rows.append(
+            {"verdict": verdict, **by_weight, "all": counts[f"claims-{name}"], "meaning": meaning}
+        )
     return pd.DataFrame(rows)
 
 
@@ -283,7 +218,7 @@ def claims_of(chapter: str, claims: Sequence[Claim] | None = None) -> pd.DataFra
     shown = [c for c in (read_claims() if claims is None else claims) if c.chapter == chapter]
     if not shown:
         raise InputError(f"no claim has the chapter {chapter!r}; known: {', '.join(CHAPTERS)}")
-    labels = all_labels()
+    labels = _places()
     rows = [
         {
             "claim": claim.id,
@@ -291,11 +226,20 @@ def claims_of(chapter: str, claims: Sequence[Claim] | None = None) -> pd.DataFra
             "the paper": _myst(claim.paraphrase),
             "verdict": claim.verdict,
             "our reading": _myst(claim.decision),
-            "shown at": ", ".join(_myst_link(place, labels) for place in claim.evidence),
+            "shown at": ", ".join(
+                labels[place].myst if place in labels else f"`{place}`" for place in claim.evidence
+            )
+            or "the quotation in {ref}`claims-ledger`",
         }
         for claim in shown
     ]
     return pd.DataFrame(rows)
+
+
+def _places(root: Path | None = None) -> dict[str, Label]:
+    """Every label of the book, by `chapters/<page>.md#<label>`."""
+    pages = all_labels(root).items()
+    return {f"{page}#{name}": label for page, known in pages for name, label in known.items()}
 
 
 def _myst(text: str) -> str:
@@ -303,42 +247,28 @@ def _myst(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>$#~])", r"\\\1", text)
 
 
-def _myst_link(place: str, labels: dict[str, dict[str, Label]]) -> str:
-    page, _, name = place.partition("#")
-    label = labels.get(page, {}).get(name)
-    if label is None:
-        return f"`{place}`"
-    if label.kind == "section":
-        return f"{{ref}}`{label.title} <{name}>`"
-    return f"Eq. {{eq}}`{name}`" if label.kind == "equation" else f"{{numref}}`{name}`"
-
-
-TEMPLATE = Path(__file__).with_name("claims.html")
-
-
 def ledger_html(claims: Sequence[Claim], root: Path | None = None) -> HTML:
-    """All claims as a table with a search field and two filters; needs no server, no other file.
+    """All claims as a table with a search field and three filters; needs no server.
 
-    Without scripts the table is whole and the fields are not there. Links lead to the pages
-    beside `claims.html`.
+    Without scripts the table is complete and the fields are hidden. Links lead to the pages in
+    the folder of `claims.html`.
 
     Args:
         claims: the ledger.
         root: the folder that holds `chapters/`.
     """
-    labels = all_labels(root)
-    parts: dict[str, Callable[[], str]] = {
-        "VERDICTS": lambda: _options({v: v for v in VERDICTS}),
-        "SECTIONS": lambda: _options({s: _section(s) for s in SECTIONS}),
-        "ROWS": lambda: "\n".join(_row(claim, labels) for claim in claims),
+    labels = _places(root)
+    sections = {s: s if s == text else f"{s} {text}" for s, text in SECTIONS.items()}
+    parts = {
+        "VERDICTS": _options({v: v for v in VERDICTS}),
+        "WEIGHTS": _options({w: w for w in WEIGHTS}),
+        "SECTIONS": _options(sections),
+        "ROWS": "\n".join(_row(claim, sections[claim.section], labels) for claim in claims),
     }
-    page = TEMPLATE.read_text(encoding="utf-8")
-    page = re.sub(r"<!--(VERDICTS|SECTIONS|ROWS)-->", lambda found: parts[found[1]](), page)
-    return HTML(page)  # type: ignore[no-untyped-call]
-
-
-def _section(name: str) -> str:
-    return name if name == SECTIONS[name] else f"{name} {SECTIONS[name]}"
+    page = Path(__file__).with_name("claims.html").read_text(encoding="utf-8")
+    return HTML(  # type: ignore[no-untyped-call]
+        re.sub(r"<!--([A-Z]+)-->", lambda found: parts[found[1]], page)
+    )
 
 
 def _options(values: dict[str, str]) -> str:
@@ -348,30 +278,28 @@ def _options(values: dict[str, str]) -> str:
     )
 
 
-def _row(claim: Claim, labels: dict[str, dict[str, Label]]) -> str:
+def _row(claim: Claim, section: str, labels: dict[str, Label]) -> str:
+    esc = html.escape
+    small = "".join(f" <small>{esc(t)}</small>" for t in (claim.kind, claim.weight, section))
+    quotes = "".join(f"<q>{esc(quote)}</q>" for quote in claim.quotes)
     cells = {
-        "Claim": f'<a href="#{claim.id}">{claim.id}</a> '
-        + " ".join(
-            f"<small>{html.escape(text)}</small>" for text in (claim.kind, _section(claim.section))
-        ),
-        "The paper": html.escape(claim.paraphrase),
-        "Verdict": f"<span>{html.escape(claim.verdict)}</span>",
-        "Our reading": html.escape(claim.decision),
-        "Shown at": "; ".join(_html_link(place, labels) for place in claim.evidence),
+        "Claim": f'<a href="#{claim.id}">{claim.id}</a>{small}',
+        "The paper": esc(claim.paraphrase) + quotes,
+        "Verdict": f"<span>{esc(claim.verdict)}</span>",
+        "Our reading": esc(claim.decision),
+        "Shown at": "; ".join(_html_link(place, labels) for place in claim.evidence) or "quotation",
     }
     inside = "".join(f'<td role="cell" data-is="{k}">{text}</td>' for k, text in cells.items())
-    return (
-        f'<tr role="row" id="{claim.id}" data-verdict="{html.escape(claim.verdict)}" '
-        f'data-section="{html.escape(claim.section)}">{inside}</tr>'
+    data = " ".join(
+        f'data-{k}="{esc(getattr(claim, k))}"' for k in ("verdict", "weight", "section")
     )
+    return f'<tr role="row" id="{claim.id}" {data}>{inside}</tr>'
 
 
-def _html_link(place: str, labels: dict[str, dict[str, Label]]) -> str:
-    page, _, name = place.partition("#")
-    label = labels.get(page, {}).get(name)
-    if label is None:
+def _html_link(place: str, labels: dict[str, Label]) -> str:
+    if place not in labels:
         return f"<code>{html.escape(place)}</code>"
-    target = f"{Path(page).stem}.html#{label.html_id}"
-    chapter = next(iter(labels[page].values()))  # the page's own label, with its title
+    page, label = place.partition("#")[0], labels[place]
+    chapter = next(one for where, one in labels.items() if where.startswith(f"{page}#"))
     text = chapter.title if chapter == label else f"{chapter.title} › {label.title}"
-    return f'<a href="{target}">{html.escape(text)}</a>'
+    return f'<a href="{Path(page).stem}.html#{label.html_id}">{html.escape(text)}</a>'

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bookkit.ledger.claims import all_labels
+from bookkit.ledger.labels import all_labels
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
 ORIGINALS = (*(f"Fig. {n}" for n in range(1, 13)), *(f"Table {n}" for n in range(1, 5)))
 """The paper's figures and tables, in its order."""
 
-COLUMNS = ["original", "shows", "lost", "page", "labels", "ours"]
+COLUMNS = ["original", "shows", "missing", "page", "labels", "ours"]
 
 
 def read_counterparts(path: Path | None = None, root: Path | None = None) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def counterpart_table(counterparts: pd.DataFrame) -> pd.DataFrame:
             "what it shows": counterparts["shows"],
             "here": numbers,
             "in": [f"{{ref}}`{page.replace('_', '-')}`" for page in counterparts["page"]],
-            "lost": counterparts["lost"],
+            "not available to us": counterparts["missing"],
             "ours": counterparts["ours"],
         }
     )

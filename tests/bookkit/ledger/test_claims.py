@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from bookkit.ledger import claims
+from bookkit.ledger import claims, labels
 from browser import opened
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
@@ -18,6 +18,7 @@ ENTRY = {
     "id": "C001",
     "section": "3.1.1",
     "kind": "statement",
+    "weight": "headline",
     "paraphrase": "There are 1230 nodules.",
     "verdict": "impossible as written",
     "evidence": ["chapters/page.md#here"],
@@ -51,7 +52,22 @@ def test_the_ledger_is_whole_and_its_evidence_exists(ledger):
 
 def test_every_claim_is_shown_where_some_of_its_evidence_is(ledger):
     for claim in ledger:
+        if claim.chapter == "claims":
+            continue
         assert f"chapters/{claim.chapter}.md" in {place.split("#")[0] for place in claim.evidence}
+
+
+def test_where_the_wording_is_the_claim_the_paper_is_quoted(ledger):
+    for claim in ledger:
+        if claim.weight in ("headline", "wording") or claim.kind == "contradiction":
+            assert claim.quotes, claim.id
+
+
+def test_the_text_alone_is_evidence_only_with_a_quotation(tmp_path):
+    entry = ENTRY | {"evidence": [], "quotes": ["when assessed on 1230 nodules"]}
+    (claim,) = claims.read_claims(write(tmp_path, entry))
+    assert "1230 nodules</q>" in claims.ledger_html([claim]).data
+    assert "quotation" in claims.claims_of("data_selection", [claim])["shown at"].item()
 
 
 def test_every_section_equation_table_and_figure_of_the_paper_is_there(ledger):
@@ -77,7 +93,10 @@ def test_counts_add_up(ledger):
     texts = claims.count_texts(ledger)
     table = claims.verdict_table(ledger)
     assert texts["claims-all"] == str(len(ledger))
-    assert sum(map(int, table["claims"])) == len(ledger)
+    assert sum(map(int, table["all"])) == len(ledger)
+    by_weight = table[list(claims.WEIGHTS)].astype(int)
+    assert (by_weight.sum(axis=1) == table["all"].astype(int)).all()
+    assert by_weight["headline"].sum() == int(texts["claims-headline"]) > 0
     assert texts["claims-impossible-as-written"] == str(
         Counter(c.verdict for c in ledger)["impossible as written"]
     )
@@ -107,13 +126,15 @@ def test_a_fold_that_trains_does_not_read_the_ledger():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"verdict": "true"}, r"claim 1 \(C001\): verdict: .*reproduced in part"),
+        ({"verdict": "true"}, r"claim 1 \(C001\): verdict: .*confirmed in part"),
         ({"section": "7"}, r"claim 1 \(C001\): section: .*3\.1\.1"),
         ({"section": 4}, r"claim 1 \(C001\): section: "),
         ({"kind": "rumour"}, r"kind: .*'equation'"),
         ({"chapter": "intro"}, r"chapter: .*data_selection"),
         ({"id": "1"}, r"claim 1 \(1\): id: "),
-        ({"evidence": []}, r"\(C001\): evidence: at least one"),
+        ({"evidence": []}, r"\(C001\): evidence: "),
+        ({"evidence": ["chapters/claims.md#claims-text"]}, r"\(C001\): evidence: "),
+        ({"weight": "heavy"}, r"weight: .*headline"),
         ({"evidence": ["the book"]}, r"evidence\.0: .*'the book'"),
         ({"evidence": ["../secret.csv"]}, r"evidence\.0: "),
         ({"paraphrase": ""}, r"paraphrase: "),
@@ -134,7 +155,7 @@ def test_a_missing_field_is_named(tmp_path, field):
 
 
 def test_an_id_twice_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"claim 2 \(C001\): id: is there twice"):
+    with pytest.raises(InputError, match=r"claim 2 \(C001\): id: "):
         claims.read_claims(write(tmp_path, ENTRY, ENTRY))
 
 
@@ -186,7 +207,7 @@ A figure.
 :::
 
 ```{code-cell} ipython3
-display(tables.numbered(table, "tab-not", "tab-t"))
+display(tables.numbered(table, "See {numref}`tab-not`.", "tab-t"))
 display(tables.profile_table(settings, "p", name="tab-p"))
 tables.numbered(table, "made when it is run", f"tab-{name}")
 ```
@@ -196,8 +217,8 @@ tables.numbered(table, "made when it is run", f"tab-{name}")
 def test_labels_of_a_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
-    labels = claims.page_labels(page)
-    assert {name: (label.kind, label.title, label.html_id) for name, label in labels.items()} == {
+    found = labels.page_labels(page)
+    assert {name: (label.kind, label.title, label.html_id) for name, label in found.items()} == {
         "here": ("section", "A heading", "here"),
         "there": ("section", "there", "there"),
         "eq-x": ("equation", "equation: x", "equation-eq-x"),
@@ -230,7 +251,7 @@ def test_evidence_that_is_not_there_is_named(tmp_path, place, message):
 
 def test_no_label_is_given_on_two_pages():
     """Sphinx knows one place a label; evidence on another page would lead there."""
-    count = Counter(name for labels in claims.all_labels().values() for name in labels)
+    count = Counter(name for page in labels.all_labels().values() for name in page)
     assert not [name for name, number in count.items() if number > 1]
 
 
@@ -261,7 +282,8 @@ def test_the_ledger_is_searched_and_filtered_in_a_browser(ledger, tmp_path):
     path.write_text(
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><body>{body}</body></html>'
     )
-    holding = {c.id for c in ledger if "1230" in f"{c.paraphrase} {c.decision}".replace(",", "")}
+    said = {c.id: f"{c.paraphrase} {c.quotes} {c.decision}".replace(",", "") for c in ledger}
+    holding = {name for name, text in said.items() if "1230" in text}
     holding |= {c.id for c in ledger if any("1230" in place for place in c.evidence)}
     refused = {c.id for c in ledger if c.verdict == "not reproduced"}
     assert 3 < len(holding) < len(ledger) / 4
@@ -290,6 +312,9 @@ def test_the_ledger_is_searched_and_filtered_in_a_browser(ledger, tmp_path):
         choose("q", "")
         choose("verdict", "not reproduced")
         assert shown() == refused
+        choose("weight", "headline")
+        assert shown() == {c.id for c in ledger if c.id in refused and c.weight == "headline"}
+        choose("weight", "")
         choose("section", "3.1.2")
         assert (
             shown() == {c.id for c in ledger if c.id in refused and c.section == "3.1.2"} != set()

@@ -53,7 +53,7 @@ def test_the_table_links_every_original():
     ("change", "message"),
     [
         (lambda t: t.drop(3), "must have a row for each"),
-        (lambda t: t.rename(columns={"lost": "gone"}), "the columns must be"),
+        (lambda t: t.rename(columns={"missing": "gone"}), "the columns must be"),
         (lambda t: t.replace("fig-roc", "fig-rock"), "Fig. 10: results has no label 'fig-rock'"),
         (lambda t: t.replace("fig-network fig-nodules", "fig-network fig-x"), "no page .*'fig-x'"),
         (lambda t: t.replace("tab-sizes tab-paper-sizes", ""), "Table 1: .*no label ''"),
