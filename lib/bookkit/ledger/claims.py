@@ -23,7 +23,7 @@ from nodulebook.core.errors import InputError
 VERDICTS: dict[str, str] = {
     "confirmed": "our computation, or the cited source, agrees",
     "confirmed in part": "it holds once repaired, or for a part of what is said",
-    "built so": "a step of the method, built as the passage says or can be read; this tests nothing",
+    "built so": "a step of the method, built as the passage can be read; this tests nothing",
     "not reproduced": "our computation, or the cited source, says otherwise",
     "impossible as written": "the text contradicts itself, arithmetic or its own sources",
     "not available to us": "the paper prints it in a picture or table cell that our copy lacks",
