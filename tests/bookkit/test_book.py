@@ -15,7 +15,7 @@ from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_c
 
 from nodulebook.core import paths
 from nodulebook.core.files import sha256
-from nodulebook.core.settings import FoldParameters, read_profile
+from nodulebook.core.settings import FoldParameters
 from nodulebook.data.annotations import DATABASE_SHA256
 from nodulebook.patches.sources import SOURCES, lidc_slices, phantom
 from study.report.pooled import complete_runs
@@ -149,7 +149,8 @@ def test_the_committed_runs_are_of_the_present_settings_and_data() -> None:
             if about["source"] == "annotations":
                 assert about["data_hash"] == sha256(paths.NODULES_CSV, paths.FOLDS_CSV)
             else:
-                assert about["profile_hash"] == read_profile(about["profile_name"]).hash()
+                made = FoldParameters(profile=about["profile_name"], seed=about["seed"])
+                assert about["profile_hash"] == made.settings.hash()
                 assert present[about["source"]].items() <= about["data_recipe"].items()
 
 

@@ -227,11 +227,27 @@ class FoldParameters(_Strict):
     data: str = ""
     explain: bool = True
     """Measure the maps of the test nodules once the fold is trained."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """Instead of the profile's own."""
+
+    @property
+    def settings(self) -> Profile:
+        """The profile, with the seed that was asked for.
+
+        Raises:
+            InputError: as `read_profile`.
+        """
+        profile = read_profile(self.profile)
+        return profile if self.seed is None else profile.model_copy(update={"seed": self.seed})
 
     @property
     def run_name(self) -> str:
-        """`run`, or `<profile>-<source>` where it is empty."""
-        return self.run or f"{self.profile}-{self.source}"
+        """`run`; where it is empty `<profile>-<source>`, with `-seed<k>` for a seed of its own."""
+        if self.run:
+            return self.run
+        name = f"{self.profile}-{self.source}"
+        own = self.seed is None or self.seed == read_profile(self.profile).seed
+        return name if own else f"{name}-seed{self.seed}"
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

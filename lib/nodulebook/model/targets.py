@@ -25,6 +25,11 @@ class FoldData:
     test_volumes: NDArray[np.float32]
     absent: list[str]  # nodules of the fold table that the source does not have
     digest: str
+    lesions: pd.DataFrame | None = None
+    """Every lesion of the held-out patients that the source has: nodule_id, patient_id, and label,
+    NaN where the fold table gives none. None where a held-out patient is also trained on."""
+    unlabelled_volumes: NDArray[np.float32] | None = None
+    """The patches of those lesions that are not in `test`, in their order."""
 
 
 def split_fold(
@@ -34,6 +39,7 @@ def split_fold(
     settings: TrainingSettings | None = None,
     nodules: pd.DataFrame | None = None,
     hidden: Collection[str] = (),
+    every: PatchStore | None = None,
 ) -> FoldData:
     """Training and test patches of one fold.
 
@@ -45,6 +51,7 @@ def split_fold(
             None: the labelled nodules, whole.
         nodules: `data/nodules.csv`; needed where the settings want more than labels.
         hidden: patients who take no part, neither in training nor in the test.
+        every: a store of the same source with more lesions; the store itself where None.
 
     Raises:
         InputError: the fold is out of range, or the store has no nodule to train or test on.
@@ -69,7 +76,14 @@ def split_fold(
         targets = lesion_targets(nodules, train["nodule_id"], settings)
         train = train.drop(columns="label", errors="ignore").join(targets)
 
-    def volumes(table: pd.DataFrame) -> NDArray[np.float32]:
+    every = every or store
+    patients = set(folds.loc[folds["fold"] == fold, "patient_id"]) - set(hidden)
+    lesions = every.table.loc[every.table["patient_id"].isin(patients), ["nodule_id", "patient_id"]]
+    lesions = pd.concat([test[["nodule_id", "patient_id"]], lesions]).drop_duplicates("nodule_id")
+    lesions["label"] = lesions["nodule_id"].map(test.set_index("nodule_id")["label"])
+    lesions = lesions.sort_values("nodule_id", ignore_index=True)
+
+    def volumes(table: pd.DataFrame, store: PatchStore = store) -> NDArray[np.float32]:
         volumes_hu = store.volumes_hu[store.rows(table["nodule_id"])]
         slab = settings.central_slab_mm if settings else 0
         return scale_to_unit(central_slab(volumes_hu, slab) if slab else volumes_hu)
@@ -81,6 +95,8 @@ def split_fold(
         test_volumes=volumes(test),
         absent=sorted(folds.loc[~here, "nodule_id"]),
         digest=store.digest,
+        lesions=None if patients & set(train["patient_id"]) else lesions,
+        unlabelled_volumes=volumes(lesions[lesions["label"].isna()], every),
     )
 
 

@@ -5,6 +5,8 @@
 probabilities.csv  a row a test nodule: nodule_id, patient_id, label, p_malignant, fold, arm
 history.csv        a row an epoch: epoch (from 1), loss, further numbers
 run.json           what made them: the keys of `RUN_KEYS`, and others
+lesions.csv        optional: one row per lesion of the held-out patients that the source has, with
+                   the columns of probabilities.csv; label is empty where the rule gives none
 
 A fold is done when these files are valid. Every number of the book comes from them.
 """
@@ -27,6 +29,7 @@ from nodulebook.core.settings import N_FOLDS
 PROBABILITIES = "probabilities.csv"
 HISTORY = "history.csv"
 RUN = "run.json"
+LESIONS = "lesions.csv"
 
 EACH_EPOCH = "each_epoch.csv"
 """In some runs: nodule_id, and the probability after each epoch, epoch_1, epoch_2, ..."""
@@ -71,6 +74,9 @@ class Fold:
     probabilities: pd.DataFrame  # columns of PROBABILITY_COLUMNS, a row a test nodule
     history: pd.DataFrame  # epoch, loss, ...; a row an epoch
     run: dict[str, Any]
+    lesions: pd.DataFrame | None = None
+    """Columns of PROBABILITY_COLUMNS, one row per lesion of the held-out patients; label is NaN
+    where the rule gives none. None in folds that did not predict them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +90,13 @@ class Run:
 
 
 def write_fold(
-    folder: Path, probabilities: pd.DataFrame, history: pd.DataFrame, run: dict[str, Any]
+    folder: Path,
+    probabilities: pd.DataFrame,
+    history: pd.DataFrame,
+    run: dict[str, Any],
+    lesions: pd.DataFrame | None = None,
 ) -> None:
-    """Write a fold's three files, after checking them as `read_fold` does.
+    """Write a fold's files, after checking them as `read_fold` does.
 
     Args:
         folder: an existing folder, `fold-<k>` or one that is to be renamed to it.
@@ -94,16 +104,21 @@ def write_fold(
             gives the same float64.
         history: epoch, from 1 on, and loss; further columns must be numbers too.
         run: the keys of `RUN_KEYS`; others are kept.
+        lesions: the columns of `PROBABILITY_COLUMNS`, or None; the rows of `probabilities` are
+            among them.
 
     Raises:
         InputError: there is no such folder, or something does not keep the contract.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder to write a fold into")
-    for name, table, needed in (
+    tables = [
         (PROBABILITIES, probabilities, list(PROBABILITY_COLUMNS)),
         (HISTORY, history, ["epoch", "loss"]),
-    ):
+    ]
+    if lesions is not None:
+        tables.append((LESIONS, lesions, list(PROBABILITY_COLUMNS)))
+    for name, table, needed in tables:
         missing = [column for column in needed if column not in table.columns]
         if missing:
             raise InputError(f"{folder / name}: column {', '.join(missing)} is missing")
@@ -111,13 +126,18 @@ def write_fold(
         # A float32 would be written with fewer digits, which read as another float64.
         probabilities = probabilities.astype({"p_malignant": float})
         history = history.astype({name: float for name in history.columns if name != "epoch"})
+        if lesions is not None:
+            lesions = lesions.astype({"p_malignant": float, "label": float}).reset_index(drop=True)
         json.dumps(run, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder}: a value cannot be written ({error})") from None
-    _check(folder, Fold(probabilities, history, run))
+    _check(folder, Fold(probabilities, history, run, lesions))
     probabilities = probabilities.astype({"label": int, "fold": int})
     write_csv(probabilities[list(PROBABILITY_COLUMNS)], folder / PROBABILITIES)
     write_csv(history.astype({"epoch": int}), folder / HISTORY)
+    if lesions is not None:
+        lesions = lesions.astype({"label": "Int64", "fold": int})
+        write_csv(lesions[list(PROBABILITY_COLUMNS)], folder / LESIONS)
     write_json(run, folder / RUN)
 
 
@@ -138,11 +158,22 @@ def read_fold(folder: Path, expected: pd.DataFrame | None = None) -> Fold:
         raise InputError(f"{folder}: not the folder of a fold, which is called fold-<number>")
     probabilities = read_csv(folder / PROBABILITIES, PROBABILITY_COLUMNS)
     history = read_csv(folder / HISTORY, {"epoch": "int", "loss": "float"}, others="float")
-    fold = Fold(probabilities, history, read_json(folder / RUN))
+    lesions = _read_lesions(folder / LESIONS) if (folder / LESIONS).exists() else None
+    fold = Fold(probabilities, history, read_json(folder / RUN), lesions)
     _check(folder, fold)
     if expected is not None:
         _check_expected(folder, fold, expected)
     return fold
+
+
+def _read_lesions(path: Path) -> pd.DataFrame:
+    lesions = read_csv(path, {k: v for k, v in PROBABILITY_COLUMNS.items() if k != "label"})
+    if "label" not in lesions.columns:
+        raise InputError(f"{path}: column label is missing")
+    label = lesions["label"].replace("", np.nan)
+    number = pd.to_numeric(label, errors="coerce")
+    _refuse(path, lesions, "label", label.notna() & number.isna(), "must be 0, 1 or empty")
+    return lesions.assign(label=number)
 
 
 def is_done(folder: Path, expected: pd.DataFrame | None = None) -> bool:
@@ -237,6 +268,27 @@ def _check(folder: Path, fold: Fold) -> None:
         raise InputError(f"{folder / RUN}: fold is {fold.run['fold']}, but the folder's is {k}")
     _check_probabilities(folder / PROBABILITIES, fold.probabilities, fold.run)
     _check_history(folder / HISTORY, fold.history)
+    if fold.lesions is not None:
+        _check_lesions(folder / LESIONS, fold)
+
+
+def _check_lesions(path: Path, fold: Fold) -> None:
+    table = fold.lesions
+    assert table is not None
+    _check_predictions(path, table, fold.run)
+    unlabelled = table["label"].isna()
+    _refuse(path, table, "label", ~(table["label"].isin((0, 1)) | unlabelled), "must be 0 or 1")
+    tested = fold.probabilities.set_index("nodule_id")
+    named = table["nodule_id"].isin(tested.index)
+    _refuse(path, table, "label", ~unlabelled & ~named, "but the nodule is not a test nodule")
+    missing = tested.index.difference(table["nodule_id"].tolist()).tolist()
+    if missing:
+        raise InputError(f"{path}: test nodule {missing[0]} is missing")
+    for name in ("patient_id", "label", "p_malignant"):
+        differs = pd.Series(False, index=table.index)
+        right = tested.loc[table.loc[named, "nodule_id"], name].to_numpy()
+        differs[named] = table.loc[named, name].to_numpy() != right
+        _refuse(path, table, name, differs, f"but {PROBABILITIES} has another")
 
 
 def _check_run(path: Path, run: Any) -> None:
@@ -258,6 +310,16 @@ def _check_run(path: Path, run: Any) -> None:
 
 
 def _check_probabilities(path: Path, table: pd.DataFrame, run: dict[str, Any]) -> None:
+    _check_predictions(path, table, run)
+    _refuse(path, table, "label", ~table["label"].isin((0, 1)), "must be 0 or 1")
+    absent = table["nodule_id"].isin(run["absent_nodules"])
+    _refuse(path, table, "nodule_id", absent, "but run.json calls it absent")
+    if len(table) != run["n_test"]:
+        raise InputError(f"{path}: {len(table)} nodules, but run.json's n_test is {run['n_test']}")
+
+
+def _check_predictions(path: Path, table: pd.DataFrame, run: dict[str, Any]) -> None:
+    """What probabilities.csv and lesions.csv both keep."""
     unknown = [name for name in table.columns if name not in PROBABILITY_COLUMNS]
     if unknown:
         raise InputError(f"{path}: column {', '.join(unknown)} is unknown")
@@ -265,18 +327,13 @@ def _check_probabilities(path: Path, table: pd.DataFrame, run: dict[str, Any]) -
         raise InputError(f"{path}: has no nodule")
     p = table["p_malignant"]
     _refuse(path, table, "p_malignant", ~p.between(0, 1), "must be between 0 and 1")
-    _refuse(path, table, "label", ~table["label"].isin((0, 1)), "must be 0 or 1")
     for name in ("nodule_id", "patient_id"):
         blank = [not (isinstance(value, str) and value.strip()) for value in table[name]]
         _refuse(path, table, name, pd.Series(blank), "must be text")
     _refuse(path, table, "nodule_id", table["nodule_id"].duplicated(), "is there twice")
-    absent = table["nodule_id"].isin(run["absent_nodules"])
-    _refuse(path, table, "nodule_id", absent, "but run.json calls it absent")
     for name in ("fold", "arm"):
         differs = table[name] != run[name]
         _refuse(path, table, name, differs, f"but run.json says {run[name]!r}")
-    if len(table) != run["n_test"]:
-        raise InputError(f"{path}: {len(table)} nodules, but run.json's n_test is {run['n_test']}")
 
 
 def _check_history(path: Path, table: pd.DataFrame) -> None:
@@ -301,7 +358,11 @@ def _check_expected(folder: Path, fold: Fold, expected: pd.DataFrame) -> None:
     path, table = folder / PROBABILITIES, fold.probabilities
     if "fold" in expected.columns:
         expected = expected[expected["fold"] == fold.run["fold"]]
+    held_out = expected["patient_id"]
     expected = expected[~expected["nodule_id"].isin(fold.run["absent_nodules"])]
+    if fold.lesions is not None:
+        others = ~fold.lesions["patient_id"].isin(set(held_out))
+        _refuse(folder / LESIONS, fold.lesions, "patient_id", others, "who is not held out here")
     known = expected.set_index("nodule_id")
     extra = ~table["nodule_id"].isin(known.index)
     _refuse(path, table, "nodule_id", extra, f"which is none of fold {fold.run['fold']}'s nodules")

@@ -15,10 +15,12 @@ from nodulebook.core.files import replace_folder, write_csv
 from nodulebook.core.paths import fold_folder, partial_folder
 from nodulebook.core.processor import processor_text
 from nodulebook.core.settings import FoldParameters, Profile
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
 from nodulebook.explain.scores import Explanations
 from nodulebook.model.backend import device, versions
 from nodulebook.model.checkpoint import CHECKPOINT, checkpoint_key, load_checkpoint
-from nodulebook.model.targets import FoldData
+from nodulebook.model.targets import FoldData, split_fold
 from nodulebook.model.train import (
     ARM,
     arm_of,
@@ -27,6 +29,8 @@ from nodulebook.model.train import (
     predict_malignant,
     train,
 )
+from nodulebook.patches.sources import REAL_CT, open_source
+from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import EACH_EPOCH, Fold, write_fold
 from nodulebook.runs.map_scores import write_explanations
 
@@ -38,6 +42,54 @@ def probabilities_table(
     return data.test[["nodule_id", "patient_id", "label"]].assign(
         p_malignant=p_malignant, fold=fold, arm=arm
     )
+
+
+def lesions_table(
+    model: keras.Model, data: FoldData, probabilities: pd.DataFrame, views: int = 1
+) -> pd.DataFrame | None:
+    """The fold's `lesions.csv`: its test nodules, and the other lesions of the held-out patients.
+
+    Args:
+        model: the fold's trained network.
+        data: from `split_fold`.
+        probabilities: from `probabilities_table`; these are not predicted again.
+        views: as the test nodules were predicted.
+
+    Returns:
+        The columns of `probabilities`, or None where a held-out patient is also trained on.
+    """
+    if data.lesions is None or data.unlabelled_volumes is None:
+        return None
+    p = data.lesions["nodule_id"].map(probabilities.set_index("nodule_id")["p_malignant"])
+    rest = p.isna()
+    if rest.any():
+        p[rest] = predict_malignant(model, data.unlabelled_volumes, views)
+    same = {name: probabilities[name].iloc[0] for name in ("fold", "arm")}
+    return data.lesions.assign(p_malignant=p, **same)
+
+
+def open_fold(
+    parameters: FoldParameters, profile: Profile, folds: pd.DataFrame | None = None
+) -> tuple[FoldData, PatchStore]:
+    """A fold's data, and the store that its patches come from.
+
+    Args:
+        parameters: source, data and fold.
+        profile: which lesions are trained on, and towards what.
+        folds: the fold table; data/folds.csv where None.
+
+    Raises:
+        InputError: the source's data is missing or damaged, or has too few nodules of the fold.
+    """
+    where = Path(parameters.data) if parameters.data else None
+    recipe = profile.training
+    store = open_source(parameters.source, where, recipe.lesions)
+    # The phantom is rendered for minutes: its other lesions are worth that to nobody.
+    more = recipe.lesions != "all" and parameters.source in REAL_CT
+    every = open_source(parameters.source, where, "all") if more else store
+    table = read_folds() if folds is None else folds
+    nodules = read_nodules()
+    return split_fold(table, store, parameters.fold, recipe, nodules, every=every), store
 
 
 def run_record(
@@ -80,6 +132,7 @@ def finish_fold(
     history: list[dict[str, float]],
     record: dict[str, Any],
     explanations: Explanations | None = None,
+    lesions: pd.DataFrame | None = None,
 ) -> Path:
     """Write the fold's files beside its checkpoint, then rename the folder: done, or not at all.
 
@@ -90,6 +143,7 @@ def finish_fold(
         history: a dict an epoch.
         record: from `run_record`.
         explanations: what the maps were worth, where they were measured.
+        lesions: from `lesions_table`.
 
     Returns:
         The fold's folder.
@@ -100,7 +154,7 @@ def finish_fold(
         "wall_seconds": round(sum(row["seconds"] for row in history), 1),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_fold(partial, probabilities, pd.DataFrame(history), record)
+    write_fold(partial, probabilities, pd.DataFrame(history), record, lesions)
     if explanations is not None:
         written = Fold(probabilities, pd.DataFrame(history), record)
         write_explanations(partial, explanations, written)
@@ -150,9 +204,11 @@ def run_without_notebook(
     history = train(
         model, profile, data, fold, partial / CHECKPOINT, report, keep if each_epoch else None
     )
-    p = predict_malignant(model, data.test_volumes, profile.training.test_views)
+    views = profile.training.test_views
+    p = predict_malignant(model, data.test_volumes, views)
     table = probabilities_table(data, p, fold, record["arm"])
-    return finish_fold(name, fold, table, history, record)
+    lesions = lesions_table(model, data, table, views)
+    return finish_fold(name, fold, table, history, record, lesions=lesions)
 
 
 def trained_model(

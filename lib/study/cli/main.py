@@ -100,28 +100,31 @@ def _fold_options(command: Command) -> Command:
         click.option("--run", default="", help="the run's name; <profile>-<source> by default"),
         click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA"),
         click.option("--explain/--no-explain", default=True, help="measure the maps at the end"),
+        click.option("--seed", type=int, help="instead of the profile's own"),
     ):
         command = option(command)
     return command
 
 
 def _parameters(
-    fold: int, profile: str, source: str, run: str, data: str, explain: bool
+    fold: int, profile: str, source: str, run: str, data: str, explain: bool, seed: int | None
 ) -> FoldParameters:
     # The chapter runs in its own folder: a path typed here is meant from here.
     data = str(Path(data).expanduser().resolve()) if data else ""
     given = {"fold": fold, "profile": profile, "source": source, "run": run, "data": data}
-    return check_fold_parameters(given | {"explain": explain})
+    return check_fold_parameters(given | {"explain": explain, "seed": seed})
 
 
 @commands.command()
 @click.option("--fold", type=int, required=True, help="0 to 9: the fold that is held out")
 @_fold_options
-def fold(fold: int, profile: str, source: str, run: str, data: str, explain: bool) -> None:
+def fold(
+    fold: int, profile: str, source: str, run: str, data: str, explain: bool, seed: int | None
+) -> None:
     """Train and test one fold with papermill; skip it if done, go on if it was stopped."""
     from study.experiments.folds import run_fold
 
-    run_fold(_parameters(fold, profile, source, run, data, explain))
+    run_fold(_parameters(fold, profile, source, run, data, explain, seed))
 
 
 @commands.command()
@@ -136,13 +139,14 @@ def folds(
     run: str,
     data: str,
     explain: bool,
+    seed: int | None,
     jobs: int | None,
     notebooks: bool,
 ) -> None:
     """Train and test all ten folds; skip those that are done, go on where it was stopped."""
     from study.experiments.folds import run_folds
 
-    first = _parameters(0, profile, source, run, data, explain)
+    first = _parameters(0, profile, source, run, data, explain, seed)
     run_folds(first, jobs, notebooks)
     click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
 

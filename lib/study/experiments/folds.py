@@ -14,10 +14,10 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import written_aside
 from nodulebook.core.processor import processor_text
-from nodulebook.core.settings import N_FOLDS, FoldParameters, read_profile
+from nodulebook.core.settings import N_FOLDS, FoldParameters
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.patches.sources import SOURCES, open_source
+from nodulebook.patches.sources import REAL_CT, SOURCES, open_source
 from nodulebook.runs.contract import is_done, list_runs, read_fold, read_run
 from nodulebook.stats.metrics import roc_auc
 from study.experiments.baseline import RUN, diameter_fold, run_diameter
@@ -51,11 +51,11 @@ def fold_is_done(parameters: FoldParameters) -> bool:
         fold = read_fold(folder, expected_rows(read_folds(), parameters.fold))
     except InputError as error:
         raise InputError(f"{error}\n{mend}") from None
-    profile = read_profile(parameters.profile)
-    if fold.run["profile_hash"] != profile.hash() or fold.run["source"] != parameters.source:
+    made = (fold.run["profile_hash"], fold.run["source"])
+    if made != (parameters.settings.hash(), parameters.source):
         raise InputError(
-            f"{folder}: made with other settings than profile {parameters.profile!r} and source "
-            f"{parameters.source!r}; {mend}"
+            f"{folder}: made with other settings than profile {parameters.profile!r}, source "
+            f"{parameters.source!r} and this seed; {mend}"
         )
     return True
 
@@ -70,7 +70,7 @@ def run_fold(parameters: FoldParameters) -> Path:
         InputError: the fold's data, settings or artefacts are wrong.
     """
     folder = paths.fold_folder(parameters.run_name, parameters.fold)
-    read_profile(parameters.profile)
+    _ = parameters.settings  # refused before anything is opened
     if fold_is_done(parameters):
         print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)
         return folder
@@ -118,15 +118,10 @@ def run_fold_without_notebook(parameters: FoldParameters) -> Path:
     if fold_is_done(parameters):
         print(f"fold {parameters.fold} of {parameters.run_name} is done: {folder}", flush=True)
         return folder
-    from nodulebook.model.targets import split_fold
-    from nodulebook.runs.network_fold import run_without_notebook
+    from nodulebook.runs.network_fold import open_fold, run_without_notebook
 
-    profile = read_profile(parameters.profile)
-    recipe = profile.training
-    store = open_source(
-        parameters.source, Path(parameters.data) if parameters.data else None, recipe.lesions
-    )
-    data = split_fold(read_folds(), store, parameters.fold, recipe, read_nodules())
+    profile = parameters.settings
+    data, store = open_fold(parameters, profile)
     return run_without_notebook(None, parameters, profile, data, store.recipe)
 
 
@@ -147,8 +142,10 @@ def run_folds(first: FoldParameters, jobs: int | None = None, notebooks: bool = 
     if not waiting:
         return
     # Built here, once, and not by the first folds side by side.
-    lesions = read_profile(first.profile).training.lesions
-    open_source(first.source, Path(first.data) if first.data else None, lesions)
+    where = Path(first.data) if first.data else None
+    open_source(first.source, where, first.settings.training.lesions)
+    if first.source in REAL_CT:
+        open_source(first.source, where, "all")
     run = run_fold if notebooks else run_fold_without_notebook
     run_side_by_side([(run, parameters) for parameters in waiting], jobs)
 
@@ -207,6 +204,7 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
             run=run,
             data=data,
             explain=False,
+            seed=committed.run["seed"],
         )
         fold_is_done(parameters)  # refuses where the profile is another by now
         before = os.environ.get("NODULEBOOK_RUNS")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import FoldParameters, Profile, read_profile
+from nodulebook.core.settings import FoldParameters, Profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.explain import gradcam
@@ -261,12 +261,16 @@ def _parameters(committed: Fold, run: str, fold: int) -> tuple[FoldParameters, P
     about = committed.run
     if "profile_name" not in about:
         raise InputError(f"run {run!r} was made without a network: there is nothing to explain")
-    profile = read_profile(about["profile_name"])
+    parameters = FoldParameters(
+        fold=fold,
+        profile=about["profile_name"],
+        source=about["source"],
+        run=run,
+        seed=about["seed"],
+    )
+    profile = parameters.settings
     if profile.hash() != about["profile_hash"]:
         raise InputError(
             f"run {run!r}: profile {about['profile_name']!r} has changed since it was made"
         )
-    parameters = FoldParameters(
-        fold=fold, profile=about["profile_name"], source=about["source"], run=run
-    )
     return parameters, profile

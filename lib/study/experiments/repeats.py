@@ -11,8 +11,7 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import N_FOLDS, FoldParameters, read_profile
-from nodulebook.data.cohort import read_nodules
+from nodulebook.core.settings import N_FOLDS, FoldParameters
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.sources import open_source
 from nodulebook.runs.contract import Run, is_done, list_runs, read_run
@@ -37,7 +36,12 @@ def _parameters(run: str, fold: int, data: str) -> FoldParameters:
         raise InputError(f"run {run!r} cannot be repeated: not ten folds, or not of a profile")
     about = committed.folds[0].run
     parameters = FoldParameters(
-        fold=fold, profile=about["profile_name"], source=about["source"], run=run, data=data
+        fold=fold,
+        profile=about["profile_name"],
+        source=about["source"],
+        run=run,
+        data=data,
+        seed=about["seed"],
     )
     fold_is_done(parameters)  # refuses where the profile is another by now
     return parameters
@@ -62,20 +66,17 @@ def repeat_fold(run: str, fold: int, data: str = "") -> Path:
     if is_done(folder, read_folds()):
         return folder
     # Keras takes seconds to import, and tables of repeats do not need it.
-    from nodulebook.model.targets import split_fold
-    from nodulebook.runs.network_fold import run_without_notebook
+    from nodulebook.runs.network_fold import open_fold, run_without_notebook
 
-    profile = read_profile(parameters.profile)
-    recipe = profile.training
-    store = open_source(parameters.source, Path(data) if data else None, recipe.lesions)
-    split = split_fold(read_folds(), store, fold, recipe, read_nodules())
+    profile = parameters.settings
+    split, store = open_fold(parameters, profile)
     return run_without_notebook(AGAIN, parameters, profile, split, store.recipe)
 
 
 def repeat_run(run: str, data: str = "", jobs: int | None = None) -> None:
     """All ten folds, side by side; those that are done are skipped. As `repeat_fold`."""
     parameters = _parameters(run, 0, data)
-    lesions = read_profile(parameters.profile).training.lesions
+    lesions = parameters.settings.training.lesions
     open_source(parameters.source, Path(data) if data else None, lesions)
     run_side_by_side([(repeat_fold, run, fold, data) for fold in range(N_FOLDS)], jobs)
 

@@ -264,6 +264,12 @@ def test_fold_parameters_and_run_name():
     given = {"fold": 9, "profile": "quick", "source": "phantom", "run": "", "data": ""}
     assert check_fold_parameters(given).run_name == "quick-phantom"
     assert check_fold_parameters(given | {"run": "mine_2-b"}).run_name == "mine_2-b"
+    own = read_profile("quick").seed
+    assert check_fold_parameters(given | {"seed": own}).run_name == "quick-phantom"
+    other = check_fold_parameters(given | {"seed": own + 7})
+    assert other.run_name == f"quick-phantom-seed{own + 7}"
+    assert other.settings.seed == own + 7
+    assert other.settings.hash() != read_profile("quick").hash()
     assert check_fold_parameters({}).fold == 0
 
 

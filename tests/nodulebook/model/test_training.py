@@ -112,6 +112,14 @@ def test_all_lesions_but_those_of_held_out_and_hidden_patients() -> None:
     weighed = out.train.set_index("nodule_id")["weight"]
     readers = nodules.set_index("nodule_id")["readers"]
     assert weighed.tolist() == (readers[weighed.index].clip(upper=4) / 4).tolist()
+    held_rows = rows[rows["patient_id"].isin(held_out)]
+    assert out.lesions is not None
+    assert set(out.lesions["nodule_id"]) == set(held_rows["nodule_id"])
+    labelled = out.lesions.dropna().set_index("nodule_id")["label"]
+    assert labelled.to_dict() == out.test.set_index("nodule_id")["label"].to_dict()
+    assert len(out.unlabelled_volumes) == len(out.lesions) - len(out.test) > 0
+    leaky = folds.assign(fold=np.arange(len(folds)) % 10)  # dealt by nodule
+    assert targets.split_fold(leaky, store, 1).lesions is None
     with pytest.raises(InputError, match="need the table of nodules"):
         targets.split_fold(folds, store, 1, settings)
 

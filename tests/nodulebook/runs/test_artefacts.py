@@ -85,6 +85,51 @@ def test_round_trip(folder):
     ]
 
 
+def _lesions(fold):
+    """Its test nodules, and a lesion without a label of the first of them's patient."""
+    table = fold.probabilities
+    other = table.iloc[[0]].assign(nodule_id="other", label=np.nan, p_malignant=0.25)
+    return pd.concat([table, other], ignore_index=True)
+
+
+def test_lesions_are_written_and_read(tmp_path):
+    fold = _fold()
+    folder = tmp_path / "fold-3"
+    folder.mkdir()
+    write_fold(folder, fold.probabilities, fold.history, fold.run, _lesions(fold))
+    assert ",,0.25," in (folder / "lesions.csv").read_text()  # no label: an empty cell
+    read = read_fold(folder, _expected(fold)).lesions
+    wanted = _lesions(fold).astype({"label": float})
+    pd.testing.assert_frame_equal(read, wanted, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value"),
+    [
+        ("label", 1, 0),  # probabilities.csv says 1
+        ("label", -1, 1),  # not a test nodule, so the rule gives it none
+        ("label", -1, "x"),
+        ("p_malignant", -1, 1.5),
+        ("p_malignant", 0, 0.5),  # another than in probabilities.csv
+        ("patient_id", -1, "p-of-the-training"),
+        ("nodule_id", 0, "gone"),  # a test nodule is missing
+        ("fold", -1, 4),
+        ("arm", -1, "other"),
+        ("nodule_id", -1, "n3-0"),
+    ],
+)
+def test_wrong_lesions_are_refused(tmp_path, column, row, value):
+    fold = _fold()
+    folder = _write(tmp_path / "fold-3", fold)
+    lesions = _lesions(fold).astype(object)
+    if value == "n3-0":
+        value = fold.probabilities["nodule_id"].iloc[0]
+    lesions.loc[lesions.index[row], column] = value
+    lesions.to_csv(folder / "lesions.csv", index=False)
+    with pytest.raises(InputError, match=r"lesions\.csv"):
+        read_fold(folder, _expected(fold))
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

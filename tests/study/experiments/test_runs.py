@@ -97,6 +97,7 @@ def test_the_executed_notebook_is_kept_without_times(finished: Path) -> None:
             "run": "",
             "data": "",
             "explain": True,
+            "seed": None,
         }
     }
     assert any(cell.get("outputs") for cell in notebook.cells)
@@ -127,6 +128,7 @@ def test_a_fold_run_again_gives_the_same_probabilities(
     table = pd.read_csv(path)
     table["p_malignant"] = 1 - table["p_malignant"]
     table.to_csv(path, index=False)
+    path.with_name("lesions.csv").unlink()
     done = command(*words, env=env)
     assert done.returncode == 2 and "differs by more than 0.01" in done.stderr
     record = json.loads(path.with_name("run.json").read_text())
