@@ -73,6 +73,27 @@ def patches(source: str, data: Path | None, jobs: int | None, allow_missing: boo
 
 
 @commands.command()
+@click.option("--source", default="lidc_slices", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    default=paths.DATA / "automatic_ruler.csv",
+    show_default=True,
+)
+def ruler(source: str, data: Path | None, table: Path) -> None:
+    """Measure the nodules' diameters from the voxels alone, without the readers' outlines."""
+    from nodulebook.core.files import write_csv
+    from nodulebook.patches.ruler import automatic_diameters
+    from nodulebook.patches.sources import open_source
+
+    store = open_source(source, data)
+    measured = automatic_diameters(store)
+    write_csv(measured, table)
+    click.echo(f"{len(measured)} of {len(store.table)} nodules measured: {table}")
+
+
+@commands.command()
 @click.option("--source", type=click.Choice(["luna16", "idc"]), required=True)
 @click.option("--data", type=click.Path(path_type=Path), help="instead of NODULEBOOK_DATA")
 @click.option(
