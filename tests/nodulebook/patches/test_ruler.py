@@ -47,7 +47,7 @@ def test_turning_the_plane_changes_nothing_much():
 
 
 def test_a_hole_is_measured_and_no_image_is_left_out():
-    z, y, x = np.indices((32, 32, 32)) - 15.5
+    _, y, x = np.indices((32, 32, 32)) - 15.5
     shell = np.where(np.abs(np.hypot(y, x) - 8) <= 1.5, TISSUE, LUNG).astype(np.int16)
     assert np.isfinite(automatic_diameter_mm(shell))
     empty = np.full((32, 32, 32), -860, np.int16)
