@@ -23,7 +23,7 @@ import SimpleITK as sitk
 
 from nodulebook.core import paths
 from nodulebook.core.files import write_csv
-from nodulebook.ct.metaimage import open_mhd
+from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches.cube import extract_patch
@@ -124,9 +124,9 @@ def from_disk(rows, image, folder):
     sitk.WriteImage(image, str(raw))
     sitk.WriteImage(image, str(packed), True)
     cases = {
-        "raw, rows of the patch only": lambda: extract_patch(open_mhd(raw), CENTRE),
+        "raw, rows of the patch only": lambda: extract_patch(open_metaimage(raw), CENTRE),
         "raw, whole scan read first": lambda: extract_patch(sitk.ReadImage(str(raw)), CENTRE),
-        "zraw, decompressed whole": lambda: extract_patch(open_mhd(packed), CENTRE),
+        "zraw, decompressed whole": lambda: extract_patch(open_metaimage(packed), CENTRE),
     }
     for name, work in cases.items():
         rows.append((f"one patch from {name}", best_seconds(work, 5)[0] * 1e3, "ms"))

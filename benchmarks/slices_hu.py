@@ -52,7 +52,7 @@ def main():
     data = parser.parse_args().data
     nodules = read_nodules()
     nodules = nodules[nodules["readers"] >= 3]
-    found = find_dicom(data, set(nodules["series_uid"]))
+    found = find_dicom(data).series
     rows = []
     for scan in read_scans(found):
         here = nodules[nodules["series_uid"] == scan.series_uid]

@@ -2,8 +2,12 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,187 +16,320 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_json, write_json
-from nodulebook.ct.folder import files_below
-from nodulebook.ct.volume import (
-    AGAIN,
-    ORTHONORMAL,
-    Box,
-    Geometry,
-    Volume,
-    last_line,
-    listed,
-)
+from nodulebook.ct.folder import AGAIN, files_below, listed, reading, utf8_path
+from nodulebook.ct.spacing import missing_notes
+from nodulebook.ct.volume import STRAY_MM, Box, Geometry, Three, Volume, numbers
 
-# ITK writes warnings past Python; what matters of them is checked here and said in full.
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
+CT_IMAGE, ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
+_CT_CLASSES = (CT_IMAGE, ENHANCED_CT, "1.2.840.10008.5.1.4.1.1.2.2", "")
+_NOT_SLICES = {
+    "LOCALIZER": "a scout",
+    "SCOUT": "a scout",
+    "TOPOGRAM": "a scout",
+    "MIP": "a projection",
+    "MINIP": "a projection",
+    "PROJECTION IMAGE": "a projection",
+    "VRT": "a rendering",
+    "DOSE": "a dose report",
+    "DOSE_INFO": "a dose report",
+    "SCREEN SAVE": "a screen shot",
+    "SCREEN_SAVE": "a screen shot",
+}
+"""Values of ImageType whose pixels are no slice of a scan."""
+
+_OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
+_MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
+_INDEX = "2"  # raised where the index of an older version cannot be used
+_FEW = 5  # slices: fewer original ones among derived ones are no scan
 
 
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+# --------------------------------------------------------------------------------- finding
 
 
-def find_dicom(
-    folder: Path, wanted: Collection[str] | None = None, index_json: Path | None = None
-) -> dict[str, list[Path]]:
-    """The files of DICOM series in a folder and the folders in it, whatever the layout.
+@dataclass(eq=False)
+class DicomFiles:
+    """What a folder holds of DICOM."""
 
-    A series is what has the same SeriesInstanceUID, wherever its files lie. Files that are no
-    DICOM are left alone.
+    series: dict[str, list[Path]] = field(default_factory=dict)  # CT slices by SeriesInstanceUID
+    others: dict[str, Counter[str]] = field(default_factory=dict)  # of a series: what, how many
+    about: dict[str, tuple[str, str]] = field(default_factory=dict)  # description, PatientID
+    damaged: list[str] = field(default_factory=list)  # files and what is wrong with them
+
+
+def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
+    """The CT series in a folder and the folders in it, whatever the layout.
+
+    A series is all files of one SeriesInstanceUID, wherever they are. Files that are no DICOM are
+    left alone.
 
     Args:
         folder: where to look.
-        wanted: SeriesInstanceUIDs; other series are left out. All series where None.
         index_json: remembers what each folder held, by names, sizes and times of its files, so
-            that only new folders are read again.
+            that only new folders are read again. Where it cannot be written, nothing is remembered.
     """
     known = _known_folders(index_json)
-    now: dict[str, dict[str, Any]] = {}
+    now: dict[str, Any] = {}
     by_folder: dict[Path, list[Path]] = {}
     for path in files_below(folder):
-        if path.suffix.lower() not in (".mhd", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png"):
+        if path.suffix.lower() not in _OTHERS:
             by_folder.setdefault(path.parent, []).append(path)
-    found: dict[str, list[Path]] = {}
+    found = DicomFiles()
     for here, files in by_folder.items():
         stamp = _stamp(files)
         entry = known.get(str(here))
         if not isinstance(entry, dict) or entry.get("stamp") != stamp:
-            series: dict[str, list[str]] = {}
-            for path in files:
-                series.setdefault(_series_uid(path), []).append(path.name)
-            series.pop("", None)
-            entry = {"stamp": stamp, "series": series}
+            entry = {"stamp": stamp} | _folder_entry(files)
         now[str(here)] = entry
-        for uid, names in entry["series"].items():
-            if wanted is None or uid in wanted:
-                found.setdefault(uid, []).extend(here / name for name in names)
+        for name, uid, kind in entry["files"]:
+            if kind:
+                found.others.setdefault(uid, Counter())[kind] += 1
+            else:
+                found.series.setdefault(uid, []).append(here / name)
+        for uid, about in entry["about"].items():
+            found.about.setdefault(uid, (about[0], about[1]))
+        found.damaged += entry["damaged"]
     if index_json is not None and now != known:
-        write_json(now, index_json)
-    return dict(sorted(found.items()))
+        with suppress(OSError):  # it only saves time
+            write_json(now, index_json)
+    found.series = dict(sorted(found.series.items()))
+    return found
 
 
 def _known_folders(index_json: Path | None) -> dict[str, Any]:
-    if index_json is None or not index_json.is_file():
-        return {}
     try:
-        known = read_json(index_json)
-    except InputError:  # only a memory: it is made anew
+        known = read_json(index_json) if index_json is not None else {}
+    except (InputError, OSError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _stamp(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_INDEX.encode())
     for path in files:
         about = path.stat()
-        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path.name} {about.st_size} {about.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 
-def _series_uid(path: Path) -> str:
-    """A file's SeriesInstanceUID; "" where it is no DICOM file, or too damaged to say."""
+def _folder_entry(files: Sequence[Path]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"files": [], "about": {}, "damaged": []}
+    for path in files:
+        try:
+            header = read_header(path)
+            if header is None:
+                continue
+            uid = _text(header, "SeriesInstanceUID")
+            if not uid:
+                raise InputError(f"{path}: DICOM without a SeriesInstanceUID")
+        except InputError as error:
+            entry["damaged"].append(str(error))
+            continue
+        entry["files"].append((path.name, uid, not_ct(header)))
+        about = (_text(header, "SeriesDescription"), _text(header, "PatientID"))
+        entry["about"].setdefault(uid, about)
+    return entry
+
+
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "PatientID",
+    "Modality",
+    "ImageType",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+
+def read_header(path: Path) -> pydicom.Dataset | None:
+    """The header of a DICOM file, also of one without the marker "DICM"; None of another file.
+
+    Raises:
+        InputError: it cannot be read, or is DICOM and damaged.
+    """
+    with reading(path):
+        with path.open("rb") as file:
+            start = file.read(132)
+        marked = start[128:] == b"DICM"
+        if not marked and start[:2] not in _MAY_BE_DICOM:
+            return None
+    with reading(path, "its DICOM header cannot be read"):
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)  # type: ignore[arg-type]
+        # A file of another kind may begin with these two bytes by chance.
+        return header if marked or _text(header, "SOPClassUID").startswith("1.2.840.") else None
+
+
+def _text(header: pydicom.Dataset, tag: str) -> str:
+    """A value as text; "" where it is absent or damaged."""
     try:
-        with pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]
-        ) as d:
-            return str(d.get("SeriesInstanceUID", ""))
-    except (InvalidDicomError, EOFError, ValueError, OSError, KeyError, AttributeError):
+        value = header.get(tag)
+        return "" if value is None else str(value).strip("\0 ")
+    except Exception:  # pydicom converts a value when it is asked for, and raises many things
         return ""
+
+
+def _image_type(header: pydicom.Dataset) -> set[str]:
+    return set(re.findall(r"[A-Z][A-Z0-9_ ]*", _text(header, "ImageType").upper()))
+
+
+def not_ct(header: pydicom.Dataset) -> str:
+    """What a DICOM file is instead of slices of a CT scan; "" where it is such slices."""
+    modality, kind = _text(header, "Modality").upper(), _text(header, "SOPClassUID")
+    for value in sorted(_image_type(header) & _NOT_SLICES.keys()):
+        return f"{_NOT_SLICES[value]} (ImageType {value})"
+    if kind not in _CT_CLASSES:
+        return f"{UID(kind).name} ({modality})" if modality else UID(kind).name
+    return "" if modality in ("", "CT") else modality
+
+
+# --------------------------------------------------------------------------------- headers
 
 
 @dataclass(frozen=True, eq=False)
 class DicomSlice:
-    """What the header of one file of a CT series says."""
+    """What a header says of one slice: a file, or a frame of an enhanced file."""
 
     path: Path
+    frame: int | None  # in an enhanced file
     sop_uid: str
+    number: int  # InstanceNumber; -1 where it does not say
+    derived: bool
     position_xyz_mm: NDArray[np.float64]  # centre of the first pixel
     orientation: NDArray[np.float64]  # (2, 3): where columns and rows count to
-    spacing_xy_mm: tuple[float, float]
+    spacing_xy_mm: NDArray[np.float64]
     size_xy: tuple[int, int]
     thickness_mm: float  # nan where it is not said
+    slope: float
+    intercept: float
+
+    def corners(self) -> NDArray[np.float64]:
+        """(3, 3): last pixels of the first row and column and the diagonal, from the first."""
+        x, y = self.orientation * (self.spacing_xy_mm * np.array(self.size_xy))[:, None]
+        return np.stack([x, y, x + y])
 
 
-_TAGS = [
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "SliceThickness",
-]
-
-
-def read_dicom_slice(path: Path, series_uid: str) -> DicomSlice:
-    """Read and check the header of one file; its pixels are not read.
+def read_dicom_slices(path: Path, series_uid: str) -> list[DicomSlice]:
+    """Read and check the header of one file, without its pixels; an enhanced file has many slices.
 
     Raises:
-        InputError: not DICOM, of another series, or something in it is missing or impossible.
+        InputError: not DICOM, of another series, or a value that is needed is missing or wrong.
     """
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)  # type: ignore[arg-type]
-        uid = str(header.get("SeriesInstanceUID", ""))
-        values = {tag: header.get(tag) for tag in _TAGS}
-    except (InvalidDicomError, EOFError) as error:
-        raise InputError(f"{path}: no readable DICOM file ({error}); {AGAIN}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise InputError(f"{path}: its DICOM header is damaged ({error}); {AGAIN}") from None
-    if uid != series_uid:
+    header = read_header(path)
+    if header is None:
+        raise InputError(f"{path}: no readable DICOM file; {AGAIN}")
+    if (uid := _text(header, "SeriesInstanceUID")) != series_uid:
         raise InputError(f"{path}: SeriesInstanceUID is {uid!r}, but must be {series_uid}")
-    position = _dicom_numbers(path, values, "ImagePositionPatient", 3)
-    orientation = _dicom_numbers(path, values, "ImageOrientationPatient", 6).reshape(2, 3)
-    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=ORTHONORMAL):
+    frames = int(_numbers(path, [header], "NumberOfFrames", 1, 1.0)[0])
+    with reading(path, "its frames cannot be read"):
+        each = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+        shared = list(header.get("SharedFunctionalGroupsSequence") or [])
+    if not each and frames == 1:
+        return [_slice(path, header, [header], None)]
+    if len(each) != frames:
         raise InputError(
-            f"{path}: ImageOrientationPatient {listed(orientation)} is not at right angles"
+            f"{path}: {frames} frames in one file ({UID(_text(header, 'SOPClassUID')).name}) that "
+            "does not say where each lies; export the scan as one file per slice or as enhanced CT"
         )
-    row_mm, column_mm = _dicom_numbers(path, values, "PixelSpacing", 2)
+    with reading(path, "its frames cannot be read"):
+        return [
+            _slice(path, header, [*_parts(one), *_parts(*shared), header], k)
+            for k, one in enumerate(each)
+        ]
+
+
+def _parts(*groups: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """The items of functional groups, one after the other."""
+    return [item for group in groups for element in group for item in element.value or []]
+
+
+def _slice(
+    path: Path, header: pydicom.Dataset, places: Sequence[pydicom.Dataset], frame: int | None
+) -> DicomSlice:
+    position = _numbers(path, places, "ImagePositionPatient", 3)
+    orientation = _numbers(path, places, "ImageOrientationPatient", 6).reshape(2, 3)
+    row_mm, column_mm = _numbers(path, places, "PixelSpacing", 2)
     if not (row_mm > 0 and column_mm > 0):
         raise InputError(f"{path}: PixelSpacing {row_mm:g} {column_mm:g} must be above 0")
-    rows, columns = (int(_dicom_numbers(path, values, tag, 1)[0]) for tag in ("Rows", "Columns"))
-    if min(rows, columns) < 1 or values["SamplesPerPixel"] != 1:
+    rows, columns = (int(_numbers(path, [header], tag, 1)[0]) for tag in ("Rows", "Columns"))
+    if min(rows, columns) < 1 or _text(header, "SamplesPerPixel") != "1":
         raise InputError(
-            f"{path}: {rows} x {columns} pixels of {values['SamplesPerPixel']} numbers: no CT image"
+            f"{path}: {rows} x {columns} pixels of {_text(header, 'SamplesPerPixel')} numbers: "
+            "no CT image"
         )
     # Without these the stored numbers are not known to be Hounsfield units.
-    slope = _dicom_numbers(path, values, "RescaleSlope", 1)[0]
-    _dicom_numbers(path, values, "RescaleIntercept", 1)
+    slope = float(_numbers(path, places, "RescaleSlope", 1)[0])
+    intercept = float(_numbers(path, places, "RescaleIntercept", 1)[0])
     if slope == 0:
         raise InputError(f"{path}: RescaleSlope is 0: every pixel would have the same value")
-    thickness = values["SliceThickness"]
-    return DicomSlice(
+    one = DicomSlice(
         path=path,
-        sop_uid=str(values["SOPInstanceUID"]),
+        frame=frame,
+        sop_uid=f"{_text(header, 'SOPInstanceUID')} {frame}",
+        number=int(_numbers(path, [header], "InstanceNumber", 1, -1.0)[0]) if frame is None else -1,
+        derived=bool(_image_type(header) & {"DERIVED", "MPR"}),
         position_xyz_mm=position,
         orientation=orientation,
-        spacing_xy_mm=(float(column_mm), float(row_mm)),
+        spacing_xy_mm=np.array([column_mm, row_mm]),
         size_xy=(columns, rows),
-        thickness_mm=float(thickness) if thickness else math.nan,
+        thickness_mm=float(_numbers(path, places, "SliceThickness", 1, math.nan)[0]),
+        slope=slope,
+        intercept=intercept,
+    )
+    reach_mm = max(columns * column_mm, rows * row_mm)
+    error = np.abs(orientation @ orientation.T - np.eye(2)) * reach_mm
+    if not error.max() <= STRAY_MM:
+        raise InputError(
+            f"{path}: ImageOrientationPatient {numbers(orientation)} is not at right angles"
+        )
+    return one
+
+
+def _numbers(
+    path: Path,
+    places: Sequence[pydicom.Dataset],
+    tag: str,
+    count: int,
+    default: float | None = None,
+) -> NDArray[np.float64]:
+    """A value's numbers from the first place that has it; a default where it is not needed."""
+    value = ""
+    for place in places:
+        value = _text(place, tag)
+        if value:
+            break
+    try:
+        found = np.array([float(part) for part in value.strip("[]").split(",")])
+    except ValueError:
+        found = np.empty(0)
+    if found.shape == (count,) and np.isfinite(found).all():
+        return found
+    if default is not None:
+        return np.array([default])
+    raise InputError(
+        f"{path}: {tag} is {value or 'missing'}, but must be {count} finite "
+        f"number{'s' if count > 1 else ''}; export the scan from its original again"
     )
 
 
-def _dicom_numbers(
-    path: Path, values: Mapping[str, Any], tag: str, count: int
-) -> NDArray[np.float64]:
-    value = values[tag]
-    try:
-        numbers = np.atleast_1d(np.array(value, dtype=float))
-    except (TypeError, ValueError):
-        numbers = np.empty(0)
-    if value is None or numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise InputError(
-            f"{path}: {tag} is {value!r}, but must be {count} finite "
-            f"number{'s' if count > 1 else ''}; {AGAIN}"
-        )
-    return numbers
+# ---------------------------------------------------------------------------------- series
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,32 +339,26 @@ class DicomSeries:
     uid: str
     slices: tuple[DicomSlice, ...]
     positions_mm: NDArray[np.float64]  # along the normal of the slices, increasing
-    duplicates: int  # files left out because another holds the same slice
+    duplicates: int  # slices left out because another file holds the same
+    notes: tuple[str, ...]  # what was left out, what seems to be missing
 
 
 def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
     """Read the headers of a series' files and put its slices in order.
 
-    A slice that is there twice is taken once where both files hold the same image.
+    Images that do not belong to the stack are left out and named in `notes`: of another size,
+    pixel spacing or direction than most, and derived ones among the original ones. A slice that is
+    there twice is taken once where both files hold the same image.
 
     Raises:
-        InputError: there is no file; a header is damaged; files differ in size, pixel spacing or
-            orientation, do not lie one above the other, or two different images in one place.
+        InputError: there is no file; a header is damaged; no kind of image is the most frequent;
+            two different images in one place; slices that do not lie one above the other.
     """
     if not files:
         raise InputError(f"series {series_uid}: no file of it is there; download the series")
-    slices = [read_dicom_slice(path, series_uid) for path in files]
+    slices = [one for path in files for one in read_dicom_slices(path, series_uid)]
+    slices, notes = _one_stack(slices, series_uid)
     first = slices[0]
-    for other in slices[1:]:
-        for what, same in (
-            ("size", other.size_xy == first.size_xy),
-            ("PixelSpacing", np.allclose(other.spacing_xy_mm, first.spacing_xy_mm, atol=1e-4)),
-            ("orientation", np.allclose(other.orientation, first.orientation, atol=1e-3)),
-        ):
-            if not same:
-                raise InputError(
-                    f"{other.path}: another {what} than {first.path.name}, in one series; {AGAIN}"
-                )
     normal = np.cross(*first.orientation)
     slices.sort(key=lambda s: (float(s.position_xyz_mm @ normal), s.path))
     kept, duplicates = [slices[0]], 0
@@ -241,43 +372,103 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
                     "leave one of them in the folder"
                 )
             duplicates += 1
-        elif np.linalg.norm(step - along * normal) > 0.02 * along + 1e-3:
+        elif np.linalg.norm(step - along * normal) > along + STRAY_MM:
             raise InputError(
-                f"{here.path}: does not lie straight above {kept[-1].path.name} (tilted gantry?); "
-                "such a scan is not supported"
+                f"{here.path}: lies {np.linalg.norm(step - along * normal):.1f} mm aside of "
+                f"{kept[-1].path.name}, {along:.1f} mm above it; leave one of them in the folder"
             )
         else:
             kept.append(here)
     positions = np.array([float(s.position_xyz_mm @ normal) for s in kept])
-    return DicomSeries(series_uid, tuple(kept), positions, duplicates)
+    thickness = float(np.median([s.thickness_mm for s in kept]))
+    notes += missing_notes(positions, thickness, [s.number for s in kept])
+    return DicomSeries(series_uid, tuple(kept), positions, duplicates, tuple(notes))
+
+
+def _one_stack(slices: list[DicomSlice], uid: str) -> tuple[list[DicomSlice], list[str]]:
+    """The slices of the stack, and notes on the images that were left out of it."""
+    notes = []
+
+    def leave_out(why: str, belongs: Callable[[DicomSlice], bool]) -> None:
+        nonlocal slices
+        out = [one for one in slices if not belongs(one)]
+        if out:
+            names = listed(dict.fromkeys(one.path.name for one in out))
+            notes.append(f"{len(out)} images left out: {why} ({names})")
+            slices = [one for one in slices if belongs(one)]
+
+    groups: list[list[DicomSlice]] = []
+    for one in slices:
+        for group in groups:
+            if one.size_xy == group[0].size_xy and (
+                np.abs(one.corners() - group[0].corners()).max() <= STRAY_MM
+            ):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    stack = max(groups, key=len)
+    if 2 * len(stack) <= len(slices) and len(groups) > 1:
+        raise InputError(
+            f"series {uid}: its images are of {len(groups)} kinds of size, pixel spacing or "
+            f"direction ({listed(group[0].path.name for group in groups)}), none of them most; "
+            "leave one kind in the folder"
+        )
+    leave_out("of another size, pixel spacing or direction", lambda one: one in stack)
+    original = [one for one in slices if not one.derived]
+    if len(original) >= min(_FEW, len(slices) / 2) and original:
+        leave_out("derived from others, by their ImageType", lambda one: not one.derived)
+    thickness = [one.thickness_mm for one in slices if math.isfinite(one.thickness_mm)]
+    if len(set(thickness)) > 1:
+        usual = Counter(thickness).most_common(1)[0][0]
+        normal = np.cross(*slices[0].orientation)
+        among = [o.position_xyz_mm @ normal for o in slices if o.thickness_mm == usual]
+        leave_out(
+            f"of another thickness than the {usual:g} mm of those around them",
+            lambda o: (
+                not abs(o.thickness_mm - usual) > 0.1 * usual
+                or not min(among) < o.position_xyz_mm @ normal < max(among)
+            ),
+        )
+    return slices, notes
 
 
 def _same_pixels(a: DicomSlice, b: DicomSlice) -> bool:
-    return bool(np.array_equal(_read_slice_hu(a), _read_slice_hu(b)))
+    return bool(np.array_equal(_slice_hu(a), _slice_hu(b)))
 
 
-def _read_slice_hu(about: DicomSlice) -> Box:
+@lru_cache(maxsize=1)  # the frames of an enhanced file are asked for one after the other
+def _dataset(path: Path, changed_ns: int) -> pydicom.Dataset:
+    return pydicom.dcmread(path, force=True)
+
+
+def _slice_hu(about: DicomSlice) -> Box:
     """One slice (rows, columns) in HU; its own rescale slope and intercept are applied."""
-    try:
-        image = sitk.ReadImage(str(about.path), imageIO="GDCMImageIO")
-    except RuntimeError as error:
+    with reading(about.path, "its pixels cannot be read"):
+        header = _dataset(about.path, about.path.stat().st_mtime_ns)
+        meta = header.file_meta
+        if "TransferSyntaxUID" not in meta:  # a file without marker
+            implicit = header.original_encoding[0]
+            meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        if about.frame is not None or not meta.TransferSyntaxUID.is_compressed:
+            stored = pixel_array(header, index=about.frame or 0, raw=True)
+            hu = stored.astype(np.float32) * np.float32(about.slope) + np.float32(about.intercept)
+        else:
+            with utf8_path(about.path) as name:
+                hu = sitk.GetArrayFromImage(sitk.ReadImage(name, imageIO="GDCMImageIO")).squeeze()
+    if hu.shape != about.size_xy[::-1]:
         raise InputError(
-            f"{about.path}: its pixels cannot be read ({last_line(error)}); {AGAIN}"
-        ) from None
-    pixels = sitk.GetArrayFromImage(image).squeeze()
-    if pixels.shape != about.size_xy[::-1]:
-        raise InputError(
-            f"{about.path}: {pixels.shape} pixels, but its header says {about.size_xy[::-1]}"
+            f"{about.path}: {hu.shape} pixels, but its header says {about.size_xy[::-1]}"
         )
-    if np.issubdtype(pixels.dtype, np.floating) or pixels.max() > 32767 or pixels.min() < -32768:
-        return pixels
-    return pixels.astype(np.int16)
+    whole = float(about.slope).is_integer() and float(about.intercept).is_integer()
+    return hu.astype(np.int16) if whole and hu.min() >= -32768 and hu.max() <= 32767 else hu
 
 
 def open_dicom(files: Sequence[Path], series_uid: str, spacing_mm: float = 1.0) -> Volume:
     """Open a DICOM series; a slice's pixels are read when a box needs them.
 
-    Slices need not be evenly spaced: their own positions are used (see `check_spacing`).
+    Slices are taken where their own positions put them, evenly spaced or not, straight one above
+    the other or not.
 
     Args:
         files: all files of the series, in any order (`find_dicom`).
@@ -287,29 +478,29 @@ def open_dicom(files: Sequence[Path], series_uid: str, spacing_mm: float = 1.0) 
     Raises:
         InputError: as `read_dicom_series`; or when a box is read, a slice cannot be read.
     """
-    return volume_of_series(read_dicom_series(files, series_uid), spacing_mm)
-
-
-def volume_of_series(series: DicomSeries, spacing_mm: float = 1.0) -> Volume:
-    """A volume of a series whose headers are read already (see `open_dicom`)."""
+    series = read_dicom_series(files, series_uid)
     first = series.slices[0]
     steps = np.diff(series.positions_mm)
+    direction = np.column_stack([*first.orientation, np.cross(*first.orientation)])
+    away = np.array([s.position_xyz_mm for s in series.slices]) - first.position_xyz_mm
+    shift = (away @ direction)[:, :2]
     geometry = Geometry(
         size_xyz=(*first.size_xy, len(series.slices)),
         origin_xyz_mm=first.position_xyz_mm,
         spacing_xyz_mm=np.array(
             [*first.spacing_xy_mm, float(np.median(steps)) if len(steps) else spacing_mm]
         ),
-        direction=np.column_stack([*first.orientation, np.cross(*first.orientation)]),
+        direction=direction,
         slices_mm=series.positions_mm - series.positions_mm[0],
+        shift_xy_mm=shift if np.abs(shift).max() > 1e-3 else np.zeros_like(shift),
     )
 
     @lru_cache(maxsize=64)  # 32 MB; neighbouring nodules need the same slices
     def pixels(k: int) -> Box:
-        return _read_slice_hu(series.slices[k])
+        return _slice_hu(series.slices[k])
 
-    def read(start: tuple[int, int, int], size: tuple[int, int, int]) -> Box:
+    def read(start: Three, size: Three) -> Box:
         (x, y, z), (dx, dy, dz) = start, size
         return np.stack([pixels(k)[y : y + dy, x : x + dx] for k in range(z, z + dz)])
 
-    return Volume(f"series {series.uid}", geometry, read)
+    return Volume(f"series {series.uid}", geometry, read, series.notes)

@@ -1,14 +1,11 @@
-"""CT in: a scan as LUNA16's .mhd or as a DICOM series, and only the part of it that is needed.
+"""A CT scan whose voxels are read on demand, and where they lie in the world.
 
-A `Volume` knows where its voxels lie and reads a box of them on demand. Indices and world
-coordinates are xyz (world: the patient's left, back and head, mm, as DICOM and SimpleITK have
-it), arrays are zyx. Everything about a file is checked before its voxels are used: files come
-from downloads of 120 GB, and some of them will be broken.
+Indices and world coordinates are xyz (world: the patient's left, back and head, mm, as DICOM and
+SimpleITK have it), arrays are zyx.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,38 +15,34 @@ from numpy.typing import NDArray
 from nodulebook.core.errors import InputError
 
 Box = NDArray[Any]  # (z, y, x) of any number type
+Three = tuple[int, int, int]
 
-
-ORTHONORMAL = 1e-3
+STRAY_MM = 0.2
+"""So far may a voxel lie from where a scan's geometry puts it, anywhere in the scan."""
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """Where the voxels of a scan lie in the world.
 
-    `slices_mm` is the position of each slice along the third axis, from the first one: in DICOM
-    series the slices need not be evenly spaced.
+    Slices are parallel; they need not be evenly spaced (`slices_mm`), nor lie straight one above
+    the other (`shift_xy_mm`, as with a tilted gantry).
     """
 
-    size_xyz: tuple[int, int, int]
+    size_xyz: Three
     origin_xyz_mm: NDArray[np.float64]  # centre of voxel (0, 0, 0)
     spacing_xyz_mm: NDArray[np.float64]  # of z: the median
-    direction: NDArray[np.float64]  # (3, 3); column i is where index i points to in the world
-    slices_mm: NDArray[np.float64]  # (size z,), increasing from 0
+    direction: NDArray[np.float64]  # (3, 3); column i: where index i points to, z: the normal
+    slices_mm: NDArray[np.float64]  # (size z,), along the normal, increasing from 0
+    shift_xy_mm: NDArray[np.float64] = field(default_factory=lambda: np.zeros((1, 2)))
+    """(size z, 2): how far voxel (0, 0) of each slice lies aside along the x and y axes."""
 
     def to_world(self, index_xyz: NDArray[np.float64]) -> NDArray[np.float64]:
         """World positions (..., 3) in mm of voxel indices (..., 3); fractions are allowed."""
         index = np.asarray(index_xyz, dtype=float)
-        along = np.stack(
-            [
-                index[..., 0] * self.spacing_xyz_mm[0],
-                index[..., 1] * self.spacing_xyz_mm[1],
-                _interpolated(index[..., 2], np.arange(self.size_xyz[2]), self.slices_mm)
-                if self.size_xyz[2] > 1
-                else index[..., 2] * self.spacing_xyz_mm[2],
-            ],
-            axis=-1,
-        )
+        z_mm = self._slice_mm(index[..., 2])
+        along = np.stack([*self._shift(z_mm), z_mm], axis=-1)
+        along[..., :2] += index[..., :2] * self.spacing_xyz_mm[:2]
         world: NDArray[np.float64] = along @ self.direction.T + self.origin_xyz_mm
         return world
 
@@ -57,20 +50,31 @@ class Geometry:
         """Voxel indices (..., 3), with fractions, of world positions (..., 3) in mm."""
         away = np.asarray(world_xyz_mm, dtype=float) - self.origin_xyz_mm
         index: NDArray[np.float64] = away @ np.linalg.inv(self.direction).T
+        index[..., :2] -= np.stack(self._shift(index[..., 2]), axis=-1)
         index[..., :2] /= self.spacing_xyz_mm[:2]
-        if self.size_xyz[2] > 1:
-            index[..., 2] = _interpolated(
-                index[..., 2], self.slices_mm, np.arange(self.size_xyz[2])
-            )
-        else:
+        count = self.size_xyz[2]
+        if count == 1:
             index[..., 2] /= self.spacing_xyz_mm[2]
+        else:
+            index[..., 2] = _interpolated(index[..., 2], self.slices_mm, np.arange(count))
         return index
+
+    def _slice_mm(self, index_z: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.size_xyz[2] == 1:
+            return np.asarray(index_z * self.spacing_xyz_mm[2])
+        return _interpolated(index_z, np.arange(self.size_xyz[2]), self.slices_mm)
+
+    def _shift(self, z_mm: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        if not self.shift_xy_mm.any():
+            return [np.zeros_like(z_mm)] * 2
+        return [_interpolated(z_mm, self.slices_mm, shift) for shift in self.shift_xy_mm.T]
 
     @property
     def slice_z_mm(self) -> NDArray[np.float64]:
         """World z of voxel (0, 0) of every slice."""
-        z_mm: NDArray[np.float64] = self.origin_xyz_mm[2] + self.slices_mm * self.direction[2, 2]
-        return z_mm
+        corners = np.zeros((self.size_xyz[2], 3))
+        corners[:, 2] = np.arange(self.size_xyz[2])
+        return self.to_world(corners)[:, 2]
 
 
 def _interpolated(
@@ -89,33 +93,33 @@ def even_geometry(
     size_xyz: Sequence[int],
     origin_xyz_mm: Sequence[float],
     spacing_xyz_mm: Sequence[float],
-    direction: Sequence[float],
+    direction: NDArray[np.float64],
 ) -> Geometry:
-    """A geometry with evenly spaced slices; `direction` row by row, as SimpleITK gives it.
+    """A geometry with evenly spaced slices; column i of `direction` is where index i points to.
 
     Raises:
-        InputError: not 3-D, no voxel, a spacing that is not positive, axes not at right angles.
+        InputError: not 3-D, no voxel, a spacing that is not positive, or axes so far from right
+            angles or unit length that a voxel of the scan would lie elsewhere (`STRAY_MM`).
     """
     if len(size_xyz) != 3 or min(size_xyz) < 1:
         raise InputError(f"{name}: size {tuple(size_xyz)}, but a scan has three axes of voxels")
     spacing, origin = np.array(spacing_xyz_mm, float), np.array(origin_xyz_mm, float)
-    matrix = np.array(direction, float).reshape(3, 3)
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise InputError(f"{name}: voxel spacing {listed(spacing)} mm must be above 0")
+        raise InputError(f"{name}: voxel spacing {numbers(spacing)} mm must be above 0")
     if not np.isfinite(origin).all():
-        raise InputError(f"{name}: origin {listed(origin)} mm must be finite")
-    if not np.allclose(matrix.T @ matrix, np.eye(3), atol=ORTHONORMAL):
-        raise InputError(f"{name}: the axes' directions {listed(matrix)} are not at right angles")
-    return Geometry(
-        size_xyz=(int(size_xyz[0]), int(size_xyz[1]), int(size_xyz[2])),
-        origin_xyz_mm=origin,
-        spacing_xyz_mm=spacing,
-        direction=matrix,
-        slices_mm=np.arange(size_xyz[2]) * spacing[2],
-    )
+        raise InputError(f"{name}: origin {numbers(origin)} mm must be finite")
+    reach_mm = np.array(size_xyz) * spacing
+    error_mm = np.abs(direction.T @ direction - np.eye(3)) * reach_mm
+    if not error_mm.max() <= STRAY_MM:
+        raise InputError(
+            f"{name}: the axes' directions {numbers(direction)} are not at right angles; "
+            "resample the scan to straight axes"
+        )
+    x, y, z = (int(n) for n in size_xyz)
+    return Geometry((x, y, z), origin, spacing, direction, np.arange(z) * spacing[2])
 
 
-def listed(values: NDArray[np.float64]) -> str:
+def numbers(values: NDArray[np.float64]) -> str:
     """The numbers as text, for messages."""
     return " ".join(f"{value:g}" for value in values.ravel())
 
@@ -126,12 +130,12 @@ class Volume:
 
     name: str  # file or series, for messages
     geometry: Geometry
-    read_box: Callable[[tuple[int, int, int], tuple[int, int, int]], Box]
+    read_box: Callable[[Three, Three], Box]
     """First index and size, both xyz, inside the scan, to voxels (z, y, x) in HU."""
+    notes: tuple[str, ...] = ()
+    """What the user of a patch should know: files left out, slices that seem to be missing."""
 
-    def region_hu(
-        self, first_xyz: tuple[int, int, int], size_xyz: tuple[int, int, int]
-    ) -> NDArray[np.float32]:
+    def region_hu(self, first_xyz: Three, size_xyz: Three) -> NDArray[np.float32]:
         """A box of voxels, (z, y, x) in HU.
 
         Args:
@@ -153,46 +157,55 @@ class Volume:
             )
         return box.astype(np.float32)
 
+    def sample_hu(self) -> NDArray[np.float32]:
+        """Three whole slices (3, y, x), at a quarter, a half and three quarters of the scan."""
+        x, y, z = self.geometry.size_xyz
+        return np.concatenate(
+            [self.region_hu((0, 0, k * (z - 1) // 4), (x, y, 1)) for k in (1, 2, 3)]
+        )
+
+    def check_is_ct(self) -> "Volume":
+        """The volume itself, where its values can be CT.
+
+        Raises:
+            InputError: it is a mask, a label map, or a picture of 8 bits.
+        """
+        sample = self.sample_hu()
+        low, high = float(sample.min()), float(sample.max())
+        few = low >= -1 and (high <= 255 or len(np.unique(sample)) <= 64)
+        if few and low < high:
+            raise InputError(
+                f"{self.name}: values from {low:g} to {high:g} are those of a mask, a label map or "
+                "a picture, not Hounsfield units; name the CT scan itself"
+            )
+        return self
+
 
 def volume_of_image(image: sitk.Image, name: str = "image") -> Volume:
     """A SimpleITK image in memory as a volume; its voxels are not copied.
 
     Raises:
-        InputError: not three axes, more than one number a voxel, or axes not at right angles.
+        InputError: not three axes, more than one number per voxel, or axes not at right angles.
     """
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(
             f"{name}: {image.GetDimension()} axes, {image.GetNumberOfComponentsPerPixel()} "
             "numbers a voxel; a scan has 3 axes and one number a voxel"
         )
+    direction = np.array(image.GetDirection()).reshape(3, 3)
     geometry = even_geometry(
-        name, image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+        name, image.GetSize(), image.GetOrigin(), image.GetSpacing(), direction
     )
 
-    def read(first: tuple[int, int, int], size: tuple[int, int, int]) -> Box:
-        # A view does not keep its image alive: so the image is held, and viewed anew.
-        return box_reader(sitk.GetArrayViewFromImage(image))(first, size)
+    def read(first: Three, size: Three) -> Box:
+        # The view does not keep its image alive, so `image` is held here and viewed each time.
+        return box_of(sitk.GetArrayViewFromImage(image), first, size)
 
     return Volume(name, geometry, read)
 
 
-def box_reader(
-    voxels: Box,
-) -> Callable[[tuple[int, int, int], tuple[int, int, int]], Box]:
-    """`Volume.read_box` for voxels (z, y, x) in memory."""
-
-    def read(first: tuple[int, int, int], size: tuple[int, int, int]) -> Box:
-        (x, y, z), (dx, dy, dz) = first, size
-        box: Box = voxels[z : z + dz, y : y + dy, x : x + dx]
-        return box
-
-    return read
-
-
-AGAIN = "download the scan again"
-
-
-def last_line(error: Exception) -> str:
-    """What ITK says at the end of its many lines, without the address of its object."""
-    line = str(error).strip().splitlines()[-1].strip()
-    return re.sub(r"^ITK ERROR: |\w+\(0x[0-9a-f]+\): ", "", line)
+def box_of(voxels: Box, first_xyz: Three, size_xyz: Three) -> Box:
+    """A box of voxels (z, y, x) in memory."""
+    (x, y, z), (dx, dy, dz) = first_xyz, size_xyz
+    box: Box = voxels[z : z + dz, y : y + dy, x : x + dx]
+    return box

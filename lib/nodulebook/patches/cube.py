@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from nodulebook.core.errors import InputError
+from nodulebook.ct.spacing import first_gap
 from nodulebook.ct.volume import Volume, volume_of_image
 from nodulebook.data.contours import grid_offsets_mm
 
@@ -90,6 +91,13 @@ def _region(
     first = np.floor(np.clip(low_xyz, 0, last) + 1e-6).astype(np.int64)
     size = np.ceil(np.clip(high_xyz, 0, last) - 1e-6).astype(np.int64) + 1 - first
     size = np.maximum(size, 1)
+    gap = first_gap(volume.geometry.slices_mm, int(first[2]), int(size[2]))
+    if gap is not None:
+        z_mm = volume.geometry.slice_z_mm
+        raise InputError(
+            f"{volume.name}: slices are missing between z {z_mm[gap]:g} and {z_mm[gap + 1]:g} mm, "
+            "within the patch; get the missing slices"
+        )
     return volume.region_hu(_three(first), _three(size)), first
 
 

@@ -64,8 +64,7 @@ def _real(source: str, data: Path | None, nodule_id: str, others: int) -> Exampl
     row = read_nodules().set_index("nodule_id").loc[nodule_id].to_dict()
     uid = str(row["series_uid"])
     (scan,) = read_scans({uid})
-    files = scans.find(source, data, {uid})[uid]
-    volume = scans.open_scan(source, files, uid)
+    volume = scans.find(source, data, {uid})[uid].open()
     first = placement.first_slice(volume, scan)
     centre_xyz = np.array([row[f"centroid_{axis}"] for axis in ("x_px", "y_px", "z_mm")], float)
     world = placement.nodule_world(volume, scan, first, centre_xyz)

@@ -7,23 +7,22 @@ left, y to the back, z to the head). 3D Slicer shows RAS: there x and y have the
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
 from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.ct.dicom import find_dicom, open_dicom
-from nodulebook.ct.metaimage import find_mhd
+from nodulebook.ct import find
+from nodulebook.ct.find import FoundFolder
 from nodulebook.ct.volume import Geometry, Volume
 from nodulebook.data.annotations import Scan, patients_by_series, read_scans
 from nodulebook.data.cohort import cluster_readings, nodule_table, read_nodules
+from nodulebook.data.patients import lidc_patient
 from nodulebook.patches.mask import reference_mask
-from nodulebook.patches.sources import luna16
 from nodulebook.patches.sources.placement import first_slice, nodule_world, placement
 
 WORLD = ("x_mm", "y_mm", "z_mm")
@@ -37,111 +36,29 @@ KNOWN_COLUMNS = {
 }
 """Columns of a table of positions, and how they may be called: the second name is LUNA16's."""
 
-LIDC = "LIDC-IDRI-"
-"""How the PatientID of that collection begins."""
-
-
 # ----------------------------------------------------------------------------------- the scans
 
 
-@dataclass(frozen=True, eq=False)
-class OwnScan:
-    """A CT scan in the user's folder."""
+def find_scans(path: Path) -> FoundFolder:
+    """The CT scans of a folder and the folders in it, in any format and layout.
 
-    name: str  # SeriesInstanceUID; of an .mhd file its name without the ending
-    dicom: tuple[Path, ...]
-    mhd: tuple[Path, ...]  # headers
-    patient_id: str  # of LIDC-IDRI; "" where the scan is not known to be of it
-
-    def open(self) -> Volume:
-        """Open the scan; its voxels are read when they are asked for.
-
-        Raises:
-            InputError: it cannot be read, or is there twice.
-        """
-        if self.dicom and self.mhd:
-            raise InputError(
-                f"scan {self.name} is there twice, as DICOM ({self.dicom[0].parent}) and as "
-                f"{self.mhd[0]}; remove one"
-            )
-        if self.mhd:
-            return luna16.open_scan(self.mhd, self.name)
-        return open_dicom(self.dicom, self.name)
-
-
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """What was found in the user's folder."""
-
-    path: Path
-    scans: dict[str, OwnScan]
-    others: dict[str, str]  # series that are not CT: SeriesInstanceUID -> Modality
-
-    def one(self, name: str) -> OwnScan:
-        """A scan by its name; by "" the only scan that there is.
-
-        Raises:
-            InputError: there is no such scan, or without a name there are several.
-        """
-        if not name and len(self.scans) == 1:
-            return next(iter(self.scans.values()))
-        known = ", ".join(list(self.scans)[:3]) + (", ..." if len(self.scans) > 3 else "")
-        if not name:
-            raise InputError(
-                f"names no scan, but {self.path} holds {len(self.scans)}: say which in the column "
-                f"scan ({known})"
-            )
-        if name in self.others:
-            raise InputError(f"scan {name} is {self.others[name]}, not CT")
-        if name not in self.scans:
-            raise InputError(f"scan {name!r} is not in {self.path}, which holds {known}")
-        return self.scans[name]
-
-
-def find_scans(path: Path) -> Folder:
-    """The CT scans of a folder and the folders in it: DICOM series in any layout, `.mhd` files.
-
+    `patient_id` of each is the patient of LIDC-IDRI, or "" where that is not sure (`lidc_patient`).
     What each folder holds is remembered under `data/patches/`, so that a second look is quick.
 
     Raises:
         InputError: there is no such folder, or no CT scan in it.
     """
-    path = path.expanduser()
-    if not path.is_dir():
-        what = "is a file: name the folder that it is in" if path.exists() else "no such folder"
-        raise InputError(f"{path}: {what}")
-    path = path.resolve()
-    series = find_dicom(path, index_json=paths.patch_stores() / ".own-scans" / "folders.json")
-    headers = find_mhd(path, any_name=True)
-    patients = patients_by_series()
-    scans, others = {}, {}
-    for name in sorted({*series, *headers}):
-        files = series.get(name, [])
-        modality, patient = _modality_patient(files[0]) if files else ("CT", "")
-        if modality != "CT":
-            others[name] = modality
-        if modality == "CT" or name in headers:
-            scans[name] = OwnScan(
-                name=name,
-                dicom=tuple(files) if modality == "CT" else (),
-                mhd=tuple(headers.get(name, ())),
-                patient_id=patients.get(name, patient if patient.startswith(LIDC) else ""),
-            )
-    if not scans:
-        found = f"{len(others)} DICOM series, none of them CT" if others else "neither"
-        raise InputError(f"{path}: must hold CT as DICOM or .mhd files, but holds {found}")
-    return Folder(path, scans, others)
-
-
-def _modality_patient(path: Path) -> tuple[str, str]:
-    """Modality and PatientID of a DICOM file; CT where it does not say: then reading it will."""
-    try:
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["Modality", "PatientID"]
+    found = find.find_scans(path, paths.patch_stores() / ".own-scans" / "folders.json")
+    scans = {
+        name: replace(
+            scan,
+            patient_id=lidc_patient(
+                name, scan.patient_id, *(str(file) for file in (*scan.dicom, *scan.images))
+            ),
         )
-        return str(header.get("Modality") or "CT"), str(header.get("PatientID", ""))
-    except Exception:  # damaged; said when the scan is opened
-        return "CT", ""
+        for name, scan in found.scans.items()
+    }
+    return replace(found, scans=scans)
 
 
 # ------------------------------------------------------------------------------- the positions
@@ -262,7 +179,9 @@ def _inside(geometry: Geometry, world_xyz_mm: NDArray[np.float64]) -> bool:
 # ------------------------------------------------------------- positions that the book knows of
 
 
-def known_positions(folder: Folder, min_readers: int = 3) -> tuple[pd.DataFrame, dict[str, str]]:
+def known_positions(
+    folder: FoundFolder, min_readers: int = 3
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Where LIDC-IDRI's readers marked nodules in the scans of a folder.
 
     Args:

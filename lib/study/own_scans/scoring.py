@@ -24,6 +24,7 @@ from nodulebook.core.settings import (
     check_fold_parameters,
     read_profile,
 )
+from nodulebook.ct.find import FoundFolder, FoundScan
 from nodulebook.ct.spacing import check_spacing
 from nodulebook.ct.volume import Volume
 from nodulebook.data.cohort import read_nodules
@@ -41,7 +42,7 @@ from nodulebook.runs.network_fold import trained_model
 from study.experiments.maps import fold_with_model
 from study.own_scans import scans as own_scans
 from study.own_scans.page import COLUMNS, Item, write_page
-from study.own_scans.scans import WORLD, Folder, OwnScan
+from study.own_scans.scans import WORLD
 
 PROBABILITIES, LEFT_OUT, PAGE = "probabilities.csv", "left_out.csv", "index.html"
 
@@ -296,8 +297,8 @@ def _check_target(to: Path) -> None:
 
 
 def _by_scan(
-    table: pd.DataFrame, folder: Folder, networks: Networks, left_out: dict[int, str]
-) -> Iterator[tuple[OwnScan, list[int]]]:
+    table: pd.DataFrame, folder: FoundFolder, networks: Networks, left_out: dict[int, str]
+) -> Iterator[tuple[FoundScan, list[int]]]:
     """The scans that are there and the rows of their positions, those of a network together."""
     rows_of: dict[str, list[int]] = {}
     for row, name in zip(table.index, table["scan"], strict=True):
@@ -309,7 +310,9 @@ def _by_scan(
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
 
 
-def _patches(scan: OwnScan, positions: pd.DataFrame, left_out: dict[int, str]) -> Iterator[_Patch]:
+def _patches(
+    scan: FoundScan, positions: pd.DataFrame, left_out: dict[int, str]
+) -> Iterator[_Patch]:
     """The patches of a scan's positions; what goes wrong becomes the reason of a row."""
     try:
         volume = scan.open()
@@ -341,12 +344,10 @@ def _said(error: Exception) -> str:
 
 
 def _scan_warnings(volume: Volume) -> list[str]:
-    warnings = []
     spacing = check_spacing(volume.geometry.slices_mm)
+    warnings = list(volume.notes)
     if spacing.spacing_mm > MAX_SPACING_MM + 0.01:
         warnings.append(f"slices {spacing.spacing_mm:g} mm apart; trained on at most 2.5 mm")
-    if spacing.missing:
-        warnings.append(f"{len(spacing.missing)} slices of the scan seem to be missing")
     return warnings
 
 
@@ -372,7 +373,7 @@ def _patch_warnings(volume_hu: NDArray[np.float32], beyond: NDArray[np.bool_]) -
 
 
 def _scored(
-    scan: OwnScan, network: Network, patches: Sequence[_Patch], shown: set[int]
+    scan: FoundScan, network: Network, patches: Sequence[_Patch], shown: set[int]
 ) -> Iterator[tuple[int, dict[str, object], Item | None]]:
     """Row, cells of the table, and what the page shows of it, if it does."""
     seen_hu = network.seen_hu(np.array([patch.volume_hu for patch in patches]))

@@ -24,7 +24,7 @@ from test_volumes import some_voxels, write_series
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv
 from nodulebook.ct.dicom import open_dicom
-from nodulebook.ct.metaimage import open_mhd
+from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches.cube import extract_patch
@@ -108,9 +108,9 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no header file": (no_header, r"1\.2\.3\.mhd: cannot be read"),
     "a folder in its place": (a_folder, r"1\.2\.3\.mhd: .*(cannot be read|directory)"),
     "empty header": (empty_header, "has no NDims"),
-    "binary header": (binary_header, "not text"),
+    "binary header": (binary_header, "not 'key = value'"),
     "a web page in its place": (web_page, "line 1: '<html>' is not 'key = value'"),
-    "a header far too long": (huge_header, r"[\d,]+ bytes are no \.mhd header"),
+    "a header far too long": (huge_header, "no .mhd header"),
     "a key twice": (header_with("NDims = 3", "NDims = 3\nNDims = 2"), "line 3: a second NDims"),
     "another object": (header_line("ObjectType", "Tube"), "ObjectType is Tube"),
     "two axes": (header_line("NDims", "2"), "NDims is 2"),
@@ -122,7 +122,7 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "size of a fraction": (header_line("DimSize", "20 24 15.5"), "DimSize is 20 24 15.5"),
     "size beyond all disks": (header_line("DimSize", "99999 99999 99999"), "which is no scan's"),
     "no spacing": (without("ElementSpacing"), "has no ElementSpacing"),
-    "zero spacing": (header_line("ElementSpacing", "0.7 0.7 0"), "0.7 0.7 0 must be above 0"),
+    "zero spacing": (header_line("ElementSpacing", "0.7 0.7 0"), "must be above 0"),
     "negative spacing": (header_line("ElementSpacing", "0.7 -0.7 1"), "must be above 0"),
     "spacing NaN": (header_line("ElementSpacing", "nan 0.7 1"), "ElementSpacing is 'nan 0.7 1'"),
     "no origin": (without("Offset"), "has no Offset"),
@@ -131,11 +131,11 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no directions": (without("TransformMatrix"), "has no TransformMatrix"),
     "directions not at right angles": (
         header_line("TransformMatrix", "1 0.5 0 0 1 0 0 0 1"),
-        "TransformMatrix .*right angles",
+        "right angles",
     ),
     "directions all zero": (
         header_line("TransformMatrix", "0 0 0 0 0 0 0 0 0"),
-        "TransformMatrix .*right angles",
+        "right angles",
     ),
     "unknown number type": (header_line("ElementType", "MET_STRING"), "'MET_STRING'"),
     "no number type": (without("ElementType"), "ElementType is ''"),
@@ -149,7 +149,7 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "ElementNumberOfChannels",
     ),
-    "text voxels": (header_line("BinaryData", "False"), "text or skipped bytes"),
+    "text voxels": (header_line("BinaryData", "False"), "written as text"),
     "neither true nor false": (
         header_line("CompressedData", "perhaps"),
         "CompressedData is 'perhaps'",
@@ -158,10 +158,10 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "voxel file absent": (no_raw, r"voxel file 1\.2\.3\.raw is missing"),
     "voxel file in another folder": (raw_elsewhere, "without a folder"),
     "absolute voxel file": (header_line("ElementDataFile", "/etc/passwd"), "without a folder"),
-    "voxels in many files": (header_line("ElementDataFile", "LIST"), "LIST is not supported"),
+    "voxels in many files": (header_line("ElementDataFile", "LIST"), "LIST: .*not supported"),
     "truncated raw": (
         raw(lambda b: b[:-1000]),
-        r"14,360 bytes, but 1\.2\.3\.mhd says 20 x 24 x 16",
+        r"14,360 bytes, but .*20 x 24 x 16",
     ),
     "raw too long": (raw(lambda b: b + b"12"), "15,362 bytes, but"),
     "empty raw": (raw(lambda b: b""), "0 bytes, but"),
@@ -176,7 +176,7 @@ def test_a_broken_mhd_is_refused_when_it_is_opened(tmp_path: Path, case: str) ->
     path = mhd(tmp_path / "scans")
     damage(path)
     with pytest.raises(InputError, match=message) as caught:
-        open_mhd(path)
+        open_metaimage(path)
     assert UID in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -205,13 +205,13 @@ BROKEN_VOXELS: dict[str, tuple[type, bool, Callable[[Path], None], str]] = {
         np.int16,
         True,
         raw(lambda b: b[:500] + bytes([b[500] ^ 16]) + b[501:], "zraw"),
-        r"1\.2\.3\.zraw: (damaged|decompresses)",
+        r"1\.2\.3\.zraw: .*decompress",
     ),
     "zraw that is no zlib": (
         np.int16,
         True,
         raw(lambda b: b"PK" + b[2:], "zraw"),
-        r"1\.2\.3\.zraw: damaged",
+        r"1\.2\.3\.zraw: .*decompress",
     ),
     "zraw that unfolds to more": (
         np.int16,
@@ -223,7 +223,7 @@ BROKEN_VOXELS: dict[str, tuple[type, bool, Callable[[Path], None], str]] = {
         np.int16,
         False,
         header_line("CompressedData", "True"),
-        r"1\.2\.3\.raw: damaged",
+        r"1\.2\.3\.raw: .*decompress",
     ),
 }
 
@@ -233,7 +233,7 @@ def test_broken_voxels_are_refused_when_they_are_read(tmp_path: Path, case: str)
     number_type, compressed, damage, message = BROKEN_VOXELS[case]
     path = mhd(tmp_path, number_type, compressed)
     damage(path)
-    volume = open_mhd(path)
+    volume = open_metaimage(path)
     with pytest.raises(InputError, match=message) as caught:
         extract_patch(volume, (-4, -12, -20))
     assert "\n" not in str(caught.value)
@@ -241,7 +241,7 @@ def test_broken_voxels_are_refused_when_they_are_read(tmp_path: Path, case: str)
 
 def test_a_file_cut_short_after_it_was_opened_is_refused(tmp_path: Path) -> None:
     path = mhd(tmp_path)
-    volume = open_mhd(path)
+    volume = open_metaimage(path)
     raw(lambda b: b[:3000])(path)
     with pytest.raises(InputError, match=r"1\.2\.3\.raw: ends within slice"):
         extract_patch(volume, (-4, -12, -20))
@@ -293,20 +293,14 @@ BROKEN_SERIES: dict[str, tuple[Callable[[list[Path]], None], str]] = {
     ),
     "truncated within the header": (cut(300), r"014\.dcm: "),
     "truncated within the pixels": (cut(2000), r"014\.dcm: its pixels cannot be read"),
-    "no position": (tag("ImagePositionPatient", None), "ImagePositionPatient is None"),
-    "no orientation": (tag("ImageOrientationPatient", None), "ImageOrientationPatient is None"),
+    "no position": (tag("ImagePositionPatient", None), "ImagePositionPatient is missing"),
+    "no orientation": (tag("ImageOrientationPatient", None), "ImageOrientationPatient is missing"),
     "orientation of zeros": (tag("ImageOrientationPatient", [0] * 6), "not at right angles"),
-    "another orientation": (
-        tag("ImageOrientationPatient", [0, 1, 0, 1, 0, 0]),
-        "another orientation than",
-    ),
     "zero pixel spacing": (tag("PixelSpacing", [0, 0.6]), "PixelSpacing 0 0.6 must be above 0"),
-    "another pixel spacing": (tag("PixelSpacing", [0.9, 0.9]), "another PixelSpacing than"),
-    "another size": (tag("Rows", 39), "another size than"),
-    "no rescale intercept": (tag("RescaleIntercept", None), "RescaleIntercept is None"),
+    "no rescale intercept": (tag("RescaleIntercept", None), "RescaleIntercept is missing"),
     "rescale slope of zero": (tag("RescaleSlope", 0), "RescaleSlope is 0"),
     "colours": (tag("SamplesPerPixel", 3), "no CT image"),
-    "a slice aside": (tag("ImagePositionPatient", [-15, -30, -95]), "tilted gantry"),
+    "a slice aside": (tag("ImagePositionPatient", [-15, -30, -95]), "mm aside of"),
     "two images in one place": (other_image_in_its_place, "another image in the same place as"),
 }
 
@@ -419,7 +413,7 @@ def test_a_good_scan_beside_a_broken_one_is_taken_and_the_broken_one_named(
     os.truncate(voxels, voxels.stat().st_size - 5000)
     store = open_source("luna16", world / "data")
     assert store.table["nodule_id"].tolist() == ["LIDC-IDRI-0001-s1-n00"]
-    assert "(scan)" in reasons("luna16") and "download the scan again" in reasons("luna16")
+    assert "(scan)" in reasons("luna16") and "download it again" in reasons("luna16")
     assert broken.series_uid in capfd.readouterr().err
     # Mended, it is added; the other scan is not read again.
     made_up_scan(world / "data" / "subset1", broken)

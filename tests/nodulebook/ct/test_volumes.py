@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom import find_dicom, open_dicom, read_dicom_series
-from nodulebook.ct.metaimage import find_mhd, open_mhd
+from nodulebook.ct.find import find_images
+from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.ct.spacing import check_spacing
 from nodulebook.ct.volume import Volume, volume_of_image
 from nodulebook.data.annotations import read_scans
@@ -30,6 +31,7 @@ from nodulebook.data.cohort import cluster_readings, read_nodules
 from nodulebook.data.contours import ConsensusMask, consensus_mask
 from nodulebook.patches.cube import LUNG_HU, extract_patch
 from nodulebook.patches.mask import mask_patch
+from nodulebook.patches.sources import luna16
 
 # ----------------------------------------------------------------------------- made-up scans
 
@@ -179,7 +181,7 @@ def test_a_volume_keeps_its_image_alive() -> None:
 def test_slices_at_uneven_distances_are_taken_where_they_lie() -> None:
     image = sitk.Image([8, 8, 4], sitk.sitkFloat32)
     even = volume_of_image(image)
-    z_mm = np.array([0.0, 1.0, 4.0, 5.0])
+    z_mm = np.array([0.0, 1.0, 3.5, 5.0])
     geometry = type(even.geometry)(
         size_xyz=(8, 8, 4),
         origin_xyz_mm=np.zeros(3),
@@ -261,7 +263,7 @@ def test_an_mhd_file_gives_the_patches_of_the_image(
     path = tmp_path / "1.2.3.mhd"
     sitk.WriteImage(image, str(path), compressed)
     assert (tmp_path / f"1.2.3.{'zraw' if compressed else 'raw'}").is_file()
-    volume = open_mhd(path)
+    volume = open_metaimage(path)
     for index in ((20.0, 30.0, 15.0), (2.2, 47.1, 0.3)):
         centre = image.TransformContinuousIndexToPhysicalPoint(index)
         assert (extract_patch(volume, centre) == extract_patch(image, centre)).all()
@@ -275,7 +277,7 @@ def test_an_mhd_file_of_either_byte_order_is_read(tmp_path: Path) -> None:
     header = (tmp_path / "1.2.mhd").read_text()
     (tmp_path / "1.2.mhd").write_text(header.replace("ByteOrderMSB = False", "ByteOrderMSB = True"))
     centre = (-140.0, -80.0, -300.0)
-    volume = open_mhd(tmp_path / "1.2.mhd")
+    volume = open_metaimage(tmp_path / "1.2.mhd")
     assert (extract_patch(volume, centre) == extract_patch(image, centre)).all()
 
 
@@ -283,7 +285,7 @@ def test_an_mhd_file_of_either_byte_order_is_read(tmp_path: Path) -> None:
 def test_of_an_uncompressed_file_only_the_rows_of_the_patch_are_read(tmp_path: Path) -> None:
     image = sitk.Image([256, 256, 200], sitk.sitkInt16)
     sitk.WriteImage(image, str(tmp_path / "1.2.mhd"))
-    volume = open_mhd(tmp_path / "1.2.mhd")
+    volume = open_metaimage(tmp_path / "1.2.mhd")
 
     def read() -> int:
         lines = Path("/proc/self/io").read_text().splitlines()
@@ -298,8 +300,8 @@ def test_scans_are_found_by_name_in_any_layout(tmp_path: Path) -> None:
     for name in ("subset0/1.2.3.mhd", "a/b/1.2.4.MHD", "notes.mhd", ".hidden/1.2.5.mhd"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_mhd(tmp_path)
-    assert list(found) == ["1.2.3", "1.2.4"]
+    assert sorted(find_images(tmp_path)) == ["1.2.3", "1.2.4", "notes"]
+    assert sorted(luna16.find(tmp_path)[0]) == ["1.2.3", "1.2.4"]
 
 
 # ------------------------------------------------------------------------------- DICOM series
@@ -379,11 +381,10 @@ def test_several_series_in_a_folder_and_one_over_folders(tmp_path: Path) -> None
     (tmp_path / "b").mkdir()
     shutil.move(one[0], tmp_path / "b" / "image")
     (tmp_path / "a" / "LICENSE").write_text("text")
-    found = find_dicom(tmp_path, {"1.2.3", "1.2.4"})
+    found = find_dicom(tmp_path).series
     assert {uid: len(files) for uid, files in found.items()} == {"1.2.3": 6, "1.2.4": 6}
     volume = open_dicom(found["1.2.3"], "1.2.3")
     assert (volume.region_hu((0, 0, 0), (30, 40, 6)) == some_voxels(6)).all()
-    assert list(find_dicom(tmp_path, {"1.2.4"})) == ["1.2.4"]
 
 
 def test_the_index_remembers_folders_and_sees_what_is_new(
@@ -391,14 +392,14 @@ def test_the_index_remembers_folders_and_sees_what_is_new(
 ) -> None:
     index, data = tmp_path / "index.json", tmp_path / "data"
     write_series(data / "a", some_voxels(3), "1.2.3")
-    first = find_dicom(data, {"1.2.3", "1.2.4"}, index)
+    first = find_dicom(data, index).series
     with monkeypatch.context() as patch:
-        patch.setattr("nodulebook.ct.dicom._series_uid", None)  # would fail if it were called
-        assert find_dicom(data, {"1.2.3", "1.2.4"}, index) == first
+        patch.setattr("nodulebook.ct.dicom.read_header", None)  # would fail if it were called
+        assert find_dicom(data, index).series == first
     write_series(data / "b", some_voxels(3), "1.2.4")
-    assert list(find_dicom(data, {"1.2.3", "1.2.4"}, index)) == ["1.2.3", "1.2.4"]
+    assert list(find_dicom(data, index).series) == ["1.2.3", "1.2.4"]
     index.write_text("damaged")
-    assert list(find_dicom(data, {"1.2.3", "1.2.4"}, index)) == ["1.2.3", "1.2.4"]
+    assert list(find_dicom(data, index).series) == ["1.2.3", "1.2.4"]
 
 
 def test_a_slice_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
@@ -451,7 +452,7 @@ def real() -> Callable[[str], tuple[Volume, pd.Series, sitk.Image]]:
     """A nodule's scan as we read it, its row, and the scan as SimpleITK reads it whole."""
     folder = lidc_dicom()
     assert folder is not None
-    found = find_dicom(folder, set(REAL.values()))
+    found = find_dicom(folder).series
     nodules = read_nodules().set_index("nodule_id")
 
     def of(nodule: str) -> tuple[Volume, pd.Series, sitk.Image]:
@@ -510,7 +511,7 @@ def test_real_voxels_as_mhd_give_the_same_patch(
         str(tmp_path / "1.2.mhd"),
         compressed,
     )
-    other = extract_patch(open_mhd(tmp_path / "1.2.mhd"), centre)
+    other = extract_patch(open_metaimage(tmp_path / "1.2.mhd"), centre)
     assert np.allclose(other, extract_patch(volume, centre), atol=0.2)
 
 

@@ -12,7 +12,6 @@ import pytest
 import SimpleITK as sitk
 from test_volumes import REAL, lidc_dicom, real_dicom, write_series
 
-from nodulebook.ct.dicom import open_dicom
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches.cube import LUNG_HU
@@ -249,8 +248,8 @@ def test_real_dicom_through_the_source(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("nodulebook.patches.sources.scans.read_nodules", lambda: real)
     monkeypatch.setenv("NODULEBOOK_PATCHES", str(tmp_path / "patches"))
     open_source("idc", folder)
-    for uid, files in scans.find("idc", folder, set(REAL.values())).items():
-        volume = open_dicom(files, uid)
+    for uid, scan in scans.find("idc", folder, set(REAL.values())).items():
+        volume = scan.open()
         geometry = volume.geometry
         image = sitk.GetImageFromArray(
             volume.region_hu((0, 0, 0), geometry.size_xyz).astype(np.int16)

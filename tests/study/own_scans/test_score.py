@@ -23,13 +23,13 @@ from conftest import TINY
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import Profile, TrainingSettings
-from nodulebook.ct.metaimage import open_mhd
+from nodulebook.ct.find import FoundScan
+from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches.cube import LUNG_HU
 from study.cli import main as cli
-from study.own_scans import scans as own_scans
 from study.own_scans import scoring
 from study.own_scans.page import peak_text
 from study.own_scans.scans import check_inside, find_scans, known_positions, read_positions
@@ -243,14 +243,18 @@ def test_numbers_that_are_no_hu_are_a_warning(lab: Lab, tmp_path: Path) -> None:
     assert "are these HU?" in table["warnings"].iloc[0]
 
 
-def test_thick_and_missing_slices_are_a_warning(lab: Lab, tmp_path: Path) -> None:
-    z = np.delete(np.arange(0, 65, 5.0), 3)
+def test_thick_slices_are_a_warning_and_a_gap_in_the_patch_is_refused(
+    lab: Lab, tmp_path: Path
+) -> None:
+    z = np.delete(np.arange(0, 145, 5.0), 3)
     x, y = -20 + 0.7 * np.arange(90), -30 + 0.7 * np.arange(80)
     write_series(tmp_path / "s", voxels_of(z, y, x), z_mm=z, pixel_mm=(0.7, 0.7))
-    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,30")
-    table = score(tmp_path / "s", rows, tmp_path / "out", lab.networks, report=quiet).table
-    assert "slices 5 mm apart" in table["warnings"].iloc[0]
-    assert "1 slices of the scan seem to be missing" in table["warnings"].iloc[0]
+    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,100", "b,,12,-7,30")
+    scored = score(tmp_path / "s", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert scored.table["id"].tolist() == ["a"] and scored.left_out["id"].tolist() == ["b"]
+    assert "between z 10 and 20 mm" in scored.left_out["reason"].iloc[0]
+    assert "slices 5 mm apart" in scored.table["warnings"].iloc[0]
+    assert "1 slices of the scan seem to be missing" in scored.table["warnings"].iloc[0]
 
 
 def test_a_network_of_the_slab_is_shown_the_slab(lab: Lab, tmp_path: Path) -> None:
@@ -374,12 +378,12 @@ def test_a_scan_that_fails_oddly_does_not_cost_the_others(
     write_mhd(tmp_path / "scans", "one")
     write_mhd(tmp_path / "scans", "two")
 
-    def odd(scan: own_scans.OwnScan) -> Volume:
+    def odd(scan: FoundScan) -> Volume:
         if scan.name == "one":
             raise MemoryError("too large")
-        return open_mhd(scan.mhd[0])
+        return open_metaimage(scan.images[0])
 
-    monkeypatch.setattr(own_scans.OwnScan, "open", odd)
+    monkeypatch.setattr(FoundScan, "open", odd)
     rows = write_positions(tmp_path / "p.csv", "a,one,12,-7,30", "b,two,12,-7,30")
     scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
     assert scored.table["id"].tolist() == ["b"]
@@ -400,7 +404,7 @@ def test_folders_are_checked(lab: Lab, tmp_path: Path) -> None:
     for folder, message in (
         (tmp_path / "absent", "no such folder"),
         (rows, "is a file"),
-        (tmp_path, "holds neither"),
+        (tmp_path, "must hold CT"),
     ):
         with pytest.raises(InputError, match=message):
             find_scans(folder)
@@ -426,7 +430,7 @@ def test_series_that_are_not_ct_do_not_count(tmp_path: Path) -> None:
         header.save_as(path)
     folder = find_scans(tmp_path)
     assert folder.one("").name == "1.2.3"
-    with pytest.raises(InputError, match=r"1\.2\.4 is SEG, not CT"):
+    with pytest.raises(InputError, match=r"1\.2\.4 is SEG"):
         folder.one("1.2.4")
 
 
@@ -512,7 +516,7 @@ def test_the_known_nodules_of_a_scan_are_where_its_voxels_are(tmp_path: Path) ->
     table, left_out = known_positions(find_scans(tmp_path))
     assert table["id"].tolist() == ["LIDC-IDRI-0001-s1-n00"] and not left_out
     assert table["readers"].tolist() == [4]
-    volume = open_mhd(tmp_path / f"{FIRST}.mhd")
+    volume = open_metaimage(tmp_path / f"{FIRST}.mhd")
     size = volume.geometry.size_xyz
     bright = np.argwhere(volume.region_hu((0, 0, 0), size) == 50).mean(axis=0)[::-1]
     world = volume.geometry.to_world(bright)
@@ -526,7 +530,9 @@ def test_a_folder_without_lidc_has_no_known_positions(tmp_path: Path) -> None:
 
 
 def test_inside_is_up_to_the_outer_voxels_edge(tmp_path: Path) -> None:
-    geometry = open_mhd(write_mhd(tmp_path)).geometry  # x -18 to 41, its first voxel from -18.5
+    geometry = open_metaimage(
+        write_mhd(tmp_path)
+    ).geometry  # x -18 to 41, its first voxel from -18.5
     check_inside(geometry, np.array([-18.4, -7, 30]))
     with pytest.raises(InputError, match="lies outside"):
         check_inside(geometry, np.array([-18.6, -7, 30]))
@@ -577,4 +583,4 @@ def test_on_real_dicom_the_position_is_in_the_nodule(lab: Lab, tmp_path: Path) -
         (patch,) = lab.spies[fold].patches_hu
         assert np.median(patch[13:19, 13:19, 13:19]) > -100
         assert np.median(patch) < np.median(patch[13:19, 13:19, 13:19]) - 50
-    assert folder.scans[FIRST].patient_id == own_scans.LIDC + "0001"
+    assert folder.scans[FIRST].patient_id == "LIDC-IDRI-0001"

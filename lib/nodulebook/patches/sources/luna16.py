@@ -1,48 +1,26 @@
 """The source `luna16`: the paper's data, 888 scans of LIDC-IDRI as `.mhd` with `.raw` or `.zraw`.
 
 All subsets or some, in any folders below the one that the user names; each scan is found by its
-file's name, which is its SeriesInstanceUID. LUNA16: Setio et al. 2017, doi
-10.1016/j.media.2017.06.015; data: doi 10.5281/zenodo.3723295 and 10.5281/zenodo.4121926.
+file's name, which is its SeriesInstanceUID. `.mha` and NIfTI files named so are read as well.
+LUNA16: Setio et al. 2017, doi 10.1016/j.media.2017.06.015; data: doi 10.5281/zenodo.3723295 and
+10.5281/zenodo.4121926.
 """
 
-from collections.abc import Sequence
+import re
 from functools import partial
 from pathlib import Path
 
-from nodulebook.core.errors import InputError
-from nodulebook.ct.metaimage import find_mhd, open_mhd
-from nodulebook.ct.volume import Volume
+from nodulebook.ct.find import FoundScan, find_images
 from nodulebook.patches.sources import scans
 
 SOURCE = "luna16"
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 recipe = partial(scans.recipe, SOURCE)
 patches = partial(scans.patches, SOURCE)
 
 
-def find(folder: Path) -> scans.Found:
-    """Header and voxel file of every scan below a folder, by series."""
-    return {
-        uid: [
-            file
-            for header in headers
-            for file in (header, *(header.with_name(f"{uid}{end}") for end in (".raw", ".zraw")))
-            if file.is_file()
-        ]
-        for uid, headers in find_mhd(folder).items()
-    }
-
-
-def open_scan(files: Sequence[Path], series_uid: str) -> Volume:
-    """Open a scan.
-
-    Raises:
-        InputError: as `volumes.open_mhd`; or the scan is there twice and the two differ.
-    """
-    headers = [file for file in files if file.suffix.lower() == ".mhd"]
-    if len({header.read_bytes() for header in headers}) > 1:
-        raise InputError(
-            f"series {series_uid} is there twice and not the same: {headers[0]} and {headers[1]}; "
-            "remove one"
-        )
-    return open_mhd(headers[0])
+def find(folder: Path) -> tuple[scans.Found, list[str]]:
+    """The scans below a folder, by series; no file is known to be damaged before it is opened."""
+    images = find_images(folder)
+    return {n: FoundScan(n, images=tuple(images[n])) for n in images if _UID.fullmatch(n)}, []

@@ -14,6 +14,9 @@ from nodulebook.data.contours import ConsensusMask
 from nodulebook.patches.cube import extract_patch
 from nodulebook.patches.mask import mask_patch
 
+MAX_ASIDE_MM = 0.5
+"""So far may slices lie aside of each other where outlines in pixels are laid into a patch."""
+
 MIRROR_MARGIN_HU = 100.0
 """By so much must a nodule stand out more from its surroundings where a scan is read mirrored."""
 
@@ -27,6 +30,11 @@ def first_slice(volume: Volume, scan: Scan) -> int:
     geometry = volume.geometry
     if np.abs(geometry.direction[2, 2]) < 0.999:
         raise InputError(f"{volume.name}: its slices do not lie across the patient")
+    if (aside_mm := np.ptp(geometry.shift_xy_mm, axis=0).max()) > MAX_ASIDE_MM:
+        raise InputError(
+            f"{volume.name}: its slices lie up to {aside_mm:.1f} mm aside of each other (a tilted "
+            "gantry?), so that outlines in pixels do not fit; no scan of LIDC-IDRI does"
+        )
     pixel_mm = geometry.spacing_xyz_mm[:2]
     if np.abs(pixel_mm / scan.pixel_spacing_mm - 1).max() > 0.01:
         raise InputError(

@@ -4,17 +4,15 @@ Slices thicker than a limit, unevenly spaced slices, and missing slices reject a
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom import read_dicom_series
-from nodulebook.ct.metaimage import open_mhd
-from nodulebook.ct.spacing import check_spacing
+from nodulebook.ct.find import FoundScan, open_image
+from nodulebook.ct.spacing import judge
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import MAX_SLICE_THICKNESS_MM
 from nodulebook.patches.sources import scans as scan_source
@@ -59,49 +57,33 @@ def check_scans(
             f"{scan_source.data_folder(data)}: no scan of LIDC-IDRI for the source {source} is here"
         )
     rows = []
-    for uid, files in found.items():
-        check = _check_mhd if source == "luna16" else _check_dicom
+    for uid, scan in found.items():
         try:
-            row = check(files, annotated[uid], max_thickness_mm)
+            row = _check(scan, annotated[uid], max_thickness_mm)
         except InputError as error:
             row = (0, math.nan, math.nan, math.nan, 0, f"unreadable: {error}")
         rows.append((uid, annotated[uid].patient_id, *row))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-_Row = tuple[int, float, float, float, int, str]
-
-
-def _check_dicom(files: Sequence[Path], scan: Scan, max_thickness_mm: float) -> _Row:
-    series = read_dicom_series(files, scan.series_uid)
-    thickness = max(one.thickness_mm for one in series.slices)
-    return _judged(series.positions_mm, thickness, len(scan.slice_z_mm), max_thickness_mm)
-
-
-def _check_mhd(files: Sequence[Path], scan: Scan, max_thickness_mm: float) -> _Row:
-    geometry = open_mhd(next(file for file in files if file.suffix.lower() == ".mhd")).geometry
+def _check(
+    found: FoundScan, scan: Scan, max_thickness_mm: float
+) -> tuple[int, float, float, float, int, str]:
     known = np.unique(scan.slice_z_mm)
-    positions = known if geometry.size_xyz[2] == len(known) else geometry.slices_mm
-    return _judged(positions, scan.slice_thickness_mm, len(known), max_thickness_mm)
-
-
-def _judged(
-    positions_mm: NDArray[np.float64], thickness_mm: float, annotated: int, max_thickness_mm: float
-) -> _Row:
-    check = check_spacing(positions_mm)
-    missing = max(len(check.missing), annotated - check.slices)
-    reasons = []
-    if not thickness_mm <= max_thickness_mm:
-        reasons.append(f"slices of {thickness_mm:g} mm, the limit is {max_thickness_mm:g} mm")
-    if missing:
-        reasons.append(f"{missing} slices missing")
-    if not check.even and not check.missing:
-        reasons.append(f"uneven spacing, by up to {check.largest_deviation_mm:.2f} mm")
+    if found.dicom:
+        series = read_dicom_series(found.dicom, scan.series_uid)
+        positions = series.positions_mm
+        thickness = max(one.thickness_mm for one in series.slices)
+    else:
+        geometry = open_image(found.images[0]).geometry
+        positions = known if geometry.size_xyz[2] == len(known) else geometry.slices_mm
+        thickness = scan.slice_thickness_mm
+    check, missing, verdict = judge(positions, thickness, len(known), max_thickness_mm)
     return (
         check.slices,
-        thickness_mm,
+        thickness,
         round(check.spacing_mm, 4),
         round(check.largest_deviation_mm, 4),
         missing,
-        "; ".join(reasons) or "kept",
+        verdict,
     )

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import write_csv, written_aside
-from nodulebook.ct.folder import scan_identity
+from nodulebook.ct.find import FoundScan
+from nodulebook.ct.folder import printable
 from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import DATABASE_SHA256, Scan, database_path, read_scans
 from nodulebook.data.cohort import cluster_readings, read_nodules
@@ -51,7 +52,7 @@ MIN_IMAGED = 1 / 3
 """A nodule of which less than this share of the consensus lies in the scan's slices is left out."""
 
 
-Found = dict[str, list[Path]]
+Found = dict[str, FoundScan]
 
 
 def data_folder(data: Path | None) -> Path:
@@ -70,21 +71,15 @@ def data_folder(data: Path | None) -> Path:
 
 
 def find(source: str, data: Path | None, wanted: Collection[str]) -> Found:
-    """The files of every wanted series that is in the user's folder, by SeriesInstanceUID."""
-    found: Found = import_module(f"nodulebook.patches.sources.{source}").find(data_folder(data))
-    return {uid: files for uid, files in found.items() if uid in wanted}
+    """Every wanted scan that is in the user's folder, by SeriesInstanceUID.
 
-
-def open_scan(source: str, files: Sequence[Path], series_uid: str) -> Volume:
-    """A scan of the source; `files` as `find` gives them.
-
-    Raises:
-        InputError: it cannot be read.
+    Files that cannot be read are named on stderr.
     """
-    volume: Volume = import_module(f"nodulebook.patches.sources.{source}").open_scan(
-        files, series_uid
-    )
-    return volume
+    module = import_module(f"nodulebook.patches.sources.{source}")
+    found, damaged = module.find(data_folder(data))
+    for reason in damaged:
+        print(f"{source}: left out: {printable(reason)}", file=sys.stderr)
+    return {uid: scan for uid, scan in found.items() if uid in wanted}
 
 
 def recipe(source: str, data: Path | None = None) -> dict[str, str]:
@@ -103,7 +98,7 @@ def recipe(source: str, data: Path | None = None) -> dict[str, str]:
             f"{data_folder(data)}: none of the {len(wanted)} scans with a lesion is "
             f"here; the source {source} needs {kind} of LIDC-IDRI in it, in any folders"
         )
-    listing = "".join(f"{uid} {scan_identity(files)}\n" for uid, files in found.items())
+    listing = "".join(f"{uid} {scan.identity()}\n" for uid, scan in found.items())
     return {
         "scans": VERSION,
         "data": f"{len(found)} scans sha256 {hashlib.sha256(listing.encode()).hexdigest()}",
@@ -117,7 +112,7 @@ class _Task:
     """One scan to make patches from."""
 
     source: str
-    files: list[Path]
+    found: FoundScan
     scan: Scan
     rows: list[dict[str, Any]]
     part: Path
@@ -187,11 +182,11 @@ def _tasks(source: str, nodules: pd.DataFrame, data: Path | None, folder: Path) 
         records: list[dict[str, Any]] = [
             {str(k): v for k, v in row.items() if k in _COLUMNS} for row in rows.to_dict("records")
         ]
-        key = json.dumps([VERSION, scan_identity(found[str(uid)]), DATABASE_SHA256, records])
+        key = json.dumps([VERSION, found[str(uid)].identity(), DATABASE_SHA256, records])
         tasks.append(
             _Task(
                 source=source,
-                files=found[str(uid)],
+                found=found[str(uid)],
                 scan=scans[str(uid)],
                 rows=records,
                 part=folder / f"{uid!s}.npz",
@@ -314,8 +309,7 @@ def make_scan(task: _Task) -> ScanResult:
     uid = task.scan.series_uid
     names = [row["nodule_id"] for row in task.rows]
     try:
-        volume = open_scan(task.source, task.files, uid)
-        made, result = scan_patches(volume, task.scan, task.rows)
+        made, result = scan_patches(task.found.open(), task.scan, task.rows)
     except InputError as error:
         return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), str(error))
     except Exception as error:  # one odd scan must not cost the other 887
