@@ -83,7 +83,8 @@ def open_nifti(path: Path) -> Volume:
             return np.asanyarray(unpacked()[x, y, z].T)
         rest = (0,) * (len(shape) - 3)
         with reading(path):
-            return np.asanyarray(voxels[(x, y, z, *rest)]).T
+            box: Box = np.asanyarray(voxels[(x, y, z, *rest)])
+            return box.T
 
     return Volume(str(path), geometry, read)
 
