@@ -1,9 +1,10 @@
-"""Convolution, batch normalisation and pooling in 3D, written as large matrix products.
+"""Convolution, batch normalisation and pooling in 3D, each in the form that a CPU computes fastest.
 
-The plain Keras layers compute the same (to rounding; `tests/test_layers.py`) but, on a CPU, with
-few channels, spend most of a training step moving memory: `benchmarks/training_step.py`.
+The plain Keras layers give the same numbers to rounding, but spend most of a training step on
+moving memory (`benchmarks/training_step.py`).
 """
 
+import math
 from typing import Any
 
 import keras
@@ -12,35 +13,35 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 
-def band(n_in: int, n_out: int, size: int, stride: int, before: int) -> NDArray[np.float32]:
+def band(n: int, size: int) -> NDArray[np.float32]:
     """Which tap of a 1D kernel joins which input place to which output place.
 
     Args:
-        n_in: length of the input row.
-        n_out: length of the output row.
-        size: the kernel's length k.
-        stride: step of the output in input places.
-        before: zeros that the row is padded with on its left.
+        n: length of the row, before and after the convolution.
+        size: the kernel's length k, odd; the row is padded with k // 2 zeros on each side.
 
     Returns:
-        (k, n_in, n_out), 1 where tap a of output o falls on input i = o * stride + a - before.
+        (k, n, n), 1 where tap a of output o falls on input i = o + a - k // 2.
     """
-    joins = np.zeros((size, n_in, n_out), np.float32)
-    for o in range(n_out):
-        for a in range(size):
-            i = o * stride + a - before
-            if 0 <= i < n_in:
-                joins[a, i, o] = 1
-    return joins
+    return np.stack([np.eye(n, k=size // 2 - a, dtype=np.float32) for a in range(size)])
+
+
+ROWS_BELOW = 200
+"""`RowConv3D` computes rows where x * C * filters is smaller, else a plain convolution.
+
+A row multiplies x / k times as many numbers, but by long vectors; a plain convolution reaches the
+processor's speed from about 4 channels on (`benchmarks/layers.py`).
+"""
 
 
 @keras.saving.register_keras_serializable("nodulebook")
 class RowConv3D(layers.Conv3D):
-    """`keras.layers.Conv3D` (padding "same", stride 1), its rows along x taken as one vector.
+    """`keras.layers.Conv3D` (padding "same", stride 1) in the fastest of three forms.
 
-    With X places of C channels a row is a vector of X * C numbers, and the convolution along x a
-    banded matrix; what is left is a 2D convolution over z and y with X * C channels, the shape
-    that processors are fast at. The kernel, its name and its shape are those of Conv3D.
+    A kernel of one voxel is a matrix product. With very few channels, rows along x are taken as
+    vectors of X * C numbers: the convolution along x is then a banded matrix, which leaves a 2D
+    convolution over z and y. Everything else is a plain convolution. The kernel, its name and its
+    shape are those of Conv3D in every form.
 
     Args:
         pooled: 2 gives the convolution followed by an average over 2^3 voxels; the two are one
@@ -72,53 +73,69 @@ class RowConv3D(layers.Conv3D):
         return (input_shape[0], *places, self.filters)
 
     def _dense_kernel(self, channels: int) -> keras.KerasTensor:
-        """(k, k, k, C, filters), zero between groups."""
-        if self.groups == 1:
-            return self.kernel
-        same = np.kron(
-            np.eye(self.groups, dtype=np.float32),
-            np.ones((channels // self.groups, self.filters // self.groups), np.float32),
-        )
-        return ops.multiply(ops.tile(self.kernel, (1, 1, 1, self.groups, 1)), same)
-
-    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """(batch, z, y, x, C) -> (batch, z / pooled, y / pooled, x / pooled, filters)."""
-        _, z, y, x, channels = inputs.shape
-        size, step = self.kernel_size[0], self.pooled
-        kernel = self._dense_kernel(channels)
-        if size == 1 and step == 1:
-            flat = ops.matmul(
-                ops.reshape(inputs, (-1, channels)), ops.reshape(kernel, (channels, self.filters))
+        """(k, k, k, C, filters), zero between groups; one voxel longer where pooled."""
+        kernel = self.kernel
+        if self.groups > 1:
+            same = np.kron(
+                np.eye(self.groups, dtype=np.float32),
+                np.ones((channels // self.groups, self.filters // self.groups), np.float32),
             )
-            return self._finished(ops.reshape(flat, (-1, z, y, x, self.filters)))
-        if step == 2:
+            kernel = ops.multiply(ops.tile(kernel, (1, 1, 1, self.groups, 1)), same)
+        if self.pooled == 2:
             kernel = sum(
                 ops.pad(kernel, [(a, 1 - a), (b, 1 - b), (c, 1 - c), (0, 0), (0, 0)])
                 for a in (0, 1)
                 for b in (0, 1)
                 for c in (0, 1)
             ) * (1 / 8)
-        before = size // 2
-        joins = band(x, x // step, size + step - 1, step, before)
-        banded = ops.einsum("aio,zyacf->zyicof", joins, kernel)
-        taps = size + step - 1
-        banded = ops.reshape(banded, (taps, taps, x * channels, x // step * self.filters))
-        rows = ops.reshape(inputs, (-1, z, y, x * channels))
-        rows = ops.pad(rows, [(0, 0), (before, before), (before, before), (0, 0)])
-        out = ops.conv(rows, banded, strides=step, padding="valid", data_format="channels_last")
-        return self._finished(ops.reshape(out, (-1, z // step, y // step, x // step, self.filters)))
+        return kernel
 
-    def _finished(self, out: keras.KerasTensor) -> keras.KerasTensor:
+    def form(self, x: int, channels: int) -> str:
+        """How inputs with x voxels along x are computed: "product", "rows" or "plain"."""
+        if self.kernel_size[0] == 1 and self.pooled == 1:
+            return "product"
+        few = self.pooled == 1 and x * channels * self.filters < ROWS_BELOW
+        return "rows" if few else "plain"
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, z, y, x, C) -> (batch, z / pooled, y / pooled, x / pooled, filters)."""
+        _, z, y, x, channels = inputs.shape
+        kernel = self._dense_kernel(channels)
+        form = self.form(x, channels)
+        if form == "product":
+            flat = ops.matmul(
+                ops.reshape(inputs, (-1, channels)), ops.reshape(kernel, (channels, self.filters))
+            )
+            out = ops.reshape(flat, (-1, z, y, x, self.filters))
+        elif form == "rows":
+            out = _convolve_rows(inputs, kernel)
+        else:
+            out = ops.conv(inputs, kernel, self.pooled, "same", data_format="channels_last")
         if self.use_bias:
             out = out + self.bias
         return out if self.activation is None else self.activation(out)
 
 
+def _convolve_rows(inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:
+    """(batch, z, y, x, C), (k, k, k, C, filters) -> (batch, z, y, x, filters)."""
+    _, z, y, x, channels = inputs.shape
+    size, filters = kernel.shape[0], kernel.shape[-1]
+    before = size // 2
+    banded = ops.einsum("aio,zyacf->zyicof", band(x, size), kernel)
+    banded = ops.reshape(banded, (size, size, x * channels, x * filters))
+    rows = ops.reshape(inputs, (-1, z, y, x * channels))
+    rows = ops.pad(rows, [(0, 0), (before, before), (before, before), (0, 0)])
+    out = ops.conv(rows, banded, padding="valid", data_format="channels_last")
+    return ops.reshape(out, (-1, z, y, x, filters))
+
+
 @keras.saving.register_keras_serializable("nodulebook")
 class BatchNorm(layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` over the last axis, its moments from matrix products.
+    """`keras.layers.BatchNormalization` over the last axis, on TensorFlow in one operation.
 
-    Mean and variance of the batch come from 1'X and X'X, whose gradients are matrix products too.
+    Keras computes moments and normalisation in separate passes over memory, four times as slow.
+    The variance is the mean square of what is left after the mean has been subtracted, so that
+    nothing cancels where the mean is much larger than the deviation.
     """
 
     def call(
@@ -131,27 +148,47 @@ class BatchNorm(layers.BatchNormalization):
         channels = inputs.shape[-1]
         # x places and channels side by side: products with long rows, for the same numbers.
         places = inputs.shape[-2] if len(inputs.shape) > 2 else 1
-        rows = ops.reshape(inputs, (-1, places * channels))
         if training and self.trainable:
-            n = ops.cast(ops.shape(rows)[0], rows.dtype) * places
-            ones = ops.ones((1, ops.shape(rows)[0]), rows.dtype)
-            mean = _sum_of_places(ops.matmul(ones, rows), channels) / n
-            second = _sum_of_places(ops.matmul(ones, rows * rows), channels) / n
-            variance = ops.maximum(second - mean * mean, 0)
+            out, mean, variance = self._normalise_batch(inputs, places)
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 kept = moving * self.momentum
                 moving.assign(kept + ops.stop_gradient(value) * (1 - self.momentum))
         else:
-            mean, variance = self.moving_mean, self.moving_variance
-        scale = self.gamma * ops.rsqrt(variance + self.epsilon)
-        shift = self.beta - mean * scale
-        out = rows * ops.tile(scale, places) + ops.tile(shift, places)
+            scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+            shift = self.beta - self.moving_mean * scale
+            rows = ops.reshape(inputs, (-1, places * channels))
+            out = rows * ops.tile(scale, places) + ops.tile(shift, places)
         return ops.reshape(out, (-1, *inputs.shape[1:]))
 
+    def _normalise_batch(
+        self, inputs: keras.KerasTensor, places: int
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+        """What is given out (in any shape of as many numbers), and the batch's mean and variance."""
+        channels = inputs.shape[-1]
+        if keras.backend.backend() != "tensorflow":
+            rows = ops.reshape(inputs, (-1, channels))
+            mean = ops.mean(rows, axis=0)
+            centred = rows - mean
+            variance = ops.mean(ops.square(centred), axis=0)
+            out = centred * (self.gamma * ops.rsqrt(variance + self.epsilon)) + self.beta
+            return out, mean, variance
+        from tensorflow.raw_ops import FusedBatchNormV3
 
-def _sum_of_places(values: keras.KerasTensor, channels: int) -> keras.KerasTensor:
-    """(1, places * C) -> (C,)."""
-    return ops.sum(ops.reshape(values, (-1, channels)), axis=0)
+        lines = math.prod(inputs.shape[1:-2])
+        maps = ops.reshape(inputs, (-1, lines, places, channels))
+        done = FusedBatchNormV3(
+            x=maps,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=(),
+            variance=(),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # It estimates the variance of a population: the mean square times n / (n - 1).
+        n = ops.cast(ops.shape(maps)[0] * lines * places, maps.dtype)
+        variance = done.batch_variance * (ops.maximum(n - 1, 1) / n)
+        return done.y, done.batch_mean, variance
 
 
 @keras.saving.register_keras_serializable("nodulebook")
