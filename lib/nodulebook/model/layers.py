@@ -163,7 +163,7 @@ class BatchNorm(layers.BatchNormalization):
     def _normalise_batch(
         self, inputs: keras.KerasTensor, places: int
     ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
-        """What is given out (in any shape of as many numbers), and the batch's mean and variance."""
+        """The outcome, in any shape of as many numbers, and the mean and variance of the batch."""
         channels = inputs.shape[-1]
         if keras.backend.backend() != "tensorflow":
             rows = ops.reshape(inputs, (-1, channels))
