@@ -48,7 +48,7 @@ class Library(SphinxDirective):
         section = nodes.section()
         section.document = self.state.document
         nested_parse_with_titles(self.state, StringList(lines, self.arguments[0]), section)
-        return section.children
+        return list(section.children)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -10,19 +10,34 @@ from typing import Any
 import nbformat
 from sphinx.application import Sphinx
 
+from bookkit.tracing.trace import GLUE_PREFIX
 
 def with_glued(notebook: nbformat.NotebookNode, glued: dict[str, Any]) -> nbformat.NotebookNode:
     """A notebook with its glued outputs, which myst-nb keeps apart, in its first code cell.
+
+    What the machine says of itself (stderr) is left out.
 
     Args:
         notebook: as myst-nb leaves it after execution; changed in place.
         glued: name to output.
     """
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        # Of a stream the first output holds everything (myst-nb has merged them in place).
+        seen = {"stderr"}
+        cell.outputs = [
+            one for one in cell.outputs
+            if (name := one.get("name")) is None or not (name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        ]  # fmt: skip
+    first = cells[0]
     for output in glued.values():
-        prefix = output["metadata"]["scrapbook"].get("mime_prefix", "")
-        data = {prefix + kind.removeprefix(prefix): value for kind, value in output["data"].items()}
-        first.outputs.append(nbformat.from_dict(output | {"data": data}))  # type: ignore[no-untyped-call]
+        about = {"name": output["metadata"]["scrapbook"]["name"], "mime_prefix": GLUE_PREFIX}
+        data = {
+            GLUE_PREFIX + kind.removeprefix(GLUE_PREFIX): value
+            for kind, value in output["data"].items()
+        }
+        kept = output | {"data": data, "metadata": {"scrapbook": about}}
+        first.outputs.append(nbformat.from_dict(kept))  # type: ignore[no-untyped-call]
     return notebook
 
 
@@ -45,5 +60,3 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("build-finished", _write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-

@@ -31,8 +31,6 @@ LEFT_OUT = (*setting("left_out"), "subprocess", "tempfile")
 """Pictures are not compared, patches are not committed, and neither commands nor files that a page
 writes for itself are made again."""
 
-HIDDEN_TAGS = {"remove-cell", "remove-output", "remove_cell", "remove_output"}
-
 
 @dataclass(frozen=True)
 class Output:
@@ -51,9 +49,7 @@ class Recomputed:
     glued: dict[str, str] = field(default_factory=dict)
     """Name to text, those left out missing."""
     outputs: list[Output] = field(default_factory=list)
-    """Of cells that show their output, in order."""
-    tags: list[set[str]] = field(default_factory=list)
-    """Of each code cell."""
+    """In order."""
     partly: set[int] = field(default_factory=set)
     """Cells of which a statement was left out."""
     statements: int = 0
@@ -84,7 +80,6 @@ def recompute(page: Path) -> Recomputed:
     notebook = jupytext.read(page)
     for number, cell in enumerate(c for c in notebook.cells if c.cell_type == "code"):
         tags = set(cell.metadata.get("tags", []))
-        out.tags.append(tags)
         source = shell.transform_cell(cell.source)  # type: ignore[no-untyped-call]
         try:
             statements = ast.parse(source).body
@@ -109,30 +104,27 @@ def recompute(page: Path) -> Recomputed:
             raise InputError(f"{page}: a cell fails: {failed!r}\n{code[:300]}")
         displayed = [(one.data, one.metadata or {}) for one in captured.outputs]
         displayed += [formatter.format(value) for value in values]  # type: ignore[no-untyped-call]
-        shown = not tags & HIDDEN_TAGS
-        if shown and captured.stdout.strip():
+        if captured.stdout.strip():
             out.outputs.append(Output(number, "text/plain", captured.stdout))
-        _collect(out, number, displayed, shown)
+        _collect(out, number, displayed)
     return out
 
 
-def _collect(
-    out: Recomputed, number: int, displayed: Iterable[tuple[Any, Any]], shown: bool
-) -> None:
+def _collect(out: Recomputed, number: int, displayed: Iterable[tuple[Any, Any]]) -> None:
     """Sort what a cell displays, pairs of data by kind and metadata, into texts and outputs."""
     for data, metadata in displayed:
         if "scrapbook" in metadata:
             text = data.get(f"{GLUE_PREFIX}text/plain", data.get("text/plain", ""))
-            out.glued[metadata["scrapbook"]["name"]] = _unquoted(text)
+            out.glued[metadata["scrapbook"]["name"]] = unquoted(text)
             continue
         for kind in ("text/html", "text/markdown", "text/plain"):
             if kind in data:
-                if shown:
-                    out.outputs.append(Output(number, kind, data[kind]))
+                out.outputs.append(Output(number, kind, data[kind]))
                 break
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """The string that a `repr` stands for; the text itself where it is none."""
     try:
         return str(ast.literal_eval(text))
     except (SyntaxError, ValueError):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from bs4 import BeautifulSoup, NavigableString, Tag
+from bs4 import BeautifulSoup, Tag
+from bs4.element import NavigableString
 
 from nodulebook.core.errors import InputError
 
@@ -29,7 +30,7 @@ def read_notebook(book: Path, root: Path, name: str) -> nbformat.NotebookNode:
     path = book / f"{name}.ipynb"
     if not path.is_file():
         raise InputError(f"{path}: is missing; build the book: make book")
-    notebook = nbformat.read(path, 4)  # type: ignore[no-untyped-call]
+    notebook: nbformat.NotebookNode = nbformat.read(path, 4)  # type: ignore[no-untyped-call]
     built, now = (
         [cell.source for cell in one.cells if cell.cell_type == "code"]
         for one in (notebook, jupytext.read(root / f"{name}.md"))
@@ -39,7 +40,7 @@ def read_notebook(book: Path, root: Path, name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def rerender(book: Path, root: Path, names: list[str], into: Path, jobs: int | None = None) -> Path:
+def rerender(book: Path, root: Path, names: list[str], into: Path) -> Path:
     """Build all pages from the notebooks; returns the folder of the HTML files.
 
     Args:
@@ -47,7 +48,6 @@ def rerender(book: Path, root: Path, names: list[str], into: Path, jobs: int | N
         root: the folder with `_config.yml`, `_toc.yml` and the pages.
         names: the pages that have cells.
         into: an empty folder.
-        jobs: processes; those of the project's extension where None.
 
     Raises:
         InputError: Sphinx fails, or a page has no notebook.
@@ -62,14 +62,15 @@ def rerender(book: Path, root: Path, names: list[str], into: Path, jobs: int | N
         bundle = CacheBundleIn(notebook, str(root / f"{name}.md"), data={"execution_seconds": 0})
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     settings = {
+        "latex_individualpages": False,
         "nb_execution_mode": "cache",
         "nb_execution_cache_path": str(into / "cache"),
         "bookkit_library_pages": False,
     }
     html = into / "_build" / "html"
     failed = build_sphinx(
-        root, html, path_config=root / "_config.yml", confoverrides=settings,
-        doctreedir=into / "doctrees", quiet=True, really_quiet=True, jobs=jobs,
+        root, html, noconfig=True, path_config=root / "_config.yml", confoverrides=settings,
+        doctreedir=into / "doctrees", quiet=True, really_quiet=True,
     )  # fmt: skip
     if failed:
         raise InputError(f"the pages cannot be rendered again: {failed!r}")
@@ -82,10 +83,10 @@ def compare_pages(built: Path, again: Path) -> list[str]:
         raise InputError(f"{built}: is missing; build the book: make book")
     shown, wanted = ([*_pieces(path)] for path in (built, again))
     findings = []
-    matcher = SequenceMatcher(None, *_between(shown, wanted), autojunk=False)
-    for kind, a, b, c, d in matcher.get_opcodes():
+    shown, wanted = _between(shown, wanted)
+    for kind, a, b, c, d in SequenceMatcher(None, shown, wanted, autojunk=False).get_opcodes():
         if kind != "equal":
-            first, second = ("".join(one) for one in (matcher.a[a:b], matcher.b[c:d]))
+            first, second = "".join(shown[a:b]), "".join(wanted[c:d])
             findings.append(
                 f"shows {first[:MOST_SHOWN]!r}, but the files give {second[:MOST_SHOWN]!r}"
             )
@@ -102,7 +103,7 @@ def _between(one: list[str], other: list[str]) -> tuple[list[str], list[str]]:
 
 def _pieces(path: Path) -> Iterator[str]:
     """An article's texts, tokens of text and values of attributes, in their order."""
-    page = BeautifulSoup(path.read_text(encoding="utf-8"), "lxml")
+    page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     article = page.find("article")
     if not isinstance(article, Tag):
         raise InputError(f"{path}: has no article")
@@ -111,8 +112,7 @@ def _pieces(path: Path) -> Iterator[str]:
             for name in ATTRIBUTES:
                 if name in part.attrs:
                     yield f" {name}={part.attrs[name]}"
-        elif type(part) is NavigableString or part.parent.name in ("script", "style"):  # type: ignore[union-attr]
+        elif isinstance(part, NavigableString):
             # A blank within a number counts; how many blanks there are does not.
-            yield from re.findall(r"\w+|[^\w\s]|\s", re.sub(r"\s+", " ", part).strip(" \n"))
-
-
+            text = re.sub(r"\s+", " ", str(part)).strip()
+            yield from re.findall(r"\w+|[^\w\s]|\s", text)

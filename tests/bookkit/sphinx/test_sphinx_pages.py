@@ -7,9 +7,11 @@ import jupytext
 import nbformat
 import pytest
 
+from bookkit.sphinx import library
 from bookkit.sphinx import pages as sphinx_pages
 from bookkit.sphinx.pages import Parameter
 from nodulebook.core import paths
+from nodulebook.core.errors import InputError
 
 PAGE = """---
 kernelspec:
@@ -129,12 +131,18 @@ def test_prints_and_pages_without_cells_have_none(tmp_path, options):
 
 
 def test_every_public_module_is_on_one_api_page():
-    library = paths.ROOT / "lib" / "nodulebook"
-    modules = {
-        ".".join(path.relative_to(library.parent).with_suffix("").parts).removesuffix(".__init__")
-        for path in library.rglob("*.py")
-        if not path.stem.startswith("__main")
-    } - {"nodulebook"}
     pages = [page.read_text() for page in paths.CHAPTERS.glob("api_*.md")]
-    shown = re.findall(r"^\.\. automodule:: (\S+)$", "\n".join(pages), re.M)
-    assert sorted(shown) == sorted(modules)
+    packages = re.findall(r"^```\{library\} (\S+)$", "\n".join(pages), re.M)
+    shown = [name for package in packages for name in library.modules(package)]
+    lib = paths.ROOT / "lib"
+    every = {
+        ".".join(path.relative_to(lib).with_suffix("").parts).removesuffix(".__init__")
+        for path in lib.rglob("*.py")
+        if not path.stem.startswith("__main")
+    }
+    assert sorted(shown) == sorted(every - {"nodulebook"})
+
+
+def test_a_package_that_is_missing_is_named():
+    with pytest.raises(InputError, match="nodulebook.none"):
+        library.modules("nodulebook.none")

@@ -1,15 +1,19 @@
 """`nodulebook verify`: a changed artefact, a changed page and a changed file are found."""
 
 import json
+import random
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import jupytext
+import nbformat
 import pytest
 
-from bookkit.tracing import manifest, recompute, verify
-from bookkit.tracing.recompute import Output, Recomputed
+from bookkit.tracing import manifest, recompute, trace, verify
+from bookkit.tracing.recompute import Recomputed
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from study.report.provenance import again_command, all_runs, folds_command, run_values
@@ -41,7 +45,7 @@ layer = keras.layers.Dense(3)
 
 ```{code-cell} ipython3
 :tags: [hide-input]
-tables.numbered(DataFrame({"a": [1, 2], "b": ["x {cite:p}`y`", "z"]}), "Caption.", "tab-it")
+tables.numbered(DataFrame({"a": [1, 2], "b": ["0.2*", "z"]}), "Caption, n = 12.", "tab-it")
 ```
 
 ```{code-cell} ipython3
@@ -51,11 +55,14 @@ figures.draw(layer)
 ```
 """
 
-BUILT = """<article><p>A half is <span class="pasted-text"><a class="traced">0.5</a></span>.</p>
-<div class="cell"><div class="cell_output"><pre>42</pre></div></div>
-<div class="cell"><div class="cell_output"><table id="tab-it"><tr><th>a</th><th>b</th></tr>
-<tr><td>1</td><td>x (Y, 2020)</td></tr><tr><td>2</td><td>z</td></tr></table></div></div>
-<div class="cell"></div></article>"""
+TABLE = """:::{table} Caption, n = 12.
+:name: tab-it
+
+| a | b |
+|---:|:---|
+| 1 | 0.2* |
+| 2 | z |
+:::"""
 
 
 @pytest.fixture(scope="module")
@@ -77,49 +84,49 @@ def test_cells_are_computed_again_without_what_is_heavy(again: Recomputed) -> No
     assert (again.left_out, again.partly) == (6, {0, 1, 3})
 
 
-def compare(again: Recomputed, folder: Path, built: str) -> list[str]:
-    (folder / "page.html").write_text(built)
-    findings, compared = verify.compare_page(folder / "page.html", PAGE, again)
-    assert compared == 3
-    return findings
+@pytest.fixture
+def notebook() -> nbformat.NotebookNode:
+    """The page's notebook, as it was built."""
+    notebook = jupytext.reads(PAGE, "md:myst")
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    def shows(kind: str, text: str, **about: Any) -> nbformat.NotebookNode:
+        return nbformat.v4.new_output("display_data", {kind: text}, metadata=about)  # type: ignore[no-untyped-call]
+
+    glued = {"name": "half", "mime_prefix": trace.GLUE_PREFIX}
+    cells[0].outputs = [shows(f"{trace.GLUE_PREFIX}text/plain", "'0.5'", scrapbook=glued)]
+    cells[1].outputs = [shows("text/plain", "42")]
+    cells[2].outputs = [shows("text/markdown", TABLE)]
+    cells[3].outputs = [shows("image/png", "")]
+    return notebook
 
 
-def test_a_page_that_follows_from_its_cells(again: Recomputed, tmp_path: Path) -> None:
-    assert compare(again, tmp_path, BUILT) == []
+def test_outputs_that_follow_from_the_cells(
+    again: Recomputed, notebook: nbformat.NotebookNode
+) -> None:
+    assert verify.compare_outputs(notebook, again) == ([], 3)
 
 
 @pytest.mark.parametrize(
-    ("was", "becomes", "said"),
-    [
-        (">0.5<", ">0.6<", "half: shows '0.6', but the files give '0.5'"),
-        (">42<", ">43<", "cell 2: does not show '42'"),
-        ("<td>2<", "<td>3<", "tab-it: row 2 shows '3', but the files give '2'"),
-        ("<td>x (", "<td>w (", "tab-it: row 1 shows 'w(Y,2020)'"),
-        ("<tr><td>2</td><td>z</td></tr>", "", "tab-it: has 1 rows, but the files give 2"),
-    ],
-)
-def test_a_digit_changed_in_the_page_is_found(
-    again: Recomputed, tmp_path: Path, was: str, becomes: str, said: str
+    ("cell", "was", "becomes"),
+    [(0, "0.5", "0.6"), (0, "0.5", "0.51"), (1, "42", "421"), (1, "42", "43"),
+     (2, "n = 12", "n = 999"), (2, "0.2*", "0.2"), (2, "| z", "| -z"), (2, "z |", "z | 1 |")],
+)  # fmt: skip
+def test_a_changed_output_is_found(
+    again: Recomputed, notebook: nbformat.NotebookNode, cell: int, was: str, becomes: str
 ) -> None:
-    assert was in BUILT
-    findings = compare(again, tmp_path, BUILT.replace(was, becomes))
-    assert len(findings) == 1 and said in findings[0]
+    """Digits, signs, stars, captions and what is added."""
+    output = [one for one in notebook.cells if one.cell_type == "code"][cell].outputs[0]
+    for kind, text in output.data.items():
+        assert was in text
+        output.data[kind] = text.replace(was, becomes)
+    assert len(verify.compare_outputs(notebook, again)[0]) == 1
 
 
-def test_a_page_built_from_another_text_is_found(again: Recomputed, tmp_path: Path) -> None:
-    for built in (BUILT.replace('<div class="cell"></div>', ""), BUILT.replace("pasted-text", "")):
-        with pytest.raises(InputError, match="build it again"):
-            compare(again, tmp_path, built)
-    with pytest.raises(InputError, match="is not there"):
-        verify.compare_page(tmp_path / "none.html", PAGE, again)
-
-
-def test_the_ledger_as_html_is_compared_by_its_text() -> None:
-    output = Output(0, "text/html", "<p>one <b>1,230</b></p>")
-    page = verify.BeautifulSoup('<div class="cell_output"><p>one 1,230</p></div>', "html.parser")
-    assert verify._compare_output(page, output) == ([], 1)
-    other = verify.BeautifulSoup('<div class="cell_output"><p>one 1,231</p></div>', "html.parser")
-    assert verify._compare_output(other, output)[0]
+def test_an_output_too_many_is_found(again: Recomputed, notebook: nbformat.NotebookNode) -> None:
+    cells = [one for one in notebook.cells if one.cell_type == "code"]
+    cells[2].outputs.append(cells[1].outputs[0])
+    assert len(verify.compare_outputs(notebook, again)[0]) == 1
 
 
 # ----------------------------------------------------------------------------------- files, runs
@@ -153,6 +160,31 @@ def test_a_changed_record_is_found(runs: Path, change, said: str) -> None:  # ty
     path.write_text(json.dumps(record))
     findings, _ = verify.check_runs()
     assert findings and any(said in text for text in findings)
+
+
+def test_a_changed_fold_of_a_group_is_found(runs: Path) -> None:
+    shutil.copytree(runs / "quick-phantom", runs / "rules" / "quick")
+    assert verify.check_runs() == ([], "2 runs with 20 folds")
+    path = runs / "rules" / "quick" / "fold-3" / "run.json"
+    path.write_text(path.read_text().replace('"n_test": ', '"n_test": 1'))
+    findings, _ = verify.check_runs()
+    assert len(findings) == 1 and "n_test" in findings[0]
+
+
+def test_fifty_changes_of_artefacts_are_found(runs: Path, tmp_path: Path) -> None:
+    """Single characters of the runs' files, at random places."""
+    draw = random.Random(3)
+    (tmp_path / manifest.MANIFEST).write_text(json.dumps(manifest.artefact_hashes()))
+    files = sorted(path for path in runs.rglob("fold-*/*") if path.suffix in manifest.ENDINGS)
+    for _ in range(50):
+        path = draw.choice(files)
+        text = path.read_text()
+        place = draw.randrange(len(text))
+        other = draw.choice([c for c in "0123456789.-," if c != text[place]])
+        path.write_text(text[:place] + other + text[place + 1 :])
+        assert len(manifest.compare_with_manifest(tmp_path)) == 1
+        path.write_text(text)
+    assert manifest.compare_with_manifest(tmp_path) == []
 
 
 def test_a_digit_changed_in_an_artefact_is_found(runs: Path, tmp_path: Path) -> None:
