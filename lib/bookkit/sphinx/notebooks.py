@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 
 from bookkit.tracing.trace import GLUE_PREFIX
 
+
 def with_glued(notebook: nbformat.NotebookNode, glued: dict[str, Any]) -> nbformat.NotebookNode:
     """A notebook with its glued outputs, which myst-nb keeps apart, in its first code cell.
 

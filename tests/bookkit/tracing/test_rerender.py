@@ -113,7 +113,9 @@ def changed(text: str, draw: random.Random) -> str:
         "digit": r"\d", "add": r"\d", "star": r"(?<=\d)", "sign": r"(?<![\w.,])(?=\d)",
         "letter": "[a-z]", "drop": r"[\d*−.,%]",
     }  # fmt: skip
-    kind = draw.choice([kind for kind, place in places.items() if re.search(place, text)] or ["end"])
+    kind = draw.choice(
+        [kind for kind, place in places.items() if re.search(place, text)] or ["end"]
+    )
     found = draw.choice([*re.finditer(places.get(kind, "$"), text)])
     by = {
         "digit": str((int(found[0]) + 1) % 10) if found[0].isdigit() else "7",
