@@ -45,6 +45,9 @@ _NOT_SLICES = {
 _OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
 _MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
 _INDEX = "2"  # raised where the index of an older version cannot be used
+MAX_ASIDE_MM = 0.5
+"""So far may a slice lie aside of the line of the others."""
+
 _FEW = 5  # slices: fewer original ones among derived ones are no scan
 
 
@@ -372,17 +375,32 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
                     "leave one of them in the folder"
                 )
             duplicates += 1
-        elif np.linalg.norm(step - along * normal) > along + STRAY_MM:
-            raise InputError(
-                f"{here.path}: lies {np.linalg.norm(step - along * normal):.1f} mm aside of "
-                f"{kept[-1].path.name}, {along:.1f} mm above it; leave one of them in the folder"
-            )
         else:
             kept.append(here)
     positions = np.array([float(s.position_xyz_mm @ normal) for s in kept])
+    _check_straight(kept, positions)
     thickness = float(np.median([s.thickness_mm for s in kept]))
     notes += missing_notes(positions, thickness, [s.number for s in kept])
     return DicomSeries(series_uid, tuple(kept), positions, duplicates, tuple(notes))
+
+
+def _check_straight(slices: Sequence[DicomSlice], positions_mm: NDArray[np.float64]) -> None:
+    """Refuse a stack whose slices do not lie along a line, straight above each other or sheared.
+
+    A tilted gantry shears by at most its tilt, about 30 degrees.
+    """
+    if len(slices) == 1:
+        return
+    places = np.array([s.position_xyz_mm for s in slices])
+    aside = places @ slices[0].orientation.T
+    line = np.polynomial.polynomial.polyfit(positions_mm - positions_mm[0], aside, 1)
+    fitted = line[0] + np.outer(positions_mm - positions_mm[0], line[1])
+    off = np.linalg.norm(aside - fitted, axis=1)
+    if np.linalg.norm(line[1]) > 1 or off.max() > MAX_ASIDE_MM:
+        raise InputError(
+            f"{slices[int(off.argmax())].path}: lies {off.max():.1f} mm aside of the line of the "
+            "other slices, so that it may be of another scan; leave one scan in the series"
+        )
 
 
 def _one_stack(slices: list[DicomSlice], uid: str) -> tuple[list[DicomSlice], list[str]]:

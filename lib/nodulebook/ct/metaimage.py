@@ -129,13 +129,13 @@ def _times(size: Three) -> str:
 def _values(path: Path) -> tuple[dict[str, str], int]:
     """The header's keys and values, and the number of its bytes."""
     with reading(path), path.open("rb") as file:
-        content = file.read(_MAX_HEADER + 1).removeprefix(b"\xef\xbb\xbf")
+        content = file.read(_MAX_HEADER + 1)
         at = content.find(b"ElementDataFile")
         end = content.find(b"\n", at) + 1 if at >= 0 else 0
         size = path.stat().st_size
     if size > _MAX_HEADER and not (end and path.suffix.lower() == ".mha"):
         raise InputError(f"{path}: {size:,} bytes are no .mhd header; {AGAIN}")
-    text = content[: end or None].decode("utf-8", "surrogateescape")
+    text = content[: end or None].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         key, equals, value = (part.strip() for part in line.partition("="))

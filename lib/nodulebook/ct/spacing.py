@@ -85,6 +85,8 @@ def missing_notes(
     check = check_spacing(positions_mm)
     if check.missing:
         return [f"{len(check.missing)} slices of the scan seem to be missing"]
+    if not check.even:
+        return [f"slices unevenly spaced, by up to {check.largest_deviation_mm:.2f} mm"]
     counted = np.abs(np.diff(numbers)) if -1 not in numbers else np.ones(1)
     skipped = counted.min(initial=9) > 1
     if check.spacing_mm > (1.1 if skipped else 1.5) * thickness_mm:

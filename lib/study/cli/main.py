@@ -356,8 +356,10 @@ def score(
     scored = scoring.score(scans, positions, to, networks, pictures, click.echo)
     click.echo(f"{len(scored.table)} positions: {to / scoring.PROBABILITIES}")
     click.echo(f"maps: {(to / scoring.PAGE).resolve()}")
-    for line in scoring.reasons(scored.left_out):
+    for line in (*scoring.reasons(scored.left_out), *scored.damaged):
         click.echo(f"left out: {line}", err=True)
+    if scored.damaged and not len(scored.left_out):
+        raise InputError(f"{scans}: {len(scored.damaged)} files cannot be read (named above)")
     if len(scored.left_out):
         raise InputError(
             f"{len(scored.left_out)} positions could not be scored: {to / scoring.LEFT_OUT}"

@@ -199,6 +199,7 @@ class Scored:
 
     table: pd.DataFrame  # `COLUMNS` and further ones
     left_out: pd.DataFrame  # line, id, scan, reason
+    damaged: Sequence[str] = ()  # files of the folder that cannot be read, and why
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +262,7 @@ def score(
     )
     if not results:
         raise InputError(f"{positions}: no position can be scored; {'; '.join(reasons(lost))}")
-    scored = Scored(_joined(table, results), lost.reset_index(drop=True))
+    scored = Scored(_joined(table, results), lost.reset_index(drop=True), folder.damaged)
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(scored.table, aside / PROBABILITIES)
         if len(lost):
