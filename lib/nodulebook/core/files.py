@@ -1,31 +1,38 @@
 """Files are written aside and renamed, so that none is ever seen half-written."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pandas as pd
+import yaml
+from filelock import BaseFileLock, FileLock, Timeout
 
 from nodulebook.core.errors import InputError
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    aside = Path(name)
+    """Give a temporary path next to `path`; rename it to `path` if the block succeeds.
+
+    The file gets the mode that the user's umask gives. What a killed process left of an earlier
+    attempt is removed.
+    """
+    aside = _aside(path, path.suffix)
     try:
-        yield aside
-        aside.chmod(0o644)  # mkstemp makes 0600, which would follow the file to its readers
-        os.replace(aside, path)
+        with naming_the_folder(path.parent):
+            aside.touch(exist_ok=False)
+            yield aside
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -33,24 +40,98 @@ def written_aside(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder_written_aside(path: Path) -> Iterator[Path]:
     """The same for a folder; an older folder at `path` is replaced only at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    aside = _aside(path)
     try:
-        yield aside
-        aside.chmod(0o755)
-        replace_folder(aside, path)
+        with naming_the_folder(path.parent):
+            aside.mkdir()
+            yield aside
+            replace_folder(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _aside(path: Path, suffix: str = "") -> Path:
+    """A temporary name for `path`, `.<name>.<host>~<pid>~<random>`; clears those of the dead."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = platform.node()
+    for other in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}~*~*"):
+        pid = other.name.rsplit("~", 2)[1]
+        if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
+            remove(other)
+    return path.with_name(f".{path.name}.{host}~{os.getpid()}~{token_hex(4)}{suffix}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, where it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_the_folder(folder: Path) -> Iterator[None]:
+    """Give an OSError without a file's name, as on a full disk, that of the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(folder)
+        raise
+
+
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename folder `source` to `target`, moving an older `target` out of the way first."""
+    """Rename folder `source` to `target`, moving an older `target` out of the way first.
+
+    Killed at any point, at least one of them is whole: the older folder is deleted only once
+    `target` is in its place.
+    """
     old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def wait_for_lock(path: Path, waiting: str) -> BaseFileLock:
+    """Take the lock of a file, which the operating system gives back when the process ends.
+
+    It also holds between the computers that share a file system, where that passes on flock (NFS
+    and Lustre do by default or by option).
+
+    Args:
+        path: the lock file; it stays when the lock is released.
+        waiting: printed once, where another process has the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(waiting, flush=True)
+        lock.acquire(poll_interval=0.2)
+    return lock
+
+
+@contextmanager
+def exclusive(path: Path, waiting: str) -> Iterator[None]:
+    """Hold the lock of a file (`wait_for_lock`) while the block runs."""
+    lock = wait_for_lock(path, waiting)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -77,6 +158,31 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: there is no such file") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from None
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as its version 1.2 has it, where 1e-3 is a number."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        InputError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML ({error})") from None
 
 
 def read_csv(path: Path, columns: dict[str, str], others: str | None = None) -> pd.DataFrame:

@@ -33,10 +33,27 @@ CLAIMS_YAML = DATA / "claims.yml"
 PATCH_STORES = DATA / "patches"
 
 
+def typed_path(given: str) -> Path:
+    """A path that a user typed, made absolute: meant from the folder where it was typed.
+
+    A notebook runs in `chapters/`; the shell that started it leaves its own folder in PWD.
+    """
+    path = Path(given).expanduser()
+    typed_in = os.environ.get("PWD", "")
+    if not path.is_absolute() and Path.cwd() == CHAPTERS and Path(typed_in).is_dir():
+        path = Path(typed_in) / path
+    return path.resolve()
+
+
 def runs_folder() -> Path:
     """Where runs are kept: `papermill_runs/`, or `NODULEBOOK_RUNS` where that is set."""
     given = os.environ.get("NODULEBOOK_RUNS")
-    return Path(given).expanduser().resolve() if given else ROOT / "papermill_runs"
+    return typed_path(given) if given else ROOT / "papermill_runs"
+
+
+def lock_file(run: str, fold: int, what: str = "fold") -> Path:
+    """What a process holds while it makes a fold, in the folder of runs."""
+    return runs_folder() / ".locks" / f"{run.replace('/', '+')}-fold-{fold}-{what}.lock"
 
 
 def fold_folder(run: str, fold: int) -> Path:
@@ -52,7 +69,7 @@ def partial_folder(run: str, fold: int) -> Path:
 def patch_stores() -> Path:
     """Where patch stores are kept: `data/patches/`, or `NODULEBOOK_PATCHES` where that is set."""
     given = os.environ.get("NODULEBOOK_PATCHES")
-    return Path(given).expanduser().resolve() if given else PATCH_STORES
+    return typed_path(given) if given else PATCH_STORES
 
 
 def user_data_folder() -> Path:
@@ -68,11 +85,9 @@ def user_data_folder() -> Path:
             "(for example NODULEBOOK_DATA=~/lidc make fold FOLD=0 SOURCE=lidc_slices); "
             "the phantom source needs none (SOURCE=phantom)"
         )
-    folder = Path(given).expanduser()
-    if not folder.is_absolute():
-        # Chapters run with their own folder as the working directory, a user types the path in
-        # the project's: both readings are tried.
-        folder = next((p for p in (Path.cwd() / folder, ROOT / folder) if p.exists()), folder)
+    folder = typed_path(given)
+    if not folder.exists() and not Path(given).is_absolute():
+        folder = ROOT / given
     if not folder.exists():
         raise InputError(
             f"NODULEBOOK_DATA={given}: there is no such folder; "

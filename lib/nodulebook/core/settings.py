@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,6 +18,7 @@ from pydantic import (
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_yaml
 
 N_FOLDS = 10
 """The paper's section 5: "10 subgroups"."""
@@ -322,10 +322,7 @@ _Entry = TypeVar("_Entry", Trial, Rule)
 def _read_entries(model: type[_Entry], path: Path) -> dict[str, _Entry]:
     """Entries that start from a profile (`extends`) and change it (`settings`)."""
     kind = model.__name__.lower()
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({error})") from None
+    values = read_yaml(path)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise InputError(f"{path}: must be a list of {kind}s, each with name, question, ...")
     entries: dict[str, _Entry] = {}
@@ -345,10 +342,7 @@ def _profile_values(name: str, below: tuple[str, ...]) -> Any:
     path = paths.PROFILES / f"{name}.yaml"
     if name not in profile_names():
         raise InputError(f"profile {name!r} is not one of {', '.join(profile_names())}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({error})") from None
+    values = read_yaml(path)
     if not isinstance(values, dict) or "extends" not in values:
         return values
     base = values.pop("extends")

@@ -4,6 +4,7 @@ The paper (its section 5) says ten-fold cross-validation and not how nodules wer
 of one patient in both training and test would leak, so a patient is never split.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,18 @@ def read_folds(path: Path = FOLDS_CSV) -> pd.DataFrame:
     if empty:
         raise InputError(f"{path}: fold {min(empty)} has no nodule; restore the file")
     return folds
+
+
+def absent_nodules(folds: pd.DataFrame, fold: int, there: Collection[str]) -> list[str]:
+    """The nodules of one fold that a source lacks, sorted: `absent_nodules` of run.json.
+
+    Args:
+        folds: nodule_id and fold.
+        fold: the fold that is held out.
+        there: nodule_ids that the source has.
+    """
+    held_out = folds.loc[folds["fold"] == fold, "nodule_id"]
+    return sorted(str(name) for name in held_out if name not in set(there))
 
 
 def write_cohort(folder: Path = DATA) -> None:

@@ -5,16 +5,17 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# One thread an operation: the sums are then added in the same order whatever the number of cores,
-# and ten folds side by side (`nodulebook folds`) use the cores better than one fold with them all.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-
 import keras
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed every generator, and have TensorFlow use only operations that repeat exactly."""
+    """Seed every generator, and have TensorFlow use only operations that repeat exactly.
+
+    Precision and axis order are the library's own, whatever ~/.keras/keras.json says.
+    """
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow

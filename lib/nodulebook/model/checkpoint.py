@@ -3,9 +3,6 @@
 import ast
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,18 +10,14 @@ from zipfile import BadZipFile
 
 import keras
 import numpy as np
-from filelock import FileLock, Timeout
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import written_aside
 from nodulebook.core.settings import Profile
+from nodulebook.model.environment import noted_environment
 from nodulebook.model.targets import FoldData
 
 CHECKPOINT = "checkpoint.npz"
-
-
-LOCK_SECONDS = 15.0
-"""How long to wait for a fold that another process trains: one that was killed needs a moment."""
 
 
 def model_state(model: keras.Model) -> list[Any]:
@@ -65,6 +58,7 @@ def checkpoint_key(profile: Profile, data: FoldData, fold: int) -> dict[str, Any
         "keras": keras.__version__,
         "split": split.hexdigest(),
         "code": code_version(),
+        "environment": noted_environment(),
     }
 
 
@@ -89,8 +83,9 @@ def load_checkpoint(
         path: the file.
         model: gets the numbers.
         key: from `checkpoint_key`.
-        finished: the training has ended: the code may have changed since, and files of versions
-            that did not note the split are taken. A training that goes on needs the whole key.
+        finished: the training has ended: code and environment may have changed since, and files
+            of versions that did not note the split are taken. Only the whole key lets a training
+            go on.
 
     Raises:
         InputError: the file is damaged, or holds another network's numbers.
@@ -99,7 +94,7 @@ def load_checkpoint(
         with np.load(path, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             stored_key = about["key"]
-            names = (key.keys() & stored_key.keys()) - {"code"} if finished else key
+            names = (key.keys() & stored_key.keys()) - {"code", "environment"} if finished else key
             if any(stored_key.get(name) != key[name] for name in names):
                 return None
             for i, variable in enumerate(model_state(model)):
@@ -108,21 +103,3 @@ def load_checkpoint(
         raise InputError(f"{path}: not a checkpoint of this network ({error}); delete it") from None
     history: list[dict[str, float]] = about["history"]
     return history
-
-
-@contextmanager
-def claimed(checkpoint: Path) -> Iterator[None]:
-    """Keep a second process of this machine from the same checkpoint."""
-    # Not beside the checkpoint, whose folder is renamed at the end.
-    name = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:24]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"nodulebook-{name}.lock", timeout=LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"{checkpoint.parent}: another process is training this fold; wait for it or end it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import TrainingSettings
 from nodulebook.data.annotations import CHARACTERISTICS as CHARACTERISTICS_RATED
-from nodulebook.data.folds import check_fold
+from nodulebook.data.folds import absent_nodules, check_fold
 from nodulebook.patches.cube import central_slab, scale_to_unit
 from nodulebook.patches.store import PatchStore
 
@@ -23,7 +23,7 @@ class FoldData:
     test: pd.DataFrame  # nodule_id, patient_id, label, fold
     train_volumes: NDArray[np.float32]
     test_volumes: NDArray[np.float32]
-    absent: list[str]  # nodules of the fold table that the source does not have
+    absent: list[str]  # nodules of the held-out fold that the source does not have
     digest: str
     lesions: pd.DataFrame | None = None
     """Every lesion of the held-out patients that the source has: nodule_id, patient_id, and label,
@@ -93,7 +93,7 @@ def split_fold(
         test=test,
         train_volumes=volumes(train),
         test_volumes=volumes(test),
-        absent=sorted(folds.loc[~here, "nodule_id"]),
+        absent=absent_nodules(folds, fold, store.table["nodule_id"].tolist()),
         digest=store.digest,
         lesions=None if patients & set(train["patient_id"]) else lesions,
         unlabelled_volumes=volumes(lesions[lesions["label"].isna()], every),

@@ -21,7 +21,6 @@ from nodulebook.model.augment import augmented_epoch, symmetries
 from nodulebook.model.backend import make_deterministic
 from nodulebook.model.checkpoint import (
     checkpoint_key,
-    claimed,
     load_checkpoint,
     model_state,
     save_checkpoint,
@@ -139,21 +138,8 @@ def train(
         A dict an epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
 
     Raises:
-        InputError: another process trains with this checkpoint, or the loss is not finite.
+        InputError: the checkpoint is damaged, or the loss is not finite.
     """
-    with claimed(checkpoint):
-        return _train(model, profile, data, fold, checkpoint, report, after_epoch)
-
-
-def _train(
-    model: keras.Model,
-    profile: Profile,
-    data: FoldData,
-    fold: int,
-    checkpoint: Path,
-    report: Callable[[str], None],
-    after_epoch: Callable[[int], None] | None,
-) -> list[dict[str, float]]:
     key = checkpoint_key(profile, data, fold)
     history: list[dict[str, float]] = []
     if checkpoint.is_file():

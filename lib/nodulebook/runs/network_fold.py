@@ -1,7 +1,6 @@
 """A fold of a network: trained, predicted, recorded under the run contract."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.core import paths
-from nodulebook.core.files import replace_folder, write_csv
-from nodulebook.core.paths import fold_folder, partial_folder
-from nodulebook.core.processor import processor_text
+from nodulebook.core.files import exclusive, write_csv
+from nodulebook.core.paths import fold_folder, lock_file
 from nodulebook.core.settings import FoldParameters, Profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.explain.scores import Explanations
 from nodulebook.model.backend import device, versions
 from nodulebook.model.checkpoint import CHECKPOINT, checkpoint_key, load_checkpoint
 from nodulebook.model.targets import FoldData, split_fold
@@ -31,8 +28,8 @@ from nodulebook.model.train import (
 )
 from nodulebook.patches.sources import REAL_CT, open_source
 from nodulebook.patches.store import PatchStore
-from nodulebook.runs.contract import EACH_EPOCH, Fold, write_fold
-from nodulebook.runs.map_scores import write_explanations
+from nodulebook.runs.contract import EACH_EPOCH
+from nodulebook.runs.job import FoldJob, Outcome
 
 
 def probabilities_table(
@@ -69,7 +66,11 @@ def lesions_table(
 
 
 def open_fold(
-    parameters: FoldParameters, profile: Profile, folds: pd.DataFrame | None = None
+    parameters: FoldParameters,
+    profile: Profile,
+    folds: pd.DataFrame | None = None,
+    hidden: Collection[str] = (),
+    store: PatchStore | None = None,
 ) -> tuple[FoldData, PatchStore]:
     """A fold's data, and the store that its patches come from.
 
@@ -77,41 +78,41 @@ def open_fold(
         parameters: source, data and fold.
         profile: which lesions are trained on, and towards what.
         folds: the fold table; data/folds.csv where None.
+        hidden: patients who take no part.
+        store: the patches, where they are not the source's own.
 
     Raises:
         InputError: the source's data is missing or damaged, or has too few nodules of the fold.
     """
     where = Path(parameters.data) if parameters.data else None
     recipe = profile.training
-    store = open_source(parameters.source, where, recipe.lesions)
     # The phantom is rendered for minutes: its other lesions are worth that to nobody.
-    more = recipe.lesions != "all" and parameters.source in REAL_CT
-    every = open_source(parameters.source, where, "all") if more else store
+    more = store is None and recipe.lesions != "all" and parameters.source in REAL_CT
+    every = open_source(parameters.source, where, "all") if more else None
+    store = store or open_source(parameters.source, where, recipe.lesions)
     table = read_folds() if folds is None else folds
-    nodules = read_nodules()
-    return split_fold(table, store, parameters.fold, recipe, nodules, every=every), store
+    given = (table, store, parameters.fold, recipe, read_nodules(), hidden)
+    return split_fold(*given, every=every), store
 
 
-def run_record(
+def network_record(
     parameters: FoldParameters, profile: Profile, data: FoldData, recipe: dict[str, str]
 ) -> dict[str, Any]:
-    """What `run.json` says of a fold before it starts."""
+    """What `run.json` says of a network's fold, for `FoldJob.record`."""
     return {
         "run": parameters.run_name,
         "arm": arm_of(profile),
         "source": parameters.source,
-        "fold": parameters.fold,
         "seed": profile.seed,
         "profile_name": parameters.profile,
         "profile": profile.model_dump(mode="json"),
         "profile_hash": profile.hash(),
         **made_from(data, recipe),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def made_from(data: FoldData, recipe: dict[str, str]) -> dict[str, Any]:
-    """What `run.json` says of a fold's data, and of what it is made with."""
+    """What `run.json` says of a fold's data, and of what computes."""
     return {
         "data_hash": data.digest,
         "data_recipe": recipe,
@@ -121,94 +122,50 @@ def made_from(data: FoldData, recipe: dict[str, str]) -> dict[str, Any]:
         "versions": versions(),
         "backend": keras.backend.backend(),
         "device": device(),
-        "processor": processor_text(),
     }
 
 
-def finish_fold(
-    run: str,
-    fold: int,
-    probabilities: pd.DataFrame,
-    history: list[dict[str, float]],
-    record: dict[str, Any],
-    explanations: Explanations | None = None,
-    lesions: pd.DataFrame | None = None,
-) -> Path:
-    """Write the fold's files beside its checkpoint, then rename the folder: done, or not at all.
-
-    Args:
-        run: the run's name.
-        fold: the fold's number.
-        probabilities: from `probabilities_table`.
-        history: a dict an epoch.
-        record: from `run_record`.
-        explanations: what the maps were worth, where they were measured.
-        lesions: from `lesions_table`.
-
-    Returns:
-        The fold's folder.
-    """
-    partial = partial_folder(run, fold)
-    partial.mkdir(parents=True, exist_ok=True)
-    record = record | {
-        "wall_seconds": round(sum(row["seconds"] for row in history), 1),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_fold(partial, probabilities, pd.DataFrame(history), record, lesions)
-    if explanations is not None:
-        written = Fold(probabilities, pd.DataFrame(history), record)
-        write_explanations(partial, explanations, written)
-    folder = fold_folder(run, fold)
-    replace_folder(partial, folder)
-    return folder
-
-
-def run_without_notebook(
-    group: str | None,
+def run_network_fold(
+    job: FoldJob,
     parameters: FoldParameters,
     profile: Profile,
-    data: FoldData,
-    recipe: dict[str, str],
+    opened: tuple[FoldData, PatchStore],
     more: Mapping[str, Any] | None = None,
     each_epoch: bool = False,
 ) -> Path:
-    """Train and test a fold and write its files, as the training chapter does cell by cell.
+    """Train and test a fold that was begun, as the training chapter does cell by cell.
 
     Args:
-        group: the folder of `papermill_runs/` that the run's folder goes into, if any.
+        job: `begin` has returned True.
         parameters: run and fold; the profile's name need not be a file's.
         profile: the settings.
-        data: from `split_fold`.
-        recipe: of the patches.
+        opened: from `open_fold`.
         more: further keys of run.json.
         each_epoch: keep the test predictions after each epoch, in `EACH_EPOCH`.
 
     Returns:
         The fold's folder.
     """
+    data, store = opened
+    job.record(network_record(parameters, profile, data, store.recipe) | dict(more or {}))
     model = fresh_model(profile)
-    record = run_record(parameters, profile, data, recipe) | dict(more or {})
-    name = f"{group}/{parameters.run_name}" if group else parameters.run_name
-    fold = parameters.fold
-    partial = partial_folder(name, fold)
-    every = partial / EACH_EPOCH
+    every, views = job.partial / EACH_EPOCH, profile.training.test_views
 
     def report(line: str) -> None:
         print(f"{parameters.run_name}: {line}", flush=True)
 
     def keep(epoch: int) -> None:
-        p = predict_malignant(model, data.test_volumes, profile.training.test_views)
+        p = predict_malignant(model, data.test_volumes, views)
         kept = data.test[["nodule_id"]] if epoch == 1 else pd.read_csv(every)
         write_csv(kept.assign(**{f"epoch_{epoch}": p.round(6)}), every)
 
-    history = train(
-        model, profile, data, fold, partial / CHECKPOINT, report, keep if each_epoch else None
-    )
-    views = profile.training.test_views
+    checkpoint = job.partial / CHECKPOINT
+    after = keep if each_epoch else None
+    history = train(model, profile, data, job.fold, checkpoint, report, after)
     p = predict_malignant(model, data.test_volumes, views)
-    table = probabilities_table(data, p, fold, record["arm"])
+    table = probabilities_table(data, p, job.fold, arm_of(profile))
     lesions = lesions_table(model, data, table, views)
-    return finish_fold(name, fold, table, history, record, lesions=lesions)
+    return job.finish(Outcome(table, pd.DataFrame(history), lesions))
 
 
 def trained_model(
@@ -233,5 +190,7 @@ def trained_model(
         model = build_model(profile) if loaded else model
         again = paths.runs_folder() / ".models"
         kept = again / f"{parameters.run_name}-fold-{parameters.fold}.npz"
-        train(model, profile, data, parameters.fold, kept, report)
+        waiting = f"{kept.stem}: another process is training it; waiting"
+        with exclusive(lock_file(parameters.run_name, parameters.fold, "model"), waiting):
+            train(model, profile, data, parameters.fold, kept, report)
     return model

@@ -198,7 +198,7 @@ def features(source: str, data: Path | None, groups: tuple[str, ...]) -> None:
     from study.experiments.handcrafted import ALL, run_features
 
     store = open_source(source, data)
-    run_features(store, read_folds(), groups or (*GROUPS, ALL), click.echo)
+    run_features(store, read_folds(), groups or (*GROUPS, ALL), say=click.echo)
     click.echo(f"all folds: {paths.runs_folder()}")
 
 
@@ -208,7 +208,7 @@ def features(source: str, data: Path | None, groups: tuple[str, ...]) -> None:
 @click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
 def again(run: str, fold: int, data: str) -> None:
     """Run a fold of papermill_runs/ again, and compare its predictions with the committed ones."""
-    from study.experiments.folds import run_again
+    from study.experiments.again import run_again
 
     data = str(Path(data).expanduser().resolve()) if data else ""
     result = run_again(run, fold, data)

@@ -1,9 +1,8 @@
 """Diameter alone: what any network has to beat. A logistic regression in each fold."""
 
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from nodulebook.core import paths
-from nodulebook.core.files import folder_written_aside, sha256
+from nodulebook.core.files import sha256
 from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.runs.contract import list_runs, read_run, write_fold
+from nodulebook.runs.contract import list_runs, read_run
+from nodulebook.runs.job import FoldJob, Outcome
 
 RUN = "diameter"
 
@@ -45,35 +45,48 @@ def diameter_fold(
     ), loss
 
 
-def run_diameter(nodules: pd.DataFrame, folds: pd.DataFrame) -> None:
-    """Write the run `diameter`: ten folds under the run contract."""
+def run_diameter(
+    nodules: pd.DataFrame,
+    folds: pd.DataFrame,
+    which: Iterable[int] = range(N_FOLDS),
+    into: str = "",
+) -> None:
+    """Write folds of the run `diameter` under the run contract; those that are done are skipped.
+
+    Args:
+        nodules: nodule_id and diameter_mm.
+        folds: nodule_id, patient_id, label, fold.
+        which: folds.
+        into: before the run's name.
+    """
     data_hash = sha256(paths.NODULES_CSV, paths.FOLDS_CSV)
-    for fold in range(N_FOLDS):
-        start, started = time.monotonic(), datetime.now(UTC)
-        probabilities, loss = diameter_fold(nodules, folds, fold)
-        seconds = round(time.monotonic() - start, 3)
-        record: dict[str, Any] = {
-            "run": RUN,
-            "arm": RUN,
-            "source": "annotations",
-            "fold": fold,
-            "seed": 0,
-            "profile": {"model": "logistic regression on log(diameter_mm)", "C": 1e6},
-            "profile_hash": "",
-            "data_hash": data_hash,
-            "absent_nodules": [],
-            "n_train": len(folds) - len(probabilities),
-            "n_test": len(probabilities),
-            "versions": {name: version(name) for name in ("scikit-learn", "numpy", "nodulebook")},
-            "backend": "scikit-learn",
-            "device": "CPU",
-            "started": started.isoformat(timespec="seconds"),
-            "wall_seconds": seconds,
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        history = pd.DataFrame([{"epoch": 1, "loss": loss, "seconds": seconds}])
-        with folder_written_aside(paths.runs_folder() / RUN / f"fold-{fold}") as aside:
-            write_fold(aside, probabilities, history, record)
+    for fold in which:
+        with FoldJob(into + RUN, fold, {"data_hash": data_hash}, folds) as job:
+            if not job.begin():
+                continue
+            start = time.monotonic()
+            probabilities, loss = diameter_fold(nodules, folds, fold)
+            packages = ("scikit-learn", "numpy", "nodulebook")
+            job.record(
+                {
+                    "run": RUN,
+                    "arm": RUN,
+                    "source": "annotations",
+                    "seed": 0,
+                    "profile": {"model": "logistic regression on log(diameter_mm)", "C": 1e6},
+                    "profile_hash": "",
+                    "data_hash": data_hash,
+                    "absent_nodules": [],
+                    "n_train": len(folds) - len(probabilities),
+                    "n_test": len(probabilities),
+                    "versions": {name: version(name) for name in packages},
+                    "backend": "scikit-learn",
+                    "device": "CPU",
+                }
+            )
+            seconds = round(time.monotonic() - start, 3)
+            history = pd.DataFrame([{"epoch": 1, "loss": loss, "seconds": seconds}])
+            job.finish(Outcome(probabilities, history))
 
 
 def recheck() -> list[str]:

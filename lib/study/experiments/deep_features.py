@@ -8,10 +8,8 @@ All of it is fitted on the training patients of a fold; test patients are only l
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import folder_written_aside
 from nodulebook.core.settings import N_FOLDS, FoldParameters, read_profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
@@ -38,9 +34,9 @@ from nodulebook.model.backend import make_deterministic
 from nodulebook.model.rivals import build_network
 from nodulebook.model.targets import FoldData, split_fold
 from nodulebook.model.train import PREDICT_BATCH
-from nodulebook.patches.sources import open_source
+from nodulebook.patches.sources import built_digest, open_source
 from nodulebook.patches.store import PatchStore
-from nodulebook.runs.contract import read_fold, write_fold
+from nodulebook.runs.job import FoldJob, Outcome
 from nodulebook.runs.network_fold import made_from, probabilities_table, trained_model
 
 Volumes = NDArray[np.float32]
@@ -330,28 +326,13 @@ def autoencoder_fold(
 # Runs
 
 
-def feature_fold_is_done(name: str, source: str, fold: int) -> bool:
-    """Whether a fold is there, valid, and made with the settings as they are now.
-
-    Raises:
-        InputError: it is there, but damaged or of other settings.
-    """
-    folder = paths.fold_folder(f"{name}-{source}", fold)
-    if not folder.exists():
-        return False
-    folds = read_folds()
-    run = read_fold(folder, folds[folds["fold"] == fold]).run
-    if (run["profile_hash"], run["source"]) != (settings_hash(METHODS[name]), source):
-        raise InputError(f"{folder}: made with other settings; delete it to run it again")
-    return True
-
-
 def run_feature_folds(
     name: str,
     source: str,
     data: Path | None = None,
     folds: Iterable[int] = range(N_FOLDS),
     report: Report = print,
+    into: str = "",
 ) -> None:
     """Write the folds of `<name>-<source>` under the run contract; those that are done are skipped.
 
@@ -360,23 +341,32 @@ def run_feature_folds(
         source: of the patches.
         data: the CT data; NODULEBOOK_DATA where None.
         folds: which, of 0 to 9.
-        report: gets a line a fold, and more.
+        report: gets one line per fold, and more.
+        into: before the run's name.
 
     Raises:
         InputError: there is no such method, or a fold that is there is of other settings.
     """
     if name not in METHODS:
         raise InputError(f"method {name!r} is not one of {', '.join(METHODS)}")
-    waiting = [fold for fold in folds if not feature_fold_is_done(name, source, fold)]
-    report(f"run {name}-{source}: {len(waiting)} folds to do")
+    settings = METHODS[name]
+    made_with = {"profile_hash": settings_hash(settings), "source": source}
+    digest = None if source == "phantom" else built_digest(source, data, "labelled")
+    made_with |= {"data_hash": digest} if digest else {}
+    run, table = f"{name}-{source}", read_folds()
+    jobs = [FoldJob(into + run, fold, made_with, table) for fold in folds]
+    waiting = [job for job in jobs if not job.is_done()]
+    report(f"run {run}: {len(waiting)} folds to do")
     if not waiting:
         return
-    store, settings = open_source(source, data), METHODS[name]
+    store = open_source(source, data)
     # They are the same in every fold.
     patches = _patches_by_nodule(store, settings) if isinstance(settings, Autoencoder) else {}
-    for fold in waiting:
-        _run_feature_fold(name, store, fold, patches, report)
-        report(f"fold {fold} of {name}-{source}: {paths.fold_folder(f'{name}-{source}', fold)}")
+    for job in waiting:
+        with job:
+            if job.begin():
+                _make_fold(job, name, store, patches, report)
+                report(f"fold {job.fold} of {run}: {job.folder}")
 
 
 def _patches_by_nodule(store: PatchStore, settings: Autoencoder) -> dict[str, NDArray[np.float32]]:
@@ -393,40 +383,32 @@ def _patches_by_nodule(store: PatchStore, settings: Autoencoder) -> dict[str, ND
     }
 
 
-def _run_feature_fold(
+def _make_fold(
+    job: FoldJob,
     name: str,
     store: PatchStore,
-    fold: int,
     patches: dict[str, NDArray[np.float32]],
     report: Report,
 ) -> None:
-    settings, run = METHODS[name], f"{name}-{store.source}"
-    start, started = time.monotonic(), datetime.now(UTC)
-    data = split_fold(read_folds(), store, fold)
+    settings, fold, arm = METHODS[name], job.fold, name.removeprefix("rival-")
+    data = split_fold(job.expected, store, fold)
+    about = {
+        "run": f"{name}-{store.source}",
+        "arm": arm,
+        "source": store.source,
+        "seed": SEED,
+        "profile": asdict(settings),
+        "profile_hash": settings_hash(settings),
+    }
     if isinstance(settings, Boosting):
         diameter = read_nodules().set_index("nodule_id")["diameter_mm"]
         fitted = boosting_fold(settings, data, fold, store.source, diameter, report)
     else:
         train, test = ([patches[i] for i in t["nodule_id"]] for t in (data.train, data.test))
         fitted = autoencoder_fold(settings, train, data.train["label"].to_numpy(), test)
-    arm = name.removeprefix("rival-")
-    record: dict[str, Any] = {
-        "run": run,
-        "arm": arm,
-        "source": store.source,
-        "fold": fold,
-        "seed": SEED,
-        "profile": asdict(settings),
-        "profile_hash": settings_hash(settings),
-        "parameters": fitted.parameters,
-        **made_from(data, store.recipe),
-        "started": started.isoformat(timespec="seconds"),
-        "wall_seconds": round(time.monotonic() - start, 1),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    with folder_written_aside(paths.fold_folder(run, fold)) as aside:
-        probabilities = probabilities_table(data, fitted.p_malignant, fold, arm)
-        write_fold(aside, probabilities, pd.DataFrame(fitted.history), record)
+    job.record(about | made_from(data, store.recipe) | {"parameters": fitted.parameters})
+    probabilities = probabilities_table(data, fitted.p_malignant, fold, arm)
+    job.finish(Outcome(probabilities, pd.DataFrame(fitted.history)))
 
 
 def count_parameters(name: str) -> int:

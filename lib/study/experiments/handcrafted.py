@@ -9,9 +9,8 @@ training patients; the best is fitted to all of these and predicts the fold that
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,11 @@ from sklearn.svm import SVC
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import folder_written_aside, read_csv, write_csv
+from nodulebook.core.files import read_csv, write_csv
 from nodulebook.core.settings import N_FOLDS
+from nodulebook.data.folds import absent_nodules
 from nodulebook.patches.store import PatchStore
-from nodulebook.runs.contract import read_fold, write_fold
+from nodulebook.runs.job import FoldJob, Outcome
 from study.experiments.features import GROUPS, VERSION, all_features
 
 PREFIX = "features-"
@@ -268,15 +268,19 @@ def run_features(
     store: PatchStore,
     folds: pd.DataFrame,
     groups: Sequence[str] = EVERY_GROUP,
+    which: Iterable[int] = range(N_FOLDS),
+    into: str = "",
     say: Say = print,
 ) -> None:
-    """Write the runs of feature groups: ten folds each; folds that are done are skipped.
+    """Write the runs of feature groups; folds that are done are skipped.
 
     Args:
         store: the patches.
         folds: data/folds.csv.
         groups: of `features.GROUPS`, and `ALL`.
-        say: told of the progress, a line a fold.
+        which: folds.
+        into: before the runs' names.
+        say: told of the progress, one line per fold.
 
     Raises:
         InputError: an unknown group, or a fold is there that is damaged or made otherwise.
@@ -285,28 +289,13 @@ def run_features(
     for group in groups:
         columns_of(table, group)
     for group in groups:
-        for fold in range(N_FOLDS):
+        made_with = {"profile_hash": settings_hash(group), "data_hash": store.digest}
+        for fold in which:
             name = run_name(group, store.source)
-            if _is_done(name, group, fold, store, folds):
-                say(f"fold {fold} of {name} is done")
-                continue
-            chosen = _write_group(table, store, folds, group, fold)
-            say(f"fold {fold} of {name}: {chosen.classifier} {chosen.parameters}")
-
-
-def predict_again(store: PatchStore, folds: pd.DataFrame, record: dict[str, Any]) -> pd.DataFrame:
-    """A fold predicted once more, as its `run.json` says, without writing it.
-
-    Raises:
-        InputError: the patches or the settings are others by now.
-    """
-    group = str(record["profile"].get("features"))
-    if (record["profile_hash"], record["data_hash"]) != (settings_hash(group), store.digest):
-        raise InputError(
-            f"{record['run']}: made from other patches or with other settings than there are now"
-        )
-    table = feature_table(store, present(store, folds))
-    return predict_group(table, folds, group, record["fold"])[0]
+            with FoldJob(into + name, fold, made_with, folds) as job:
+                if job.begin():
+                    chosen = _make_fold(job, table, store, folds, group)
+                    say(f"fold {fold} of {name}: {chosen.classifier} {chosen.parameters}")
 
 
 def present(store: PatchStore, folds: pd.DataFrame) -> list[str]:
@@ -314,66 +303,36 @@ def present(store: PatchStore, folds: pd.DataFrame) -> list[str]:
     return folds["nodule_id"][folds["nodule_id"].isin(store.table["nodule_id"])].tolist()
 
 
-def _is_done(name: str, group: str, fold: int, store: PatchStore, folds: pd.DataFrame) -> bool:
-    folder = paths.fold_folder(name, fold)
-    if not folder.exists():
-        return False
-    mend = f"delete {folder} to run it again"
-    try:
-        there = read_fold(folder, folds)
-    except InputError as error:
-        raise InputError(f"{error}\n{mend}") from None
-    wanted = (settings_hash(group), store.digest)
-    if (there.run["profile_hash"], there.run["data_hash"]) != wanted:
-        raise InputError(f"{folder}: made from other patches or with other settings; {mend}")
-    return True
-
-
-def _write_group(
-    table: pd.DataFrame, store: PatchStore, folds: pd.DataFrame, group: str, fold: int
+def _make_fold(
+    job: FoldJob, table: pd.DataFrame, store: PatchStore, folds: pd.DataFrame, group: str
 ) -> Candidate:
-    start, started = time.monotonic(), datetime.now(UTC)
-    probabilities, prediction = predict_group(table, folds, group, fold)
-    seconds = round(time.monotonic() - start, 3)
-    best = max(prediction.inner_auc)
-    name, chosen = run_name(group, store.source), prediction.chosen
-    here = folds[folds["fold"] == fold]["nodule_id"]
-    record: dict[str, Any] = {
-        "run": name,
-        "arm": f"{PREFIX}{group}",
-        "source": store.source,
-        "fold": fold,
-        "seed": SEED,
-        "profile": settings(group),
-        "profile_hash": settings_hash(group),
-        "n_features": len(columns_of(table, group)),
-        "chosen": {"classifier": chosen.classifier} | chosen.parameters,
-        "inner_auc": [round(value, 6) for value in prediction.inner_auc],
-        "data_hash": store.digest,
-        "data_recipe": store.recipe,
-        "absent_nodules": here[~here.isin(table.index)].tolist(),
-        "n_train": int(table.index.isin(folds["nodule_id"]).sum()) - len(probabilities),
-        "n_test": len(probabilities),
-        "versions": {
-            package: version(package)
-            for package in (
-                "numpy",
-                "scipy",
-                "scikit-image",
-                "scikit-learn",
-                "PyWavelets",
-                "nodulebook",
-            )
-        },
-        "backend": "scikit-learn",
-        "device": "CPU",
-        "started": started.isoformat(timespec="seconds"),
-        "wall_seconds": seconds,
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    history = pd.DataFrame(
-        [{"epoch": 1, "loss": prediction.loss, "inner_auc": best, "seconds": seconds}]
+    start = time.monotonic()
+    probabilities, prediction = predict_group(table, folds, group, job.fold)
+    chosen, arm = prediction.chosen, f"{PREFIX}{group}"
+    packages = ("numpy", "scipy", "scikit-image", "scikit-learn", "PyWavelets", "nodulebook")
+    job.record(
+        {
+            "run": run_name(group, store.source),
+            "arm": arm,
+            "source": store.source,
+            "seed": SEED,
+            "profile": settings(group),
+            "profile_hash": settings_hash(group),
+            "n_features": len(columns_of(table, group)),
+            "chosen": {"classifier": chosen.classifier} | chosen.parameters,
+            "inner_auc": [round(value, 6) for value in prediction.inner_auc],
+            "data_hash": store.digest,
+            "data_recipe": store.recipe,
+            "absent_nodules": absent_nodules(folds, job.fold, table.index),
+            "n_train": int(table.index.isin(folds["nodule_id"]).sum()) - len(probabilities),
+            "n_test": len(probabilities),
+            "versions": {package: version(package) for package in packages},
+            "backend": "scikit-learn",
+            "device": "CPU",
+        }
     )
-    with folder_written_aside(paths.fold_folder(name, fold)) as aside:
-        write_fold(aside, probabilities.assign(arm=record["arm"]), history, record)
+    numbers = {"inner_auc": max(prediction.inner_auc)}
+    numbers["seconds"] = round(time.monotonic() - start, 3)
+    history = pd.DataFrame([{"epoch": 1, "loss": prediction.loss} | numbers])
+    job.finish(Outcome(probabilities.assign(arm=arm), history))
     return chosen

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import exclusive
 from nodulebook.core.settings import FoldParameters, Profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
@@ -55,7 +56,9 @@ def labels_check(
     explained = (p >= 0.5).astype(np.int64)
     own = all_maps(model, data.test_volumes, explained, fine=False)
     other = build_model(profile)
-    train(other, profile, other_data, fold, checkpoint, report)
+    waiting = f"{checkpoint.stem}: another process is training it; waiting"
+    with exclusive(checkpoint.with_suffix(".lock"), waiting):
+        train(other, profile, other_data, fold, checkpoint, report)
     maps = all_maps(other, data.test_volumes, explained, fine=False)
     names = data.test["nodule_id"].tolist()
     return map_correlations(own, maps, names).assign(check="labels", step="all")

@@ -4,81 +4,50 @@
 `papermill_runs/again/`, and its ten folds are compared with the committed ones.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import N_FOLDS, FoldParameters
+from nodulebook.core.settings import FoldParameters
 from nodulebook.data.folds import read_folds
-from nodulebook.patches.sources import open_source
-from nodulebook.runs.contract import Run, is_done, list_runs, read_run
+from nodulebook.runs.contract import Run, list_runs, read_run
+from nodulebook.runs.job import network_job
 from nodulebook.stats.bootstrap import paired_bootstrap_difference
 from nodulebook.stats.metrics import roc_auc
 from nodulebook.stats.text import interval, number
-from study.experiments.folds import fold_is_done
-from study.experiments.parallel import run_side_by_side
+from study.experiments.folds import run_folds
 
 AGAIN = "again"
 """The folder of `papermill_runs/` that holds what was repeated, under the names of the runs."""
 
 
-def _parameters(run: str, fold: int, data: str) -> FoldParameters:
-    """Of a fold of a committed run of a profile.
+def repeat_run(run: str, data: str = "", jobs: int | None = None) -> None:
+    """Train and test all ten folds of a committed run again and keep them in `AGAIN`.
+
+    Folds that are done are skipped.
+
+    Args:
+        run: a whole run of `papermill_runs/`, of a network.
+        data: the CT data, instead of NODULEBOOK_DATA.
+        jobs: folds at a time.
 
     Raises:
-        InputError: the run is not whole, or no profile made it.
+        InputError: there is no such run, or its profile has changed since.
     """
     committed = read_run(run, folds=read_folds())
     if committed.missing_folds or "profile_name" not in committed.folds[0].run:
         raise InputError(f"run {run!r} cannot be repeated: not ten folds, or not of a profile")
     about = committed.folds[0].run
-    parameters = FoldParameters(
-        fold=fold,
+    first = FoldParameters(
         profile=about["profile_name"],
         source=about["source"],
         run=run,
         data=data,
         seed=about["seed"],
     )
-    fold_is_done(parameters)  # refuses where the profile is another by now
-    return parameters
-
-
-def repeat_fold(run: str, fold: int, data: str = "") -> Path:
-    """Train and test a fold of a committed run again, unless it is done, and keep it in `AGAIN`.
-
-    Args:
-        run: a whole run of `papermill_runs/`, of a network.
-        fold: 0 to 9.
-        data: the CT data, instead of NODULEBOOK_DATA.
-
-    Returns:
-        The folder of the fold in `AGAIN`.
-
-    Raises:
-        InputError: there is no such run, or its profile has changed since.
-    """
-    parameters = _parameters(run, fold, data)
-    folder = paths.fold_folder(f"{AGAIN}/{run}", fold)
-    if is_done(folder, read_folds()):
-        return folder
-    # Keras takes seconds to import, and tables of repeats do not need it.
-    from nodulebook.runs.network_fold import open_fold, run_without_notebook
-
-    profile = parameters.settings
-    split, store = open_fold(parameters, profile)
-    return run_without_notebook(AGAIN, parameters, profile, split, store.recipe)
-
-
-def repeat_run(run: str, data: str = "", jobs: int | None = None) -> None:
-    """All ten folds, side by side; those that are done are skipped. As `repeat_fold`."""
-    parameters = _parameters(run, 0, data)
-    lesions = parameters.settings.training.lesions
-    open_source(parameters.source, Path(data) if data else None, lesions)
-    run_side_by_side([(repeat_fold, run, fold, data) for fold in range(N_FOLDS)], jobs)
+    network_job(first).is_done()  # refuses where profile or patches are others by now
+    run_folds(first, jobs, notebooks=False, into=f"{AGAIN}/")
 
 
 def repeated_runs() -> dict[str, tuple[Run, Run]]:

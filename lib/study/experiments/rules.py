@@ -20,15 +20,16 @@ from sklearn.model_selection import StratifiedKFold
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv
-from nodulebook.core.settings import N_FOLDS, FoldParameters, Rule, read_rules
+from nodulebook.core.settings import N_FOLDS, Rule, check_fold_parameters, read_rules
 from nodulebook.data.cohort import REFERENCE_READERS, read_nodules
 from nodulebook.data.folds import SEED, read_folds
 from nodulebook.model.augment import symmetries
 from nodulebook.patches.sources import open_source
 from nodulebook.patches.store import PatchStore
-from nodulebook.runs.contract import EACH_EPOCH, Run, read_fold, read_run
+from nodulebook.runs.contract import EACH_EPOCH, Run, read_run
+from nodulebook.runs.job import FoldJob
 from nodulebook.stats import metrics
-from study.experiments.parallel import run_side_by_side
+from study.experiments.parallel import run_parallel
 
 RULES = "rules"
 """The folder of `papermill_runs/` that holds them."""
@@ -132,37 +133,28 @@ def _record(rule: Rule) -> dict[str, Any]:
     return rule.model_dump(mode="json", exclude={"settings", "question"})
 
 
-def fold_is_done(rule: Rule, fold: int, dealt: pd.DataFrame | None = None) -> bool:
-    """Whether a fold of a rule is there, valid, and made with the rule as it is now.
+def rule_job(rule: Rule, fold: int, dealt: pd.DataFrame | None = None, into: str = "") -> FoldJob:
+    """The job of a fold of a rule.
 
     Args:
         rule: an entry of `profiles/trials/rules.yaml`.
         fold: 0 to 9.
-        dealt: the rule's fold table, from `rule_folds`, where it is at hand.
-
-    Raises:
-        InputError: it is there, but damaged or of other settings.
+        dealt: the rule's fold table, from `rule_folds`; computed where None.
+        into: before the run's name.
     """
-    folder = paths.fold_folder(f"{RULES}/{rule.name}", fold)
-    if not folder.exists():
-        return False
+    settings = {"profile_hash": rule.settings.hash(), "source": rule.source, "rule": _record(rule)}
     table = rule_folds(rule) if dealt is None else dealt
-    made = read_fold(folder, table[table["fold"] == fold]).run
-    if (made["profile_hash"], made.get("rule")) != (rule.settings.hash(), _record(rule)):
-        raise InputError(
-            f"{folder}: made with other settings than rule {rule.name!r} has now; "
-            "delete it to run it again"
-        )
-    return True
+    return FoldJob(f"{into}{RULES}/{rule.name}", fold, settings, table)
 
 
-def run_rule(name: str, fold: int, data: str = "") -> Path:
+def run_rule(name: str, fold: int, data: str = "", into: str = "") -> Path:
     """Train and test one fold of a rule, unless it is done; it goes on where it stopped.
 
     Args:
         name: of `profiles/trials/rules.yaml`.
         fold: 0 to 9.
         data: the CT data, instead of NODULEBOOK_DATA.
+        into: before the run's name.
 
     Returns:
         The fold's folder.
@@ -171,32 +163,24 @@ def run_rule(name: str, fold: int, data: str = "") -> Path:
         InputError: there is no such rule, or its data or results are wrong.
     """
     rule = _rule(name)
-    folder = paths.fold_folder(f"{RULES}/{name}", fold)
-    if fold_is_done(rule, fold):
-        print(f"rule {name} fold {fold} is done: {folder}", flush=True)
-        return folder
-    # Keras takes seconds to import, and tables of rules do not need it.
-    from nodulebook.model.targets import split_fold
-    from nodulebook.runs.network_fold import run_without_notebook
+    with rule_job(rule, fold, into=into) as job:
+        if job.begin():
+            # Keras takes seconds to import, and tables of rules do not need it.
+            from nodulebook.runs.network_fold import open_fold, run_network_fold
 
-    store = _store(rule, data)
-    if rule.split == "copy":
-        store = with_copies(store)
-    split = split_fold(rule_folds(rule), store, fold, rule.settings.training)
-    parameters = FoldParameters(fold=fold, profile=name, source=rule.source, run=name)
-    return run_without_notebook(
-        RULES,
-        parameters,
-        rule.settings,
-        split,
-        store.recipe,
-        {"rule": _record(rule)},
-        rule.each_epoch,
-    )
+            store = _store(rule, data)
+            if rule.split == "copy":
+                store = with_copies(store)
+            values = {"fold": fold, "profile": name, "source": rule.source, "run": name}
+            parameters = check_fold_parameters(values | {"data": data})
+            opened = open_fold(parameters, rule.settings, job.expected, store=store)
+            about = {"rule": _record(rule)}
+            run_network_fold(job, parameters, rule.settings, opened, about, rule.each_epoch)
+    return job.folder
 
 
 def run_rules(names: Sequence[str], data: str = "", jobs: int | None = None) -> None:
-    """Run all folds of the rules named, side by side; what is done is skipped.
+    """Run all folds of the rules named, in parallel; what is done is skipped.
 
     Raises:
         InputError: a rule is unknown, or one failed.
@@ -208,10 +192,10 @@ def run_rules(names: Sequence[str], data: str = "", jobs: int | None = None) -> 
         (rule.name, fold)
         for rule in rules
         for fold in range(N_FOLDS)
-        if not fold_is_done(rule, fold)
+        if not rule_job(rule, fold).is_done()
     ]
     print(f"{len(todo)} folds to do", flush=True)
-    run_side_by_side([(run_rule, name, fold, data) for name, fold in todo], jobs)
+    run_parallel([(run_rule, name, fold, data) for name, fold in todo], jobs)
 
 
 def _rule(name: str) -> Rule:
@@ -234,7 +218,7 @@ def whole_rules() -> dict[str, Run]:
         if not (paths.runs_folder() / RULES / name).is_dir():
             continue
         dealt = rule_folds(rule)
-        if all(fold_is_done(rule, fold, dealt) for fold in range(N_FOLDS)):
+        if all(rule_job(rule, fold, dealt).is_done() for fold in range(N_FOLDS)):
             found[name] = read_run(name, paths.runs_folder() / RULES, dealt)
     return found
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import FoldParameters, Trial, read_trials
-from nodulebook.data.cohort import read_nodules
+from nodulebook.core.settings import Trial, check_fold_parameters, read_trials
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.sources import open_source
 from nodulebook.runs.contract import Fold, read_fold
+from nodulebook.runs.job import FoldJob
 from nodulebook.stats.bootstrap import WeightedStatistic, weighted_auc
-from study.experiments.parallel import run_side_by_side
+from study.experiments.parallel import run_parallel
 
 TRIALS = "trials"
 """The folder of `papermill_runs/` that holds trials; a fold folder of it is a split."""
@@ -65,45 +65,30 @@ def trial_folds(folds: pd.DataFrame, split: int) -> tuple[pd.DataFrame, set[str]
     return table.assign(fold=number), hidden
 
 
-def trial_is_done(trial: Trial, split: int) -> bool:
-    """Whether a split of a trial is there, valid, and made with the trial as it is now.
-
-    Raises:
-        InputError: it is there, but damaged or of other settings.
-    """
-    folder = _folder(trial.name, split)
-    if not folder.exists():
-        return False
-    fold = read_trial_fold(trial.name, split)
-    made = (fold.run["profile_hash"], fold.run["source"])
-    if made != (trial.settings.hash(), trial.source):
-        raise InputError(
-            f"{folder}: made with other settings than trial {trial.name!r} has now; "
-            "delete it to run it again"
-        )
-    return True
+def trial_job(trial: Trial, split: int, into: str = "") -> FoldJob:
+    """The job of a split of a trial; its fold table is that of `trial_folds`."""
+    settings = {"profile_hash": trial.settings.hash(), "source": trial.source}
+    table, _ = trial_folds(read_folds(), split)
+    return FoldJob(f"{into}{TRIALS}/{trial.name}", split, settings, table)
 
 
 def read_trial_fold(name: str, split: int) -> Fold:
     """A split's files, checked against the nodules that it validates."""
     table, _ = trial_folds(read_folds(), split)
-    return read_fold(_folder(name, split), table)
+    return read_fold(paths.fold_folder(f"{TRIALS}/{name}", split), table)
 
 
-def _folder(name: str, split: int) -> Path:
-    return paths.fold_folder(f"{TRIALS}/{name}", split)
-
-
-def run_trial(name: str, split: int, data: str = "") -> Path:
+def run_trial(name: str, split: int, data: str = "", into: str = "") -> Path:
     """Train and validate one split of a trial, unless it is done; it goes on where it stopped.
 
     Args:
         name: of `profiles/trials/trials.yaml`.
         split: 0 to 3.
         data: the CT data, instead of NODULEBOOK_DATA.
+        into: before the run's name.
 
     Returns:
-        The folder with the three files of the run contract; `fold` is the split's number.
+        The folder with the files of the run contract; `fold` is the split's number.
 
     Raises:
         InputError: there is no such trial, or its data or results are wrong.
@@ -112,24 +97,21 @@ def run_trial(name: str, split: int, data: str = "") -> Path:
     if name not in trials:
         raise InputError(f"trial {name!r} is not one of {', '.join(trials)}")
     trial = trials[name]
-    folder = _folder(name, split)
-    if trial_is_done(trial, split):
-        print(f"trial {name} split {split} is done: {folder}", flush=True)
-        return folder
-    # Keras takes seconds to import, and tables of trials do not need it.
-    from nodulebook.model.targets import split_fold
-    from nodulebook.runs.network_fold import run_without_notebook
+    with trial_job(trial, split, into) as job:
+        if job.begin():
+            # Keras takes seconds to import, and tables of trials do not need it.
+            from nodulebook.runs.network_fold import open_fold, run_network_fold
 
-    settings = trial.settings
-    store = open_source(trial.source, Path(data) if data else None, settings.training.lesions)
-    table, hidden = trial_folds(read_folds(), split)
-    fold = split_fold(table, store, split, settings.training, read_nodules(), hidden)
-    parameters = FoldParameters(fold=split, profile=name, source=trial.source, run=name)
-    return run_without_notebook(TRIALS, parameters, settings, fold, store.recipe)
+            _, hidden = trial_folds(read_folds(), split)
+            values = {"fold": split, "profile": name, "source": trial.source, "run": name}
+            parameters = check_fold_parameters(values | {"data": data})
+            opened = open_fold(parameters, trial.settings, job.expected, hidden)
+            run_network_fold(job, parameters, trial.settings, opened)
+    return job.folder
 
 
 def run_trials(names: Sequence[str], data: str = "", jobs: int | None = None) -> None:
-    """Run all splits of the trials named, side by side; what is done is skipped.
+    """Run all splits of the trials named, in parallel; what is done is skipped.
 
     Raises:
         InputError: a trial is unknown, or one failed.
@@ -146,10 +128,10 @@ def run_trials(names: Sequence[str], data: str = "", jobs: int | None = None) ->
         (name, split)
         for name in names
         for split in range(len(SPLITS))
-        if not trial_is_done(trials[name], split)
+        if not trial_job(trials[name], split).is_done()
     ]
     print(f"{len(todo)} splits to do", flush=True)
-    run_side_by_side([(run_trial, name, split, data) for name, split in todo], jobs)
+    run_parallel([(run_trial, name, split, data) for name, split in todo], jobs)
 
 
 def trial_table(names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -162,7 +144,7 @@ def trial_table(names: Sequence[str] | None = None) -> pd.DataFrame:
     for name, trial in read_trials().items():
         if names is not None and name not in names:
             continue
-        if not all(trial_is_done(trial, split) for split in range(len(SPLITS))):
+        if not all(trial_job(trial, split).is_done() for split in range(len(SPLITS))):
             continue
         for split in range(len(SPLITS)):
             part = read_trial_fold(name, split).probabilities

@@ -153,7 +153,7 @@ def _texts(values: Iterable[object]) -> str:
 
 
 def _all(values: Iterable[list[str]]) -> str:
-    return ", ".join(name for names in values for name in names) or "none"
+    return ", ".join(sorted({name for names in values for name in names})) or "none"
 
 
 def _numbers(folds: Iterable[int]) -> str:

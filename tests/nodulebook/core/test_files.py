@@ -1,7 +1,12 @@
 """Files are whole or absent, and a wrong cell is named."""
 
+import errno
+import os
+import shutil
 import stat
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodulebook.core import files
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import (
     folder_written_aside,
     read_csv,
     read_json,
+    read_yaml,
+    replace_folder,
     sha256,
     write_csv,
     write_json,
@@ -36,14 +44,85 @@ def test_a_file_takes_its_place_when_the_block_ends(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_others_may_read_what_was_written(tmp_path):
-    with written_aside(tmp_path / "file") as aside:
-        aside.write_text("x")
-    with folder_written_aside(tmp_path / "folder"):
-        pass
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
-    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
+@pytest.mark.parametrize(("umask", "file", "folder"), [(0o22, 0o644, 0o755), (0o77, 0o600, 0o700)])
+def test_modes_are_those_of_the_users_umask(tmp_path, umask, file, folder):
+    before = os.umask(umask)
+    try:
+        with written_aside(tmp_path / "file") as aside:
+            aside.write_text("x")
+        with folder_written_aside(tmp_path / "folder") as aside:
+            write_csv(pd.DataFrame({"a": [1]}), aside / "in.csv")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == file
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == folder
+    assert stat.S_IMODE((tmp_path / "folder" / "in.csv").stat().st_mode) == file
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nodulebook.core import files
+with files.folder_written_aside(Path(sys.argv[1])) as aside:
+    (aside / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_cleared_by_the_next(tmp_path):
+    path = tmp_path / "store"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1  # it left something
+    with folder_written_aside(path) as aside:
+        (aside / "fresh").write_text("new")
+        with folder_written_aside(path) as other:  # of a living process: left alone
+            (other / "other").write_text("x")
+        assert (aside / "fresh").exists()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("killed_before", [1, 2, 3])
+def test_replacing_a_folder_survives_a_kill_at_any_point(tmp_path, monkeypatch, killed_before):
+    """Before the first rename, the second, or the removal of the old: one is always whole."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, text in ((source, "new"), (target, "old")):
+        folder.mkdir()
+        (folder / "file").write_text(text)
+    steps = []
+
+    def step(do):
+        def stepped(*given, **options):
+            if do is os_replace or Path(given[0]).exists():
+                steps.append(given)
+                if len(steps) == killed_before:
+                    raise Interrupted
+            return do(*given, **options)
+
+        return stepped
+
+    os_replace = os.replace
+    monkeypatch.setattr(files.os, "replace", step(os.replace))
+    monkeypatch.setattr(files.shutil, "rmtree", step(shutil.rmtree))
+    with pytest.raises(Interrupted):
+        replace_folder(source, target)
+    monkeypatch.undo()
+    whole = {p.name: (p / "file").read_text() for p in tmp_path.iterdir() if (p / "file").exists()}
+    assert whole.get("target") or {"old", "new"} <= set(whole.values())
+    if source.exists():  # the next call
+        replace_folder(source, target)
+    assert (target / "file").read_text() == "new"
+
+
+def test_a_full_disk_names_its_folder(tmp_path):
+    with pytest.raises(OSError) as full, written_aside(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(tmp_path) in str(full.value)
+
+
+def test_yaml_reads_numbers_as_people_write_them(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: 1e-3\nb: 5E2\nc: 1.0e-3\nd: 1e\ne: e3\nf: 12e03\n")
+    read = read_yaml(tmp_path / "a.yaml")
+    assert read == {"a": 0.001, "b": 500.0, "c": 0.001, "d": "1e", "e": "e3", "f": 12000.0}
 
 
 def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path):

@@ -130,7 +130,6 @@ def test_unknown_key_is_refused_with_the_known_ones(profiles, key, beside, elsew
         ("training.epochs", 3.0),
         ("training.epochs", 0),
         ("training.batch_size", 0),
-        ("training.learning_rate", "1e-2"),
         ("training.learning_rate", True),
         ("training.learning_rate", 0),
         ("training.learning_rate", float("inf")),

@@ -276,16 +276,6 @@ def test_a_loss_that_diverges_is_said(data: targets.FoldData, tmp_path: Path) ->
         training.train(model, settings, data, 1, tmp_path / "d.npz", lambda _: None)
 
 
-def test_two_processes_do_not_train_one_fold(
-    data: targets.FoldData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_SECONDS", 0.1)
-    settings = profile(epochs=1)
-    model = training.build_model(settings)
-    with checkpoint.claimed(tmp_path / "c.npz"), pytest.raises(InputError, match="another process"):
-        training.train(model, settings, data, 1, tmp_path / "c.npz", lambda _: None)
-
-
 def test_a_damaged_checkpoint_is_named(data: targets.FoldData, tmp_path: Path) -> None:
     settings = profile(epochs=1)
     model = training.build_model(settings)

@@ -165,7 +165,7 @@ def test_folds_keep_the_run_contract_and_are_skipped_when_done(tmp_path, monkeyp
     assert again == written
     changed = replace(SMALL, words=5)
     monkeypatch.setitem(deep_features.METHODS, "rival-autoencoder", changed)
-    with pytest.raises(InputError, match="made with other settings; delete it"):
+    with pytest.raises(InputError, match="made with other settings"):
         run_feature_folds("rival-autoencoder", "phantom", folds=(3,))
 
 

@@ -16,7 +16,7 @@ from nodulebook.patches.sources import lidc_slices
 from nodulebook.patches.store import read_store
 from nodulebook.runs.contract import list_runs, read_run
 from nodulebook.stats.metrics import roc_auc
-from study.experiments import folds as run_commands
+from study.experiments import again as run_commands
 from study.experiments import handcrafted as h
 from study.experiments.features import GROUPS
 
@@ -130,7 +130,7 @@ def made(small_world, tmp_path_factory):
         patch.setattr(paths, "DATA", root / "data")
         patch.setenv("NODULEBOOK_RUNS", str(root / "runs"))
         made = read_store(small_world / "data" / "patches" / "phantom")
-        h.run_features(made, read_folds(), ["size"], lambda line: None)
+        h.run_features(made, read_folds(), ["size"], say=lambda line: None)
     return root
 
 
@@ -170,7 +170,7 @@ def test_run_again_the_probabilities_are_the_same_to_the_last_digit(runs):
     before = [sha256(folder / "probabilities.csv") for folder in folders]
     for folder in (*folders, paths.DATA):
         shutil.rmtree(folder)
-    h.run_features(runs, read_folds(), ["size"], lambda line: None)
+    h.run_features(runs, read_folds(), ["size"], say=lambda line: None)
     assert [sha256(folder / "probabilities.csv") for folder in folders] == before
 
 
@@ -179,34 +179,34 @@ def test_the_command_again_finds_the_same_numbers(runs, monkeypatch):
     again = run_commands.run_again("features-size-phantom", 3)
     assert again.largest_difference == 0 and again.auc_again == again.auc_committed
     monkeypatch.setattr(run_commands, "open_source", lambda *_: replace(runs, digest="other"))
-    with pytest.raises(InputError, match="other patches"):
+    with pytest.raises(InputError, match="data_hash"):
         run_commands.run_again("features-size-phantom", 3)
 
 
-def test_what_is_done_is_skipped_and_what_is_missing_made(runs, monkeypatch):
+def test_what_is_done_is_skipped_and_what_is_missing_made(runs, monkeypatch, capsys):
     shutil.rmtree(paths.fold_folder("features-size-phantom", 4))
     monkeypatch.setattr(h, "all_features", None)  # the features are kept, too
     said = []
-    h.run_features(runs, read_folds(), ["size"], said.append)
-    assert sum("is done" in line for line in said) == 9
+    h.run_features(runs, read_folds(), ["size"], say=said.append)
+    assert capsys.readouterr().out.count("is done") == 9
     assert sum(line.startswith("fold 4 of features-size-phantom: ") for line in said) == 1
     assert list_runs() == ["features-size-phantom"]
 
 
 def test_a_fold_of_other_settings_is_not_overwritten(runs, monkeypatch):
     monkeypatch.setattr(h, "CANDIDATES", FEW[:2])
-    with pytest.raises(InputError, match=r"other patches or with other settings; delete .*fold-0"):
-        h.run_features(runs, read_folds(), ["size"], print)
+    with pytest.raises(InputError, match=r"fold-0: made with other settings.*delete"):
+        h.run_features(runs, read_folds(), ["size"])
     monkeypatch.setattr(h, "CANDIDATES", FEW)
     path = paths.fold_folder("features-size-phantom", 0) / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": "none"}))
     with pytest.raises(InputError, match=r"seed is 'none'.*\n?delete"):
-        h.run_features(runs, read_folds(), ["size"], print)
+        h.run_features(runs, read_folds(), ["size"])
 
 
 def test_an_unknown_group_is_refused_before_any_run(runs):
     with pytest.raises(InputError, match="feature group 'colour'"):
-        h.run_features(runs, read_folds(), ["intensity", "colour"], print)
+        h.run_features(runs, read_folds(), ["intensity", "colour"])
     assert list_runs() == ["features-size-phantom"]
 
 

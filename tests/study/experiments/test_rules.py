@@ -132,7 +132,7 @@ def test_a_rule_leaves_folds_and_what_each_epoch_said(
         paths.RULES_YAML.read_text().replace("source", "at_3: benign, source")
     )
     with pytest.raises(InputError, match=r"fold-0: made with other settings.*delete"):
-        rules.fold_is_done(read_rules()["tiny-rule"], 0)
+        rules.rule_job(read_rules()["tiny-rule"], 0).is_done()
 
     # The best epoch on the test nodules, by hand: of three epochs the second is right throughout.
     monkeypatch.setattr(paths, "RULES_YAML", one_rule.parents[2] / "rules.yaml")

@@ -100,7 +100,7 @@ def test_a_trial_is_not_run_twice_nor_taken_for_another(
             "- {name: a, question: q, group: why, extends: paper, settings: {network: {x: 1}}}",
             "settings.network.x: unknown",
         ),
-        ("- [", "cannot be read as YAML"),
+        ("- [", "not YAML"),
     ],
 )
 def test_a_wrong_file_of_trials_is_refused(

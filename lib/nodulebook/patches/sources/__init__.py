@@ -15,7 +15,7 @@ from typing import Literal
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import sha256
+from nodulebook.core.files import exclusive, sha256
 from nodulebook.data.cohort import REFERENCE_READERS, read_nodules
 from nodulebook.patches.store import PatchStore, read_store, write_store
 
@@ -67,21 +67,46 @@ def open_source(
     """
     check_source(source)
     module = import_module(f"nodulebook.patches.sources.{source}")
-    recipe = module.recipe(data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
-    folder = paths.patch_stores() / source
-    nodules = read_nodules()
-    if lesions == "all":
-        folder = folder.with_name(f"{source}-all")
-        recipe["lesions"] = "all"
-    else:
-        nodules = nodules[nodules["readers"] >= REFERENCE_READERS]
-    if (folder / "store.json").is_file():
-        store = read_store(folder)
-        if store.recipe == recipe and not (again and source in SCAN_SOURCES):
+    folder, recipe = _folder_and_recipe(source, data, lesions)
+    again = again and source in SCAN_SOURCES
+    if not again and (store := _built(folder, recipe)):
+        return store
+    waiting = f"{source}: another process is building these patches; waiting"
+    with exclusive(folder.with_name(f".{folder.name}.lock"), waiting):
+        if not again and (store := _built(folder, recipe)):  # by the process that was waited for
             return store
-    options = {"jobs": jobs} if source in SCAN_SOURCES else {}
-    write_store(folder, source, module.patches(nodules, data, **options), nodules, recipe)
-    return read_store(folder)
+        nodules = read_nodules()
+        if lesions != "all":
+            nodules = nodules[nodules["readers"] >= REFERENCE_READERS]
+        options = {"jobs": jobs} if source in SCAN_SOURCES else {}
+        write_store(folder, source, module.patches(nodules, data, **options), nodules, recipe)
+        return read_store(folder)
+
+
+def built_digest(source: str, data: Path | None, lesions: str) -> str | None:
+    """The digest of the patches that `open_source` would give without building any, or None."""
+    check_source(source)
+    try:
+        store = _built(*_folder_and_recipe(source, data, lesions))
+    except InputError:  # its data is not here
+        return None
+    return store.digest if store else None
+
+
+def _folder_and_recipe(source: str, data: Path | None, lesions: str) -> tuple[Path, dict[str, str]]:
+    module = import_module(f"nodulebook.patches.sources.{source}")
+    recipe = module.recipe(data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
+    if lesions == "all":
+        return paths.patch_stores() / f"{source}-all", recipe | {"lesions": "all"}
+    return paths.patch_stores() / source, recipe
+
+
+def _built(folder: Path, recipe: dict[str, str]) -> PatchStore | None:
+    """The store in a folder, where it is there and depends on the same."""
+    if not (folder / "store.json").is_file():
+        return None
+    store = read_store(folder)
+    return store if store.recipe == recipe else None
 
 
 def closest_store() -> PatchStore:

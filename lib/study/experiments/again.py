@@ -1,0 +1,110 @@
+"""A committed fold made again, next to it, and compared: what another machine changes."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.core.processor import processor_text
+from nodulebook.core.settings import FoldParameters
+from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
+from nodulebook.patches.sources import open_source
+from nodulebook.runs.contract import read_fold
+from nodulebook.runs.job import AGAIN
+from nodulebook.stats.metrics import roc_auc
+from study.experiments.baseline import RUN as DIAMETER
+from study.experiments.baseline import run_diameter
+from study.experiments.folds import run_fold_without_notebook
+from study.experiments.handcrafted import PREFIX as FEATURES
+from study.experiments.handcrafted import run_features
+from study.experiments.rules import RULES, run_rule
+from study.experiments.trials import TRIALS, run_trial
+
+
+@dataclass(frozen=True)
+class Again:
+    """A committed fold next to the same fold run again."""
+
+    largest_difference: float
+    """Of the predicted probabilities of any test nodule."""
+    auc_committed: float
+    auc_again: float
+    processor_committed: str
+    """As `processor_text` gave it then; empty in runs of before it was noted."""
+    processor_again: str
+
+    @property
+    def reason(self) -> str:
+        """Why the two may differ, as far as the processors tell."""
+        if self.processor_committed == self.processor_again != "":
+            return "the processor is the same, so they should be identical"
+        return (
+            f"made on {self.processor_committed or 'a processor not noted'}, run again on "
+            f"{self.processor_again or 'one not known'}: another processor sums in another order, "
+            "and training amplifies rounding differences (chapter reproduce)"
+        )
+
+
+def run_again(run: str, fold: int, data: str = "") -> Again:
+    """Run a fold of `papermill_runs/` again, and compare the predictions.
+
+    The second run is made in `papermill_runs/.again/`, out of git's sight. One that was stopped
+    goes on; one that ended is of an earlier call, and is made again.
+
+    Args:
+        run: the run's name; of a trial, a rule or a repeat with its folder, as rules/as-decided.
+        fold: 0 to 9; of a trial the split.
+        data: the CT data, instead of NODULEBOOK_DATA.
+
+    Raises:
+        InputError: there is no such fold, or its settings or patches have changed since.
+    """
+    committed = read_fold(paths.fold_folder(run, fold))
+    shutil.rmtree(paths.fold_folder(AGAIN + run, fold), ignore_errors=True)
+    group, _, name = run.rpartition("/")
+    about, source = committed.run, committed.run["source"]
+    where = Path(data) if data else None
+    if group == TRIALS:
+        run_trial(name, fold, data, AGAIN)
+    elif group == RULES:
+        run_rule(name, fold, data, AGAIN)
+    elif run == DIAMETER:
+        run_diameter(read_nodules(), read_folds(), [fold], AGAIN)
+    elif run.startswith(FEATURES):
+        store = open_source(source, where)
+        run_features(store, read_folds(), [about["profile"]["features"]], [fold], AGAIN)
+    elif "profile_name" in about:
+        parameters = FoldParameters(
+            fold=fold,
+            profile=about["profile_name"],
+            source=source,
+            run=name,
+            data=data,
+            seed=about["seed"],
+        )
+        if parameters.settings.hash() != about["profile_hash"]:
+            raise InputError(f"run {run!r}: profile {parameters.profile!r} has changed since")
+        run_fold_without_notebook(parameters, f"{AGAIN}{group}/" if group else AGAIN)
+    else:
+        from study.experiments.deep_features import run_feature_folds
+
+        run_feature_folds(run.removesuffix(f"-{source}"), source, where, [fold], into=AGAIN)
+    made = read_fold(paths.fold_folder(AGAIN + run, fold))
+    for key in ("profile_hash", "data_hash"):
+        if made.run[key] != about[key]:
+            raise InputError(f"{run} fold {fold}: {key} differs: settings or patches have changed")
+    both = committed.probabilities.merge(
+        made.probabilities[["nodule_id", "p_malignant"]], on="nodule_id", suffixes=("", "_again")
+    )
+    if len(both) != len(committed.probabilities):
+        raise InputError(f"{run} fold {fold}: run again, it has other test nodules")
+    label = both["label"].to_numpy()
+    return Again(
+        largest_difference=float((both["p_malignant"] - both["p_malignant_again"]).abs().max()),
+        auc_committed=roc_auc(label, both["p_malignant"].to_numpy()),
+        auc_again=roc_auc(label, both["p_malignant_again"].to_numpy()),
+        processor_committed=str(about.get("processor", "")),
+        processor_again=processor_text(),
+    )
