@@ -1,20 +1,19 @@
 """Getting the CT data, all or in part: LUNA16 from Zenodo, LIDC-IDRI from the Imaging Data Commons.
 
 Both can be stopped at any time; the same command then goes on, and what is whole is left alone.
-Both end by saying which scans of the cohort are there, and write which nodules are not.
 
 LUNA16: Setio et al. 2017, doi 10.1016/j.media.2017.06.015. LIDC-IDRI: Armato et al. 2011,
 doi 10.1118/1.3528204, CC BY 3.0.
 """
 
+import errno
 import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import replace_folder, write_csv
-from nodulebook.data.cohort import REFERENCE_READERS, read_nodules, read_scan_table
+from nodulebook.core.files import replace_folder
+from nodulebook.data.cohort import read_scan_table
 from nodulebook.download.transfer import (
     RemoteFile,
     bytes_to_fetch,
@@ -46,72 +45,9 @@ LUNA16_DOIS = {
 LUNA16_TABLE = "annotations.csv"
 """LUNA16's own list of its 1,186 nodules, fetched with any subset."""
 
-ABSENT_CSV = "absent_nodules.csv"
-"""Written into the data folder: the lesions of `data/nodules.csv` whose scan is not there."""
-
 _BYTES_A_SLICE = 512 * 512 * 2  # every slice of the collection, as 16-bit integers
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _FAILURES_IN_A_ROW = 3  # series; then the network is gone, and 800 more would only take time
-
-
-@dataclass(frozen=True, eq=False)
-class Presence:
-    """What of the cohort is in a folder: rows of `data/scans.csv` and `data/nodules.csv`."""
-
-    scans: pd.DataFrame  # all, with the column `present`
-    nodules: pd.DataFrame  # all, with the column `present`
-
-    def lines(self) -> list[str]:
-        """What is there and what is absent, in words."""
-        reference = self.nodules[self.nodules["readers"] >= REFERENCE_READERS]
-        return [
-            f"{what}: {int(table['present'].sum())} of {len(table)} are there, "
-            f"{int((~table['present']).sum())} are absent"
-            for what, table in (
-                ("scans", self.scans),
-                ("lesions that any reader marked", self.nodules),
-                (f"nodules of at least {REFERENCE_READERS} readers", reference),
-            )
-        ]
-
-
-def presence(folder: Path) -> Presence:
-    """Which scans and nodules of the cohort are in a folder, as LUNA16 or as DICOM series.
-
-    A scan is there as `subset*/<series_uid>.mhd` with its `.raw` or `.zraw`, or as a folder, at any
-    depth, whose name ends in the series UID and that holds as many `.dcm` as the scan has slices.
-    Only names are looked at, no file is opened.
-    """
-    scans, nodules = read_scan_table(), read_nodules()
-    there = set(_luna16_series(folder))
-    there |= _dicom_series(folder, scans)
-    return Presence(
-        scans.assign(present=scans["series_uid"].isin(there)),
-        nodules.assign(present=nodules["series_uid"].isin(there)),
-    )
-
-
-def report_presence(folder: Path) -> Presence:
-    """Say what of the cohort is in the folder, and write its `absent_nodules.csv`.
-
-    Raises:
-        InputError: there is no such folder, or it may not be written.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder")
-    found = presence(folder)
-    for line in found.lines():
-        say(line)
-    absent = found.nodules[~found.nodules["present"]]
-    with os_errors_named(folder):
-        write_csv(absent[["nodule_id", "patient_id", "series_uid", "readers"]], folder / ABSENT_CSV)
-    say(f"the absent nodules are listed in {folder / ABSENT_CSV}")
-    return found
-
-
-def _luna16_series(folder: Path) -> Iterator[str]:
-    for path in folder.glob("subset*/*.mhd"):
-        if any(path.with_suffix(ending).is_file() for ending in (".raw", ".zraw")):
-            yield path.stem
 
 
 def _dicom_folders(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -229,7 +165,6 @@ def get_luna16(
             say(f"{path.stem}: unpacked")
             if not keep_zips:
                 path.unlink()
-    report_presence(folder)
 
 
 def _luna16_plan(
@@ -332,7 +267,12 @@ def open_idc() -> Any:
 
 
 def get_lidc(
-    folder: Path, series: Sequence[str], *, only_say: bool = False, client: Any = None
+    folder: Path,
+    series: Sequence[str],
+    *,
+    present: Collection[str] = (),
+    only_say: bool = False,
+    client: Any = None,
 ) -> None:
     """Download series of LIDC-IDRI as `folder/<patient>/<series_uid>/*.dcm`.
 
@@ -342,6 +282,7 @@ def get_lidc(
     Args:
         folder: made if absent.
         series: SeriesInstanceUIDs, as from `select_series`.
+        present: those that the user has elsewhere in the folder, in whatever layout.
         only_say: say what there is to do and which space it needs, and do nothing.
         client: an `idc_index.IDCClient`; made if None and needed.
 
@@ -350,7 +291,7 @@ def get_lidc(
             index or could not be had; another process works on the folder.
     """
     scans = read_scan_table()
-    there = _dicom_series(folder, scans)
+    there = _dicom_series(folder, scans) | set(present)
     left = [uid for uid in dict.fromkeys(series) if uid not in there]
     say(f"series: {len(series)} asked for, {len(series) - len(left)} already there")
     if left:
@@ -364,8 +305,6 @@ def get_lidc(
             with _claimed(folder):
                 patients = dict(zip(scans["series_uid"], scans["patient_id"], strict=True))
                 _get_each(client, table, patients, folder)
-    if not only_say:
-        report_presence(folder)
 
 
 def _idc_table(client: Any, series: Sequence[str]) -> pd.DataFrame:
@@ -431,9 +370,9 @@ def _get_series(client: Any, uid: str, files: int, size: int, target: Path) -> s
             return f"{len(got)} of {files} files, {got_size} of {size} bytes came"
         replace_folder(aside, target)
         return None
-    except OSError:
-        raise  # a full disk: no other series will do better
-    except Exception as error:  # the client's own, of many kinds
+    except Exception as error:  # the client's own, of many kinds; of the network, mostly OSError
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise  # no other series will do better
         return f"{type(error).__name__}: {error}"
     finally:
         shutil.rmtree(aside, ignore_errors=True)

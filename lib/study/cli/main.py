@@ -494,9 +494,12 @@ def luna16(
 ) -> None:
     """Subsets of LUNA16 from Zenodo (doi 10.5281/zenodo.3723295 and 10.5281/zenodo.4121926)."""
     from nodulebook.download.datasets import get_luna16, parse_subsets
+    from nodulebook.patches.sources.presence import report_presence
 
     folder, wanted = folder.expanduser(), parse_subsets(subsets)
     get_luna16(folder, wanted, also=also, keep_zips=not delete_zips, only_say=only_say)
+    if not only_say:
+        report_presence(folder)
 
 
 @get.command()
@@ -510,16 +513,22 @@ def lidc(
 ) -> None:
     """Series of LIDC-IDRI as DICOM from the Imaging Data Commons (needs the extra `idc`)."""
     from nodulebook.download.datasets import get_lidc, select_series
+    from nodulebook.patches.sources.presence import presence, report_presence
 
     named = [name.strip() for name in patients.split(",") if name.strip()]
-    get_lidc(folder.expanduser(), select_series(series, named, all_888), only_say=only_say)
+    folder, wanted = folder.expanduser(), select_series(series, named, all_888)
+    scans = presence(folder).scans
+    present = list(scans.loc[scans["present"], "series_uid"])
+    get_lidc(folder, wanted, present=present, only_say=only_say)
+    if not only_say:
+        report_presence(folder)
 
 
 @get.command()
 @_to
 def check(folder: Path) -> None:
     """Say which scans and nodules of the cohort are in a folder; list those that are not."""
-    from nodulebook.download.datasets import report_presence
+    from nodulebook.patches.sources.presence import report_presence
 
     report_presence(folder.expanduser())
 

@@ -22,22 +22,21 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from nodulebook.core.errors import InputError
 from nodulebook.data.cohort import read_nodules, read_scan_table
 from nodulebook.download import datasets
 from nodulebook.download.datasets import (
-    ABSENT_CSV,
     bytes_needed,
     get_lidc,
     get_luna16,
     luna16_bytes_a_subset,
     parse_subsets,
-    presence,
-    report_presence,
     select_series,
 )
+from nodulebook.patches.sources.presence import ABSENT_CSV, presence, report_presence
 from repository_server import Repository, serving
 from study.cli import main as cli
 
@@ -46,13 +45,42 @@ USAGE = namedtuple("USAGE", "total used free")
 UIDS = [str(uid) for uid in read_scan_table()["series_uid"][:4]]
 NOISE = np.random.default_rng(0).bytes(200_000)  # does not pack
 LOCK = ".nodulebook.lock"
+HEADER = """NDims = 3
+DimSize = {} 1 1
+Offset = 0 0 0
+ElementSpacing = 1 1 1
+TransformMatrix = 1 0 0 0 1 0 0 0 1
+ElementType = MET_CHAR
+ElementDataFile = {}.raw
+"""
+
+
+def slice_file(uid: str) -> bytes:
+    """A DICOM file of the series, without an image."""
+    header = pydicom.Dataset()
+    header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    header.SOPInstanceUID = "1.2.3"
+    header.SeriesInstanceUID, header.Modality = uid, "CT"
+    header.SeriesDescription = "x" * (80 - len(uid))
+    stream = io.BytesIO()
+    pydicom.dcmwrite(
+        stream, header, implicit_vr=True, little_endian=True, enforce_file_format=False
+    )
+    return bytes(128) + b"DICM" + stream.getvalue()
+
+
+SLICE = len(slice_file(UIDS[0]))
+
+
+def present(folder: Path) -> int:
+    return int(presence(folder).scans["present"].sum())
 
 
 def subset_zip(k: int, uids: list[str], extra: dict[str, bytes] | None = None) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for uid in uids:
-            archive.writestr(f"subset{k}/{uid}.mhd", f"ElementDataFile = {uid}.raw")
+            archive.writestr(f"subset{k}/{uid}.mhd", HEADER.format(len(uid) + len(NOISE), uid))
             archive.writestr(f"subset{k}/{uid}.raw", uid.encode() + NOISE)
         for name, content in (extra or {}).items():
             archive.writestr(name, content)
@@ -120,12 +148,12 @@ def test_the_same_again_asks_the_network_for_nothing(server: Repository, tmp_pat
     assert server.asked == []
     get_luna16(tmp_path, [0, 1, 7])
     assert {name for name, _ in server.asked} == {FIRST, "subset1.zip"}
-    assert presence(tmp_path).scans["present"].sum() == 4
+    assert present(tmp_path) == 4
 
 
 def test_zips_can_be_deleted_and_the_subsets_stay_whole(server: Repository, tmp_path: Path) -> None:
     get_luna16(tmp_path, [0, 7], keep_zips=False)
-    assert names(tmp_path) == {"subset0", "subset7", "annotations.csv", ABSENT_CSV}
+    assert names(tmp_path) == {"subset0", "subset7", "annotations.csv"}
     server.asked.clear()
     get_luna16(tmp_path, [0, 7], keep_zips=False)
     assert server.asked == []
@@ -146,7 +174,7 @@ def test_a_zip_brought_by_hand_is_checked_and_used(server: Repository, tmp_path:
     (tmp_path / "subset0.zip").write_bytes(server.records[FIRST]["subset0.zip"].content)
     get_luna16(tmp_path, [0])
     assert server.asked_for("subset0.zip") == []
-    assert presence(tmp_path).scans["present"].sum() == 2
+    assert present(tmp_path) == 2
 
 
 def test_a_folder_of_the_user_is_left_alone(
@@ -162,7 +190,7 @@ def test_a_folder_of_the_user_is_left_alone(
 
 def test_further_files_come_by_name(server: Repository, tmp_path: Path) -> None:
     get_luna16(tmp_path, [], also=["candidates.csv"])
-    assert names(tmp_path) == {"annotations.csv", "candidates.csv", ABSENT_CSV}
+    assert names(tmp_path) == {"annotations.csv", "candidates.csv"}
     with pytest.raises(InputError, match=r"nothing\.csv: not among .*annotations\.csv"):
         get_luna16(tmp_path, [], also=["nothing.csv"])
 
@@ -208,7 +236,7 @@ def test_a_broken_download_keeps_the_subsets_before_it(server: Repository, tmp_p
     stored.breaks.clear()
     get_luna16(tmp_path, [0, 1])
     assert server.asked_for("subset1.zip")[-1].startswith("bytes=")
-    assert presence(tmp_path).scans["present"].sum() == 3
+    assert present(tmp_path) == 3
 
 
 def spawn(folder: Path, **more: Any) -> "subprocess.Popen[str]":
@@ -240,7 +268,7 @@ def test_a_killed_process_is_gone_on_with(server: Repository, tmp_path: Path) ->
     assert kept > 0
     get_luna16(tmp_path, [0])
     assert server.asked_for("subset0.zip") == ["", f"bytes={kept}-"]
-    assert presence(tmp_path).scans["present"].sum() == 2
+    assert present(tmp_path) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
@@ -258,7 +286,7 @@ def test_a_disk_that_fills_up_is_an_error_without_traceback(
     assert "give the same command again: what is there is kept" in said
     assert names(tmp_path) == {"annotations.csv", "subset0.zip.part"}
     get_luna16(tmp_path, [0])
-    assert presence(tmp_path).scans["present"].sum() == 2
+    assert present(tmp_path) == 2
 
 
 @pytest.mark.parametrize(
@@ -294,29 +322,39 @@ def test_a_tenth_of_the_888_scans_is_about_12_gb() -> None:
 # ------------------------------------------------------------------------------ what is there
 
 
-def test_presence_takes_whole_scans_only(tmp_path: Path) -> None:
-    scans = read_scan_table()
-    small = scans.sort_values("slices").head(3)
-    (tmp_path / "subset3").mkdir()
-    for uid, ending in ((UIDS[0], ".raw"), (UIDS[1], ".zraw"), (UIDS[2], ".txt")):
-        (tmp_path / "subset3" / f"{uid}.mhd").touch()
-        (tmp_path / "subset3" / f"{uid}{ending}").touch()
-    (tmp_path / "subset3" / "1.2.3.mhd").touch()
-    (tmp_path / "subset3" / "1.2.3.raw").touch()
-    layouts = ["P/{}", "lidc_idri/P/S/CT_{}", "P/.{}.part"]
-    for (uid, slices), layout in zip(
-        small[["series_uid", "slices"]].itertuples(index=False), layouts, strict=True
-    ):
-        folder = tmp_path / layout.format(uid)
+def test_presence_is_of_whole_scans_by_their_contents(tmp_path: Path) -> None:
+    for folder, uid, size in (("subset3", UIDS[0], 9), (".", UIDS[1], 9), ("a/b", UIDS[2], 8)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{uid}.mhd").write_text(HEADER.format(9, uid))
+        (tmp_path / folder / f"{uid}.raw").write_bytes(bytes(size))
+    small = read_scan_table().sort_values("slices").head(2)
+    # TCIA's own program names a folder by the last digits of the UID.
+    folders = [tmp_path / "P" / "01-01-2000-30178" / "3000566.000000-03192", tmp_path / "CT"]
+    for uid, slices, folder in zip(small["series_uid"], small["slices"], folders, strict=True):
         folder.mkdir(parents=True)
         for k in range(slices):
-            (folder / f"{k}.dcm").touch()
+            (folder / f"1-{k:03d}").write_bytes(slice_file(uid))
     found = presence(tmp_path)
-    whole = {*UIDS[:2], *small["series_uid"][:2]}
+    whole = {*UIDS[:2], *small["series_uid"]}
     assert set(found.scans.loc[found.scans["present"], "series_uid"]) == whole
     assert set(found.nodules.loc[found.nodules["present"], "series_uid"]) <= whole
-    next((tmp_path / "P" / small["series_uid"].iloc[0]).iterdir()).unlink()
-    assert presence(tmp_path).scans["present"].sum() == 3
+    (folders[0] / "1-000").unlink()
+    assert present(tmp_path) == 3
+
+
+def test_series_present_in_another_layout_are_not_downloaded(tmp_path: Path) -> None:
+    client = StandIn()
+    get_lidc(tmp_path, UIDS[:2], present=[UIDS[0]], client=client)
+    assert client.asked == [UIDS[1]]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), TimeoutError("slow")])
+def test_a_broken_connection_costs_one_series(tmp_path: Path, error: OSError) -> None:
+    client = StandIn()
+    client.raising = {UIDS[0]: error}
+    with pytest.raises(InputError, match="1 of 3 series"):
+        get_lidc(tmp_path, UIDS[:3], client=client)
+    assert client.asked == UIDS[:3] and present(tmp_path) == 2
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -330,7 +368,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch, capsys
 
 
 class StandIn:
-    """`idc_index.IDCClient` as `get_lidc` uses it; series are `slices` files of 10 bytes."""
+    """`idc_index.IDCClient` as `get_lidc` uses it; series are `slices` files of `SLICE` bytes."""
 
     def __init__(self) -> None:
         scans = read_scan_table()
@@ -338,7 +376,7 @@ class StandIn:
             {
                 "SeriesInstanceUID": scans["series_uid"],
                 "instanceCount": scans["slices"],
-                "series_size_MB": scans["slices"] * 10 / 1e6,
+                "series_size_MB": scans["slices"] * SLICE / 1e6,
             }
         )
         self.asked: list[str] = []
@@ -356,7 +394,7 @@ class StandIn:
         self.asked.append(uid)
         slices = int(self.index.set_index("SeriesInstanceUID").loc[uid, "instanceCount"])
         for k in range(slices - (uid in self.short)):
-            (Path(downloadDir) / f"{k}.dcm").write_bytes(b"0123456789")
+            (Path(downloadDir) / f"{k}.dcm").write_bytes(slice_file(uid))
         if uid in self.raising:
             raise self.raising[uid]
 
@@ -366,11 +404,11 @@ def test_series_come_whole_and_only_once(tmp_path: Path, capsys: pytest.CaptureF
     get_lidc(tmp_path, UIDS[:2], client=client)
     get_lidc(tmp_path, UIDS[:3], client=client)
     assert client.asked == UIDS[:3]
-    assert names(tmp_path) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003", ABSENT_CSV}
+    assert names(tmp_path) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003"}
     assert names(tmp_path / "LIDC-IDRI-0001") == {UIDS[0]}
     said = capsys.readouterr().err
     assert "series: 3 asked for, 2 already there" in said
-    assert "scans: 3 of 888 are there" in said
+    assert present(tmp_path) == 3
 
 
 @pytest.mark.parametrize("how", ["short", "wrong size", "raising"])
@@ -386,7 +424,7 @@ def test_a_series_that_fails_is_named_and_the_others_come(tmp_path: Path, how: s
         get_lidc(tmp_path, UIDS[:3], client=client)
     assert names(tmp_path) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003"}
     assert names(tmp_path / "LIDC-IDRI-0002") == set()
-    assert presence(tmp_path).scans["present"].sum() == 2
+    assert present(tmp_path) == 2
     client = StandIn()
     get_lidc(tmp_path, UIDS[:3], client=client)
     assert client.asked == [UIDS[1]]
@@ -411,7 +449,7 @@ def test_what_a_killed_process_left_of_a_series_is_cleared(tmp_path: Path) -> No
 def test_a_dry_run_of_all_says_119_gb_or_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     client = StandIn()
     get_lidc(tmp_path / "new", select_series(all_888=True), only_say=True, client=client)
-    total = read_scan_table()["slices"].sum() * 10 / 1e6
+    total = read_scan_table()["slices"].sum() * SLICE / 1e6
     assert f"to download: 888 series, {total:.1f} MB" in capsys.readouterr().err
     assert client.asked == [] and not (tmp_path / "new").exists()
 
@@ -520,7 +558,7 @@ def test_the_real_client_and_downloader_do_what_the_stand_in_does(
     idc = pytest.importorskip("idc_index.index", reason="idc-index is optional")
     scans = read_scan_table().set_index("series_uid").loc[UIDS[:2]]
     objects = {
-        f"store-{row}/{k}.dcm": b"0123456789"
+        f"store-{row}/{k}.dcm": slice_file(UIDS[row])
         for row, slices in enumerate(scans["slices"])
         for k in range(slices)
     }
@@ -533,7 +571,7 @@ def test_the_real_client_and_downloader_do_what_the_stand_in_does(
             "StudyInstanceUID": "1.2",
             "Modality": "CT",
             "instanceCount": list(scans["slices"]),
-            "series_size_MB": list(scans["slices"] * 10 / 1e6),
+            "series_size_MB": list(scans["slices"] * SLICE / 1e6),
             "aws_bucket": "bucket",
             "crdc_series_uuid": ["store-0", "store-1"],
             "series_aws_url": ["s3://bucket/store-0/*", "s3://bucket/store-1/*"],
@@ -551,13 +589,13 @@ def test_the_real_client_and_downloader_do_what_the_stand_in_does(
         monkeypatch.setattr(idc, "aws_endpoint_url", f"http://127.0.0.1:{store.server_port}")
         with pytest.raises(InputError, match=f"1 of 2 series could not be had; .*{UIDS[1]}"):
             get_lidc(tmp_path / "to", UIDS[:2])
-        assert presence(tmp_path / "to").scans["present"].sum() == 1
+        assert present(tmp_path / "to") == 1
         refused.clear()
         get_lidc(tmp_path / "to", UIDS[:2])
     finally:
         store.shutdown()
         store.server_close()
         thread.join()
-    assert presence(tmp_path / "to").scans["present"].sum() == 2
+    assert present(tmp_path / "to") == 2
     series = tmp_path / "to" / "LIDC-IDRI-0002" / UIDS[1]
-    assert (series / "5.dcm").read_bytes() == b"0123456789"
+    assert (series / "5.dcm").read_bytes() == slice_file(UIDS[1])
