@@ -1,1 +1,15 @@
 """Tables of the book, computed from the committed runs."""
+
+from study.report import (
+    ceiling,
+    comparison,
+    contrasts,
+    literature,
+    names,
+    pooled,
+    rule_effects,
+)
+
+__all__ = [
+    "ceiling", "comparison", "contrasts", "literature", "names", "pooled", "rule_effects",
+]  # fmt: skip

@@ -1,77 +1,86 @@
-"""Runs beside one of them on the same nodules: differences, two tests each, corrected for many.
+"""Paired comparisons of runs: one interval, one test, one correction and one set of words."""
 
-Three ways to say how sure a difference is, since none is beyond doubt: draws of patients and
-DeLong's test take the fitted networks as they are; the t test over folds also sees that each fold
-was trained anew.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from nodulebook.core.settings import N_FOLDS
 from nodulebook.runs.contract import Run, on_common_nodules
-from nodulebook.stats import metrics
-from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference
-from nodulebook.stats.paired_tests import (
-    Difference,
-    corrected_fold_difference,
-    delong_difference,
-    holm,
-)
+from nodulebook.stats.added_value import compare
+from nodulebook.stats.bootstrap import Interval
+from nodulebook.stats.paired_tests import Difference, delong_difference, holm
 from nodulebook.stats.text import interval, number
+from study.report.names import title
+
+LEVEL = 0.05
+HIGHER, LOWER, NO_DIFFERENCE = "higher", "lower", "no difference shown"
 
 
-def over_folds(first: pd.DataFrame, second: pd.DataFrame) -> Difference:
-    """The mean difference of the folds' AUCs, by the corrected resampled t test."""
-    aucs = [
-        [metrics.roc_auc(part["label"], part["p_malignant"]) for _, part in table.groupby("fold")]
-        for table in (first, second)
-    ]
-    return corrected_fold_difference(aucs[0], aucs[1], test_share=1 / (N_FOLDS - 1))
+@dataclass(frozen=True)
+class Contrast:
+    """One run minus another, on the nodules that both have."""
+
+    run: str
+    base: str
+    n: int
+    auc: Interval
+    """Difference in pooled AUC, 20,000 draws of patients."""
+    by_fold: Difference
+    """Mean difference over folds, corrected t test (Nadeau and Bengio)."""
+    delong: float
+    """p of the clustered DeLong test, Holm-corrected in its family: a sensitivity analysis."""
+    p: float
+    """p of the test over folds, Holm-corrected in its family."""
+
+    @property
+    def verdict(self) -> str:
+        """Higher, lower, or no difference shown."""
+        return verdict(self.auc, self.p)
 
 
-def contrast_table(runs: Mapping[str, Run], base: Run, base_text: str) -> pd.DataFrame:
-    """Each run minus one of them, a row a run.
-
-    Args:
-        runs: text of the row -> run; the base itself is left out.
-        base: the run that the others are compared with.
-        base_text: how the table's heads call it.
-
-    Returns:
-        Columns "classified by", "n", "AUC minus <base>" (patient bootstrap), "p, DeLong", "mean
-        over folds" (corrected t interval), "p, folds" and "accuracy minus <base>" (patient
-        bootstrap), as text. The p values are Holm's, over the rows of their column.
+def verdict(difference: Interval, p: float) -> str:
+    """The words of the analysis plan: `higher` or `lower` if the corrected p is below 0.05 and the
+    interval excludes 0, else `no difference shown`.
     """
-    others = {text: run for text, run in runs.items() if run.name != base.name}
-    rows, delong, folds = [], [], []
-    for text, run in others.items():
+    if p >= LEVEL or difference.low <= 0 <= difference.high:
+        return NO_DIFFERENCE
+    return HIGHER if difference.low > 0 else LOWER
+
+
+def contrasts(pairs: Sequence[tuple[Run, Run]]) -> list[Contrast]:
+    """The first of each pair minus the second. All pairs together are one family for Holm."""
+    found = []
+    for run, base in pairs:
         first, second = on_common_nodules(run, base)
-        by_fold = over_folds(first, second)
-        delong.append(delong_difference(first, second).p_value)
-        folds.append(by_fold.p_value)
-        rows.append(
-            {
-                "classified by": text,
-                "n": f"{len(first):,}",
-                f"AUC minus {base_text}": interval(
-                    paired_bootstrap_difference(first, second, "roc_auc")
-                ),
-                "p, DeLong": "",
-                "mean over folds": interval(
-                    Interval(by_fold.estimate, by_fold.low, by_fold.high, 0)
-                ),
-                "p, folds": "",
-                f"accuracy minus {base_text}": interval(
-                    paired_bootstrap_difference(first, second, "accuracy")
-                ),
-            }
-        )
-    table = pd.DataFrame(rows)
-    for column, values in (("p, DeLong", delong), ("p, folds", folds)):
-        table[column] = [p_text(p) for p in holm(values)]
-    return table
+        both = compare([first], [second])
+        delong = delong_difference(first, second).p_value
+        found.append((run.name, base.name, both, delong))
+    by_fold = holm([both.by_fold.p_value for _, _, both, _ in found])
+    by_delong = holm([delong for *_, delong in found])
+    return [
+        Contrast(run, base, both.n, both.auc, both.by_fold, float(q), float(p))
+        for (run, base, both, _), p, q in zip(found, by_fold, by_delong, strict=True)
+    ]
+
+
+def contrast_table(family: Sequence[Contrast]) -> pd.DataFrame:
+    """A family of comparisons as text, one row each."""
+    rows = [
+        {
+            "run": title(one.run),
+            "minus": title(one.base),
+            "n": f"{one.n:,}",
+            "AUC": interval(one.auc),
+            "mean over folds": interval(
+                Interval(one.by_fold.estimate, one.by_fold.low, one.by_fold.high, 0)
+            ),
+            "p": p_text(one.p),
+            "p, DeLong": p_text(one.delong),
+            "verdict": one.verdict,
+        }
+        for one in family
+    ]
+    return pd.DataFrame(rows)
 
 
 def p_text(p: float) -> str:

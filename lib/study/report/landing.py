@@ -9,6 +9,7 @@ from nodulebook.stats.bootstrap import Interval, patient_bootstrap
 from nodulebook.stats.readers import Mixture, limits, one_against_others, ratings_of
 from nodulebook.stats.text import interval
 from study.report.comparison import DIAMETER, best_of_each_kind
+from study.report.names import title
 from study.report.pooled import FAITHFUL
 
 SOURCE = "lidc_slices"
@@ -83,22 +84,20 @@ def auc_rows(
         best of each other kind, one reader, and the limits of any classifier on such labels (its
         interval is of the likelihood).
     """
-    found = best_of_each_kind(runs, SOURCE)
-    shown = {text: run for text, run in found.items() if text != "diameter alone"}
-    if HONEST in runs:
-        shown["ours, best recipe"] = runs[HONEST]
-    if HONEST_SLICES in runs:
-        shown["our recipe, network of others on slices"] = runs[HONEST_SLICES]
+    shown = {OURS: runs.get(OURS), HONEST: runs.get(HONEST), HONEST_SLICES: runs.get(HONEST_SLICES)}
+    shown |= {run.name: run for run in best_of_each_kind(runs, SOURCE).values()}
+    ruler = shown.pop(DIAMETER, None)
     rows = [
-        (text, "image", patient_bootstrap(run.probabilities, "roc_auc"))
-        for text, run in sorted(shown.items(), key=lambda item: not item[0].startswith("ours"))
+        (title(name), "image", patient_bootstrap(run.probabilities, "roc_auc"))
+        for name, run in shown.items()
+        if run is not None
     ]
-    if DIAMETER in runs:
-        auc = patient_bootstrap(runs[DIAMETER].probabilities, "roc_auc")
-        rows.append(("the readers' diameter alone", "no image", auc))
+    if ruler is not None:
+        auc = patient_bootstrap(ruler.probabilities, "roc_auc")
+        rows.append((title(DIAMETER), "no image", auc))
     readers = one_against_others(ratings_of(labelled))
-    rows.append(("one reader", "no image", patient_bootstrap(readers, "roc_auc")))
+    rows.append(("One reader", "no image", patient_bootstrap(readers, "roc_auc")))
     middle, low, high = limits(Mixture(ratings_of(reference)["ratings"].tolist()), "auc")
     limit = Interval(middle.auc, low.auc, high.auc, 0)
-    rows.append(("most that such labels allow", "model of the readers", limit))
+    rows.append(("Estimated ceiling", "model of the readers", limit))
     return rows

@@ -1,4 +1,4 @@
-"""Every committed run, told from its files: for the page of runs."""
+"""Tables of every committed run, from its files, for the page of runs."""
 
 import hashlib
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def all_runs() -> dict[str, Run]:
 
 
 def overview_table(runs: dict[str, Run]) -> pd.DataFrame:
-    """A row a run: source, folds, n, training time, hash of its files; as text."""
+    """One row per run: source, folds, n, training time, hash of its files; as text."""
     rows = []
     for name, run in runs.items():
         folds = run.folds.values()
@@ -93,14 +93,14 @@ def run_values(run: Run) -> dict[str, object]:
 
 
 def again_command(run: Run) -> str:
-    """The command that makes a fold anew; where it can, it compares the predictions."""
+    """The command that re-runs a fold and, where it can, compares the predictions."""
     if folds_command(run).startswith("nodulebook deepfeatures"):
         return f"{folds_command(run)} --fold {min(run.folds)}"
     return f"nodulebook again --run {run.name} --fold {min(run.folds)}"
 
 
 def folds_command(run: Run) -> str:
-    """The command that makes the run where it is not there."""
+    """The command that makes the run."""
     record = next(iter(run.folds.values())).run
     profile, source_name = record.get("profile_name"), record["source"]
     if run.name == DIAMETER:
@@ -116,7 +116,7 @@ def folds_command(run: Run) -> str:
 
 
 def tables_table() -> pd.DataFrame:
-    """A row a committed table of `data/`: rows, hash, how it is made."""
+    """One row per committed table of `data/`: rows, hash, how it is made."""
     rows = []
     for name, path in artefact_files().items():
         if name.startswith("data/"):
@@ -126,16 +126,16 @@ def tables_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def trials_sentence() -> str:
-    """How many folds of trials and of other kinds are committed beside the runs."""
-    folder = paths.runs_folder()
-    counted = {
-        kind.name: len({p.parent for p in kind.glob("*/fold-*/run.json")})
-        for kind in sorted(folder.iterdir())
-        if kind.is_dir() and not kind.name.startswith(".")
-    }
-    parts = [f"{n:,} folds in papermill_runs/{name}" for name, n in counted.items() if n]
-    return "; ".join(parts) or "none"
+def groups_table() -> pd.DataFrame:
+    """Folds of trials, rules and repeats, which are committed in groups; one row per group."""
+    rows = []
+    for group in sorted(paths.runs_folder().iterdir()):
+        folds = sorted(group.glob("*/fold-*/run.json"))
+        if folds:
+            members = len({path.parent.parent for path in folds})
+            name = f"`papermill_runs/{group.name}`"
+            rows.append({"group": name, "runs": str(members), "folds": f"{len(folds):,}"})
+    return pd.DataFrame(rows)
 
 
 def _versions(folds: Iterable[Fold]) -> str:

@@ -1,6 +1,4 @@
-"""The comparison chapter's tables: which rows there are, and that nothing claimed is mixed in."""
-
-from dataclasses import replace
+"""The comparison's rows, literature and ceiling: what is in them, and that nothing is mixed."""
 
 import numpy as np
 import pandas as pd
@@ -11,18 +9,20 @@ from nodulebook.core import paths
 from nodulebook.runs.contract import Fold, Run
 from nodulebook.stats import metrics
 from nodulebook.stats.readers import Expectation
-from study.report import comparison as c
+from study.report import ceiling, comparison, literature
+from study.report.names import title
+
+SOURCE = "lidc_slices"
 
 
-def made(name: str, strength: float, n: int = 120, **about) -> Run:
+def made(name: str, strength: float, n: int = 120) -> Run:
     """A run of `n` nodules of 40 patients; the larger the strength, the better."""
     table = made_probabilities(name, strength, np.arange(n) % 40)
     history = pd.DataFrame({"epoch": [1, 2, 3], "loss": 0.5})
     folds = {
-        k: Fold(table, history, {"chosen": {"classifier": "a" if k else "b"}, "n_features": 7}
-                | about)
+        k: Fold(table, history, {"chosen": {"classifier": "a" if k else "b"}, "n_features": 7})
         for k in range(10)
-    }  # fmt: skip
+    }
     return Run(name, folds, table, ())
 
 
@@ -33,8 +33,8 @@ def runs():
         "features-size-lidc_slices": 1.5,
         "features-all-lidc_slices": 6.0,
         "features-size-phantom": 9.0,
-        "rival-b-lidc_slices": 0.2,
-        "rival-a-lidc_slices": 1.5,
+        "rival-secnn-lidc_slices": 0.2,
+        "rival-alexnet3d-lidc_slices": 1.5,
         "paper-lidc_slices": 2.0,
         "quick-lidc_slices": 1.0,
     }
@@ -53,173 +53,152 @@ def nodules():
     )
 
 
-def test_table_3_has_groups_diameter_and_readers_of_one_source(runs, nodules):
-    table = c.features_table(runs, c.reader_rows(nodules, nodules), "lidc_slices")
-    assert table["classified by"].tolist() == [
-        "size", "all together", "diameter alone", "one reader, labelled nodules",
-        "one reader, reference nodules",
+def test_rows_are_of_one_source_and_in_order(runs):
+    assert list(comparison.feature_runs(runs, SOURCE)) == [
+        "features-size-lidc_slices", "features-all-lidc_slices",
     ]  # fmt: skip
-    assert table["chosen (folds)"].tolist()[:2] == ["a 9, b 1"] * 2
-    assert table["numbers"].tolist() == ["7", "7", "1", "1", "1"]
+    assert list(comparison.rival_runs(runs, SOURCE)) == [
+        "rival-alexnet3d-lidc_slices", "rival-secnn-lidc_slices",
+    ]  # fmt: skip
+    assert list(comparison.own_runs(runs, SOURCE)) == ["paper-lidc_slices"]
+    assert list(comparison.rival_runs(runs, "phantom")) == []
+
+
+def test_a_row_has_title_key_and_pooled_numbers(runs):
+    table = comparison.features_table(comparison.feature_runs(runs, SOURCE))
+    assert table["classified by"].iloc[1] == (
+        "Features: all together (`features-all-lidc_slices`)"
+    )
+    assert table["chosen (folds)"].tolist() == ["a 9, b 1"] * 2
     best = runs["features-all-lidc_slices"].probabilities
     auc = metrics.roc_auc(best["label"], best["p_malignant"])
     assert table["AUC"].iloc[1].startswith(f"{auc:.3f} (")
-    assert table["AUC minus diameter"].tolist()[2:] == ["", "", ""]
+    networks = comparison.networks_table(comparison.rival_runs(runs, SOURCE), SOURCE)
+    assert networks["epochs"].tolist() == ["3", "3"]
+    rivals = comparison.read_rivals().set_index("profile")["parameters"]
+    assert networks["parameters"].iloc[0] == f"{int(rivals['rival-alexnet3d']):,}"
 
 
-def test_a_star_marks_what_stands_many_comparisons(runs, nodules):
-    table = c.features_table(runs, c.reader_rows(nodules, nodules), "lidc_slices")
-    assert not table["AUC minus diameter"].iloc[0].endswith("*")
-    assert table["AUC minus diameter"].iloc[1].endswith(" *")
-    one, other = runs["features-all-lidc_slices"], runs["diameter"]
-    narrow, wide = (c.difference(one, other, "roc_auc", level) for level in (0.95, 0.99))
-    assert wide.low < narrow.low and narrow.high < wide.high
-    some = made("paper-lidc_slices", 2.5)
-    assert c.with_star(some, other, "roc_auc", 1).endswith(" *")
-    assert not c.with_star(some, other, "roc_auc", 1000).endswith("*")
-
-
-def test_differences_are_of_the_nodules_that_both_have(runs):
-    one, other = runs["features-all-lidc_slices"], runs["diameter"]
-    fewer = replace(one, probabilities=one.probabilities.iloc[:90])
-    got = c.difference(fewer, other, "roc_auc", 0.95).estimate
-    part = other.probabilities.iloc[:90]
-    wanted = metrics.roc_auc(fewer.probabilities["label"], fewer.probabilities["p_malignant"])
-    assert got == pytest.approx(wanted - metrics.roc_auc(part["label"], part["p_malignant"]))
-
-
-def test_rivals_become_rows_by_themselves(runs, nodules, tmp_path, monkeypatch):
-    monkeypatch.setattr(c, "DATA", tmp_path)
-    readers = c.reader_rows(nodules, nodules)
-    table = c.rivals_table(runs, readers, "lidc_slices")
-    assert table["classified by"].tolist()[:4] == ["a", "b", "paper", "diameter alone"]
-    assert table["epochs"].tolist()[:3] == ["3", "3", "3"]
-    assert table["paper's row"].tolist()[:3] == ["", "", "ours"]
-    (tmp_path / "rivals.csv").write_text("profile,row\nrival-a,[29]\n")
-    table = c.rivals_table(runs, readers, "lidc_slices")
-    assert table["paper's row"].tolist()[:3] == ["[29]", "", "ours"]
-
-
-def test_the_sentence_on_rivals_says_who_is_above_and_below(runs):
-    assert c.rivals_sentence(runs, "lidc_slices").startswith("None of them")
-    between = {"laptop-lidc_slices": made("laptop-lidc_slices", 1.5)}
-    worse = {"rival-b-lidc_slices": made("rival-b-lidc_slices", 0.0)}
-    better = {"rival-a-lidc_slices": made("rival-a-lidc_slices", 5.0)}
-    text = c.rivals_sentence(runs | between | worse | better, "lidc_slices")
-    auc = c._auc(better["rival-a-lidc_slices"])
-    assert text.startswith(
-        f"2 of them have been run whole. The highest AUC is that of “a”, {auc:.3f}"
-    )
-    ours, diameter = text.split("; above diameter alone")
-    assert "): a; below it: b" in ours and "): a; below it: b" in diameter
-
-
-def test_what_the_rivals_are_and_which_have_not_been_run(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(c, "DATA", tmp_path)
+def test_a_work_without_ten_folds_says_so(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "DATA", tmp_path)
     (tmp_path / "rivals.csv").write_text(
         "profile,row,citation,parameters,what_it_is,what_differs\n"
-        "rival-a,[29],key2021,1234,a net,its size\nrival-z,[30],key2017,5,other,all\n"
+        "rival-secnn,[20],key2021,1234,a net,its size\nrival-z,[30],key2017,5,other,all\n"
     )
-    table = c.rivals_works(runs, "lidc_slices")
-    assert table["classified by"].tolist() == ["a", "z (not run whole)"]
+    table = comparison.rivals_works(runs, SOURCE)
+    assert table["network"].tolist() == ["SE-CNN [20]", "rival-z (no ten folds)"]
     assert table["parameters"].tolist() == ["1,234", "5"]
-    assert table["paper's row"].iloc[0] == "[29] {cite:p}`key2021`"
-
-
-def test_the_sentence_on_features_follows_the_numbers(runs):
-    text = c.features_sentence(runs, "lidc_slices")
-    assert "row “all together”" in text and "2 comparisons: all together; below it: none" in text
-    assert c.features_sentence({}, "lidc_slices") == "No feature group has been run whole yet."
-    worse = runs | {"features-size-lidc_slices": made("features-size-lidc_slices", 0.0)}
-    assert "below it: size;" in c.features_sentence(worse, "lidc_slices")
+    assert table["the paper's row"].iloc[0] == "[20] {cite:p}`key2021`"
 
 
 def test_fig_9_has_every_row_of_both_tables_the_best_first(runs, nodules):
-    rows = c.accuracy_rows(runs, nodules, "lidc_slices")
+    rows = comparison.accuracy_rows(runs, nodules, SOURCE)
     assert {(name, kind) for name, kind, _ in rows} == {
-        ("size", "hand-crafted features"),
-        ("all", "hand-crafted features"),
-        ("a", "networks of others"),
-        ("b", "networks of others"),
-        ("paper", "networks of ours"),
-        ("diameter", "readers"),
-        ("one reader", "readers"),
+        (title("features-size"), comparison.FEATURES),
+        (title("features-all"), comparison.FEATURES),
+        (title("rival-alexnet3d"), comparison.RIVALS),
+        (title("rival-secnn"), comparison.RIVALS),
+        (title("paper"), comparison.OWN),
+        (title("diameter"), comparison.READERS),
+        ("One reader against the others", comparison.READERS),
     }
     values = [one.estimate for *_, one in rows]
     assert values == sorted(values, reverse=True)
+
+
+def test_the_curves_are_of_ours_and_the_best_of_each_kind(runs):
+    shown = comparison.best_of_each_kind(runs, SOURCE)
+    assert [run.name for run in shown.values()] == [
+        "paper-lidc_slices", "features-all-lidc_slices", "rival-alexnet3d-lidc_slices", "diameter",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        ("honest-slices-lidc_slices", "Best recipe, three slices"),
+        ("paper-usual-no-se-lidc_slices-seed2", "Paper's network, no gates, seed 2"),
+        ("paper-phantom", "Paper's network, narrow, on the phantom"),
+        ("diameter", "Ruler (readers' diameter)"),
+        ("something-else", "something-else"),
+    ],
+)
+def test_titles_of_runs(run, text):
+    assert title(run) == text
 
 
 # ---------------------------------------------------------------------------------- the literature
 
 
 @pytest.fixture(scope="module")
-def literature():
-    return c.read_literature()
+def works():
+    return literature.read_literature()
 
 
-def test_the_committed_literature_is_sound(literature):
-    assert set(literature["table"]) == {"3", "4", "-", "later"}
-    assert set(literature["metric"]) <= {*c._METRIC, ""}
-    assert ((literature["metric"] == "") == (literature["value"] == "")).all()
-    value = pd.to_numeric(literature["value"])
-    shares = literature["metric"] == "auc"
+def test_the_committed_literature_is_sound(works):
+    assert {"3", "4", "-", "later"} <= set(works["table"])
+    assert set(works["metric"]) <= {*literature._METRIC, ""}
+    assert ((works["metric"] == "") == (works["value"] == "")).all()
+    value = pd.to_numeric(works["value"])
+    shares = works["metric"] == "auc"
     assert value[shares].between(0.5, 1).all()
     assert value[~shares].dropna().between(50, 100).all()
-    bib = (paths.ROOT / "references.bib").read_text()
-    for key in set(literature["citation"]) - {""}:
-        assert f"{{{key}," in bib, key
-    rows = literature[literature["table"] == "3"].drop_duplicates("row")
+    rows = works[works["table"] == "3"].drop_duplicates("row")
     assert rows["rerun_by_name"].str.startswith("features-").all() and len(rows) == 7
-    assert literature[literature["table"] == "4"]["row"].nunique() == 6
+    assert works[works["table"] == "4"]["row"].nunique() == 6
 
 
-def test_claims_and_reruns_stay_in_their_columns(literature, runs):
-    table = c.claimed_table(literature, runs, "lidc_slices", "3")
-    assert set(table["the paper's cells"]) == {"lost"}
+def test_every_work_has_a_reference_entry(works):
+    bib = (paths.ROOT / "references.bib").read_text()
+    missing = {row.work for row in works.itertuples() if f"{{{row.citation or '-'}," not in bib}
+    assert not missing
+
+
+def test_claims_and_reruns_stay_in_their_columns(works, runs):
+    table = literature.claimed_table(works, runs, SOURCE, "3")
     size = table[table["row of the paper"].str.contains("Size")].iloc[0]
     assert size["its authors report"] == "AUC 0.94"
     run = runs["features-size-lidc_slices"].probabilities
     auc = metrics.roc_auc(run["label"], run["p_malignant"])
     right = ((run["p_malignant"] >= 0.5) == run["label"]).mean()
-    assert size["re-run, as the row is called"] == f"size: acc. {100 * right:.1f} %, AUC {auc:.3f}"
+    assert size["re-run, by the row's name"].endswith(f"acc. {100 * right:.1f} %, AUC {auc:.3f}")
     texture = table[table["row of the paper"].str.contains("Texture")].iloc[0]
-    assert texture["re-run, as the row is called"] == "features-texture: not run whole yet"
-    assert texture["re-run, as the work is"] == "none: no such classifier"
+    assert "no ten folds" in texture["re-run, by the row's name"]
+    assert texture["re-run, by the work's content"].startswith("none")
     assert texture["its authors report"] == "no number seen"
 
 
-def test_numbers_of_one_metric_say_what_they_differ_in(literature):
-    text = c.reported(literature[literature["work"] == "Xie 2018"])
-    assert text == (
+def test_numbers_of_one_metric_say_what_they_differ_in(works):
+    assert literature.reported(works[works["work"] == "Xie 2018"]) == (
         "AUC 0.9665 (rating 3 left out), AUC 0.9445 (rating 3 benign), "
         "AUC 0.8124 (rating 3 malignant)"
     )
-    text = c.reported(literature[literature["work"] == "de Carvalho Filho 2017"])
+    text = literature.reported(works[works["work"] == "de Carvalho Filho 2017"])
     assert text == "acc. 93.19 %, sens. 92.75 %, spec. 93.33 %"
 
 
-def test_later_works_are_a_row_each(literature):
-    table = c.later_table(literature)
+def test_other_works_have_one_row_each(works):
+    table = literature.later_table(works)
     assert table["work"].is_unique
-    assert set(table["work"]) == set(literature["work"][literature["table"] == "later"])
+    assert len(table) == works["work"][works["table"] == "later"].nunique()
 
 
 # ------------------------------------------------------------------------ readers and arithmetic
 
 
-def test_reader_tables_have_a_row_a_statistic(nodules):
-    table = c.readers_table(nodules, nodules)
+def test_reader_tables_have_one_row_per_statistic(nodules):
+    table = ceiling.readers_table(nodules, nodules)
     assert table["one reader"].tolist()[:2] == ["ratings / nodules", "AUC"]
     # 5;5;4;1: all but one leave a mean off 3; 2;1;2;3 and 1;1;2: all; 3;4;5: all.
     assert table.iloc[0, 3] == "70 / 20"
-    agreement = c.agreement_table(nodules, nodules)
+    agreement = ceiling.agreement_table(nodules, nodules)
     assert agreement["nodules"].tolist() == ["10", "20", "20", "20"]
 
 
-def test_expectations_stand_beside_what_was_seen(nodules):
+def test_the_ceiling_is_printed_next_to_the_ratings(nodules):
     accuracies = [Expectation(x, 0.1, 0.6, 0.61, 0.62, 0.0) for x in (0.8, 0.7, 0.9)]
     aucs = [Expectation(0.1, x, 0.1, 0.1, 0.1, 0.0) for x in (0.85, 0.75, 0.95)]
-    table = c.expectation_table(accuracies, aucs, nodules)
+    table = ceiling.expectation_table(accuracies, aucs, nodules)
     assert table["likeliest"].tolist() == ["0.800", "0.850", "0.600", "0.610", "0.620"]
     assert table["lowest"].tolist() == ["0.700", "0.750", "", "", ""]
     assert table["highest"].tolist() == ["0.900", "0.950", "", "", ""]
@@ -227,27 +206,22 @@ def test_expectations_stand_beside_what_was_seen(nodules):
 
 
 def test_the_arithmetic_of_the_paper():
-    table = c.arithmetic_table("97.08")
+    table = ceiling.arithmetic_table("97.08")
     assert table["nodules"].tolist() == ["1,230 (600 + 630)", "1,004 (450 + 554)"]
     assert set(table.iloc[:, 1]) == {"none"} and set(table.iloc[:, 2]) == {"not possible"}
-    text = c.arithmetic_sentence("97.08", 0.9664)
-    assert "0.9664 is possible" in text and "worse than chance" in text
-    assert "needs nothing odd" in c.arithmetic_sentence("97.08", 0.99)
-    assert "not possible" in c.arithmetic_sentence("97.08", 0.9)
-    assert c.arithmetic_table("97.15").iloc[0, 1] == "1195"
+    assert set(table["AUC 0.9664"]) == {"possible"}
+    assert set(ceiling.arithmetic_table("97.08", auc=0.9)["AUC 0.9"]) == {"not possible"}
+    assert ceiling.arithmetic_table("97.15").iloc[0, 1] == "1195"
 
 
-def test_the_figures_show_ours_and_the_best_of_each_other_kind(runs):
-    shown = c.best_of_each_kind(runs, "lidc_slices")
-    assert {text: run.name for text, run in shown.items()} == {
-        "ours, as the paper says": "paper-lidc_slices",
-        "hand-crafted features: all together": "features-all-lidc_slices",
-        "networks of others: a": "rival-a-lidc_slices",
-        "diameter alone": "diameter",
-    }
-
-
-def test_rows_of_a_table_are_of_its_source_and_in_its_order(runs):
-    assert list(c.rows_of(runs, "lidc_slices", "3")) == ["size", "all together", "diameter alone"]
-    assert list(c.rows_of(runs, "lidc_slices", "4")) == ["a", "b", "paper", "diameter alone"]
-    assert list(c.rows_of(runs, "phantom", "4")) == ["diameter alone"]
+def test_an_auc_below_the_calls_needs_only_the_predicted_classes_taken_together():
+    """18 + 18 errors of 600 + 630, called positives in an order that is no better than chance:
+    one predicted class ranked below chance is enough for 0.9664.
+    """
+    label = np.repeat([1, 1, 0, 0], [582, 18, 18, 612])
+    called = np.repeat([1, 0, 1, 0], [582, 18, 18, 612])
+    pairs = {(1, 1): 582 * 18, (0, 0): 18 * 612, (1, 0): 582 * 612}
+    within = (0.9664 * 600 * 630 - pairs[1, 0] - 0.5 * pairs[1, 1]) / pairs[0, 0]
+    assert 0.34 < within < 0.36  # the AUC among nodules called benign; 0.5 among those called malignant
+    auc = (pairs[1, 0] + 0.5 * pairs[1, 1] + within * pairs[0, 0]) / (600 * 630)
+    assert auc == pytest.approx(0.9664) and auc < metrics.roc_auc(label, called)

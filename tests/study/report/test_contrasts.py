@@ -1,14 +1,17 @@
-"""Runs beside one of them: the same nodules, both tests, corrected for their number."""
+"""Comparisons of runs: the same nodules, both tests, one correction, one set of words."""
 
 import numpy as np
 import pytest
 
 from made_runs import made_probabilities
+from nodulebook.core import paths
 from nodulebook.runs.contract import Run
-from nodulebook.stats.bootstrap import paired_bootstrap_difference
+from nodulebook.stats import metrics
+from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import delong_difference
-from nodulebook.stats.text import interval
-from study.report import contrasts
+from study.report.contrasts import (
+    HIGHER, LOWER, NO_DIFFERENCE, contrast_table, contrasts, p_text, verdict,
+)  # fmt: skip
 
 
 def made(name: str, strength: float, n: int = 200) -> Run:
@@ -20,40 +23,47 @@ def made(name: str, strength: float, n: int = 200) -> Run:
 BASE, WEAK, SAME = made("base", 2.0), made("weak", 0.1), made("twin", 2.0)
 
 
-def test_rows_are_the_differences_on_common_nodules():
+def test_differences_are_of_the_nodules_that_both_have():
     larger = made("more", 0.1, n=240)
-    table = contrasts.contrast_table({"base": BASE, "more": larger, "weak": WEAK}, BASE, "ours")
-    assert table["classified by"].tolist() == ["more", "weak"]
-    assert table["n"].tolist() == ["200", "200"]
+    (one,) = contrasts([(larger, BASE)])
     cut = larger.probabilities[:200]
-    for metric, column in (("roc_auc", "AUC minus ours"), ("accuracy", "accuracy minus ours")):
-        expected = paired_bootstrap_difference(cut, BASE.probabilities, metric)
-        assert table[column][0] == interval(expected)
+    wanted = [metrics.roc_auc(t["label"], t["p_malignant"]) for t in (cut, BASE.probabilities)]
+    assert one.n == 200 and one.auc.estimate == pytest.approx(wanted[0] - wanted[1])
+    assert one.verdict == LOWER
+    assert contrast_table([one])["verdict"].tolist() == [LOWER]
 
 
-def test_p_values_are_holms_over_the_rows():
-    """The smaller of two is doubled, the larger is not below it."""
-    table = contrasts.contrast_table({"weak": WEAK, "twin": SAME}, BASE, "ours")
-    p = {
-        name: delong_difference(run.probabilities, BASE.probabilities).p_value
-        for name, run in (("weak", WEAK), ("twin", SAME))
-    }
-    assert 2 * p["weak"] < 0.001 and p["twin"] > 0.05
-    assert table["p, DeLong"].tolist() == ["< 0.001", contrasts.p_text(p["twin"])]
-    alone = contrasts.contrast_table({"twin": SAME}, BASE, "ours")
-    assert alone["p, DeLong"].tolist() == [contrasts.p_text(p["twin"])]
+def test_p_values_are_corrected_over_the_whole_family():
+    """The smallest of four, against two bases, is multiplied by four."""
+    pairs = [(run, base) for base in (BASE, SAME) for run in (WEAK, made("other", 2.0))]
+    alone = [contrasts([pair])[0] for pair in pairs]
+    family = contrasts(pairs)
+    first = min(range(4), key=lambda k: alone[k].p)
+    assert family[first].p == pytest.approx(min(1, 4 * alone[first].p))
+    assert all(together.p >= one.p for together, one in zip(family, alone, strict=True))
+    p = delong_difference(WEAK.probabilities, BASE.probabilities).p_value
+    assert alone[0].delong == pytest.approx(p)
 
 
-def test_the_mean_over_folds_is_of_the_folds_aucs():
-    """Scores that are shifted from fold to fold rank wrongly when pooled, not within folds."""
-    shifted = BASE.probabilities.copy()
-    shifted["p_malignant"] = (shifted["p_malignant"] + shifted["fold"]) / 10
-    by_fold = contrasts.over_folds(shifted, BASE.probabilities)
-    assert by_fold.estimate == pytest.approx(0, abs=1e-12)
-    pooled = paired_bootstrap_difference(shifted, BASE.probabilities, "roc_auc")
-    assert pooled.high < -0.1
+@pytest.mark.parametrize(
+    ("low", "high", "p", "words"),
+    [
+        (0.01, 0.03, 0.049, HIGHER),
+        (-0.03, -0.01, 0.049, LOWER),
+        (0.01, 0.03, 0.05, NO_DIFFERENCE),
+        (-0.01, 0.03, 0.001, NO_DIFFERENCE),
+    ],
+)
+def test_a_verdict_needs_both_the_test_and_the_interval(low, high, p, words):
+    assert verdict(Interval((low + high) / 2, low, high, 0), p) == words
+
+
+def test_the_words_are_those_of_the_plan():
+    plan = " ".join((paths.DATA / "analysis_plan.yml").read_text().split())
+    for words in (HIGHER, LOWER, NO_DIFFERENCE):
+        assert f'"{words}"' in plan
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0009, "< 0.001"), (0.0014, "0.001"), (1.0, "1.000")])
 def test_p_values_as_printed(p, text):
-    assert contrasts.p_text(p) == text
+    assert p_text(p) == text

@@ -7,6 +7,7 @@ from nodulebook.runs.contract import Fold, Run
 from nodulebook.stats.bootstrap import patient_bootstrap
 from nodulebook.stats.text import interval
 from study.report import landing
+from study.report.names import title
 
 
 def made(name: str, right: int, n: int = 40) -> Run:
@@ -71,16 +72,16 @@ def test_the_figure_has_ours_first_and_the_limit_last(nodules):
     }  # fmt: skip
     rows = landing.auc_rows(runs, nodules, nodules)
     assert [name for name, _, _ in rows] == [
-        "ours, as the paper says",
-        "ours, best recipe",
-        "hand-crafted features: all together",
-        "networks of others: a",
-        "the readers' diameter alone",
-        "one reader",
-        "most that such labels allow",
+        title("paper"),
+        title("honest"),
+        title("features-all"),
+        "rival-a",
+        title("diameter"),
+        "One reader",
+        "Estimated ceiling",
     ]
     by_name = {name: one for name, _, one in rows}
     honest = patient_bootstrap(runs["honest-lidc_slices"].probabilities, "roc_auc")
-    assert by_name["ours, best recipe"] == honest
-    limit = by_name["most that such labels allow"]
+    assert by_name[title("honest")] == honest
+    limit = by_name["Estimated ceiling"]
     assert limit.low <= limit.estimate <= limit.high <= 1
