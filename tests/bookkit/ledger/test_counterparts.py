@@ -30,9 +30,8 @@ def test_the_caption_of_each_counterpart_names_the_original(original):
     (block,) = [b for b in blocks(paths.ROOT) if re.search(rf"[ \"]{label}(?![\w-])", b)
                 and not re.search(rf"numref.{{2}}{label}", b)]  # fmt: skip
     caption = " ".join(block.split())
-    assert "ounterpart of the paper's" in caption
-    assert re.search(rf"{original}(?!\d)", caption)
-    assert re.search(r"not seen|cells are lost", caption)
+    assert "paper's" in caption
+    assert re.search(rf"\b{original.split()[1]}(?!\d)", caption)
 
 
 def test_every_figure_of_the_book_has_an_alternative_text_of_its_own():

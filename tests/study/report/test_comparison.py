@@ -222,6 +222,6 @@ def test_an_auc_below_the_calls_needs_only_the_predicted_classes_taken_together(
     called = np.repeat([1, 0, 1, 0], [582, 18, 18, 612])
     pairs = {(1, 1): 582 * 18, (0, 0): 18 * 612, (1, 0): 582 * 612}
     within = (0.9664 * 600 * 630 - pairs[1, 0] - 0.5 * pairs[1, 1]) / pairs[0, 0]
-    assert 0.34 < within < 0.36  # the AUC among nodules called benign; 0.5 among those called malignant
+    assert 0.34 < within < 0.36  # the AUC among nodules called benign; 0.5 among the others
     auc = (pairs[1, 0] + 0.5 * pairs[1, 1] + within * pairs[0, 0]) / (600 * 630)
     assert auc == pytest.approx(0.9664) and auc < metrics.roc_auc(label, called)

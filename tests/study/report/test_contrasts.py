@@ -10,7 +10,13 @@ from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import delong_difference
 from study.report.contrasts import (
-    HIGHER, LOWER, NO_DIFFERENCE, contrast_table, contrasts, p_text, verdict,
+    HIGHER,
+    LOWER,
+    NO_DIFFERENCE,
+    contrast_table,
+    contrasts,
+    p_text,
+    verdict,
 )  # fmt: skip
 
 
