@@ -66,9 +66,7 @@ def test_rows_are_of_one_source_and_in_order(runs):
 
 def test_a_row_has_title_key_and_pooled_numbers(runs):
     table = comparison.features_table(comparison.feature_runs(runs, SOURCE))
-    assert table["classified by"].iloc[1] == (
-        "Features: all together (`features-all-lidc_slices`)"
-    )
+    assert table["classified by"].iloc[1] == ("Features: all together (`features-all-lidc_slices`)")
     assert table["chosen (folds)"].tolist() == ["a 9, b 1"] * 2
     best = runs["features-all-lidc_slices"].probabilities
     auc = metrics.roc_auc(best["label"], best["p_malignant"])
