@@ -29,7 +29,7 @@ TOO_LONG: set[str] = {
 }  # fmt: skip
 TOO_MANY_NAMES: set[str] = {
     "counterparts.md", "data_selection.md", "explanations.md", "index.md",
-    "patch_extraction.md", "recipe.md", "results.md", "se_architecture.md", "training.md",
+    "patch_extraction.md", "results.md", "se_architecture.md", "training.md",
 }  # fmt: skip
 
 

@@ -8,8 +8,10 @@ from study.report import (
     names,
     pooled,
     rule_effects,
+    trials,
 )
 
 __all__ = [
     "ceiling", "comparison", "contrasts", "literature", "names", "pooled", "rule_effects",
+    "trials",
 ]  # fmt: skip

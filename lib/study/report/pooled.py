@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.paper import CLAIMED_AUC as CLAIMED_AUC
-from nodulebook.core.settings import N_FOLDS, Trial
+from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import cluster_readings
 from nodulebook.data.contours import consensus_mask
@@ -22,12 +22,10 @@ from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import Fold, Run, list_runs, on_common_nodules, read_run
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import (
-    Interval,
     paired_bootstrap_difference,
     patient_bootstrap,
 )
 from nodulebook.stats.text import interval, number, percent
-from study.experiments.trials import diameter_of, split_auc
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
@@ -527,110 +525,6 @@ def making_table(runs: dict[str, Run]) -> pd.DataFrame:
 def _one_of(values: Iterable[object]) -> str:
     """The value, or all of them where folds differ."""
     return "; ".join(dict.fromkeys(str(value) for value in values))
-
-
-def trials_table(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> pd.DataFrame:
-    """Trials beside one of them: AUC on validation patients, and the paired difference.
-
-    Args:
-        table: from `trials.trial_table`.
-        trials: the rows wanted, from `read_trials`; those that are not whole are left out.
-        base: the trial that the others are compared with.
-
-    Returns:
-        Columns "tried", "epochs", "AUC" (mean over the splits) and "difference", as text.
-    """
-    rows = []
-    for name, (auc, difference) in _beside(table, list(trials), base).items():
-        rows.append(
-            {
-                "tried": trials[name].question,
-                "epochs": str(trials[name].settings.training.epochs),
-                "AUC": interval(auc),
-                "difference": "" if name == base else interval(difference),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _beside(
-    table: pd.DataFrame, names: Sequence[str], base: str
-) -> dict[str, tuple[Interval, Interval]]:
-    """The AUC of each trial that is whole, and its difference to one of them, on the same nodules.
-
-    AUC: the mean over the splits of the AUC within each.
-    """
-    first = table[table["trial"] == base].reset_index(drop=True)
-    statistic = split_auc(first["fold"].to_numpy())
-    found = {}
-    for name in names:
-        other = table[table["trial"] == name].set_index("nodule_id")
-        if other.empty:
-            continue
-        same = other.loc[first["nodule_id"]].reset_index()
-        found[name] = (
-            patient_bootstrap(same, statistic),
-            paired_bootstrap_difference(same, first, statistic),
-        )
-    return found
-
-
-def trials_reading(table: pd.DataFrame, trials: dict[str, Trial], base: str) -> dict[str, str]:
-    """Which trials are better than one of them, which worse, and which cannot be told apart.
-
-    Args:
-        table, trials, base: as for `trials_table`.
-
-    Returns:
-        "why-better", "why-worse" (intervals of the difference in AUC above and below 0) and
-        "why-same" (the interval holds 0): what was tried, or "none".
-    """
-    found: dict[str, list[str]] = {"why-better": [], "why-worse": [], "why-same": []}
-    for name, (_, by) in _beside(table, list(trials), base).items():
-        if name != base:
-            key = "why-better" if by.low > 0 else "why-worse" if by.high < 0 else "why-same"
-            found[key].append(trials[name].question)
-    return {key: "; ".join(questions) or "none" for key, questions in found.items()}
-
-
-def seeds_sentence(table: pd.DataFrame, names: Sequence[str]) -> str:
-    """How far trials lie apart that differ in the seed alone.
-
-    Args:
-        table: from `trials.trial_table`.
-        names: of those trials, the first of them whole; others that are not are left out.
-    """
-    aucs = [auc.estimate for auc, _ in _beside(table, names, names[0]).values()]
-    if len(aucs) < 2:
-        return (
-            "No other seed has been run whole yet: how much of the differences between recipes is "
-            "the seed's is not known."
-        )
-    spread = float(np.std(aucs, ddof=1))
-    return (
-        f"Over {len(aucs)} seeds the AUC is {number(min(aucs))} to {number(max(aucs))} (standard "
-        f"deviation {number(spread)}). As far as so few can tell, the difference of two single "
-        f"runs of one recipe is within ±{number(1.96 * 2**0.5 * spread)} in 95 of 100 pairs: hold "
-        "the differences between recipes against that."
-    )
-
-
-def trials_caption(table: pd.DataFrame, base: str) -> str:
-    """Source, n and interval of a table of trials."""
-    first = table[table["trial"] == base]
-    return (
-        f"Recipes on validation patients, {len(first)} nodules of "
-        f"{first['patient_id'].nunique()} patients; source: {SOURCES['lidc_slices']}; "
-        "estimate (95 % patient-bootstrap interval)."
-    )
-
-
-def trials_diameter(table: pd.DataFrame, nodules: pd.DataFrame) -> str:
-    """A sentence: diameter alone on the validated nodules."""
-    first = table[table["trial"] == table["trial"].iloc[0]].reset_index(drop=True)
-    statistic = split_auc(first["fold"].to_numpy())
-    auc = patient_bootstrap(diameter_of(first, nodules), statistic)
-    return f"On the same nodules the readers' diameter alone reaches AUC {interval(auc)}."
 
 
 def literature_table(literature: pd.DataFrame) -> pd.DataFrame:

@@ -15,11 +15,7 @@ from test_artefacts import _fold
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import (
     NetworkSettings,
-    Profile,
-    TrainingSettings,
-    Trial,
     profile_names,
-    read_trials,
 )
 from nodulebook.data.cohort import label_nodules, read_nodules
 from nodulebook.data.folds import read_folds
@@ -29,7 +25,6 @@ from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval, number, percent
 from study.experiments.baseline import run_diameter
-from study.experiments.trials import trial_table
 from study.report import pooled as report
 from study.report.pooled import (
     complete_runs,
@@ -471,20 +466,6 @@ def test_the_papers_settings_stand_for_all_runs_on_real_ct():
     assert "the run paper-luna16 reaches" in text and "(LUNA16 CT scans;" in text
 
 
-def test_diameter_beside_trials_is_ranked_within_each_split():
-    rows = [("a", f"n{i}", f"p{i}", i % 2, 0.5, i // 10) for i in range(20)]
-    columns = ["trial", "nodule_id", "patient_id", "label", "p_malignant", "fold"]
-    # Malignant ones are larger, but all of the second split are larger than those of the first.
-    nodules = pd.DataFrame(
-        {
-            "nodule_id": [row[1] for row in rows],
-            "diameter_mm": [row[3] + row[5] * 10.0 for row in rows],
-        }
-    )
-    text = report.trials_diameter(pd.DataFrame(rows, columns=columns), nodules)
-    assert "AUC 1.000 (1.000 to 1.000)" in text
-
-
 def test_making_adds_up_hours_and_names_all_devices():
     run = _run("q", epochs=7, backend="jax", versions={"jax": "0.1"}, device="CPU: a")
     run.folds[3].run["device"] = "CPU: b"
@@ -497,56 +478,6 @@ def test_making_adds_up_hours_and_names_all_devices():
         "device": "CPU: a; CPU: b",
         "hours": "0.29",  # 1,045 s
     }
-
-
-def test_trials_beside_one_of_them():
-    rows = [
-        (name, f"n{i}", f"p{i}", i % 2, 0.9 * (i % 2) if name == "a" else 0.5, i // 10)
-        for name in ("a", "b")
-        for i in range(20)
-    ]
-    columns = ["trial", "nodule_id", "patient_id", "label", "p_malignant", "fold"]
-    table = pd.DataFrame(rows, columns=columns)
-    trials = {
-        name: Trial(
-            name=name,
-            question=f"what {name} does",
-            group="why",
-            settings=Profile(
-                description="",
-                network=NetworkSettings(filters=[4] * 4, modules=[1] * 4),
-                training=TrainingSettings(epochs=2, learning_rate=0.1),
-            ),
-        )
-        for name in ("a", "b", "c")
-    }
-    out = report.trials_table(table, trials, "a")
-    assert out["tried"].tolist() == ["what a does", "what b does"]  # c has not been run
-    assert out["AUC"].tolist() == ["1.000 (1.000 to 1.000)", "0.500 (0.500 to 0.500)"]
-    assert out["difference"].tolist() == ["", "−0.500 (−0.500 to −0.500)"]
-    assert "20 nodules of 20 patients" in report.trials_caption(table, "a")
-    groups = {"why-better": "none", "why-worse": "what b does", "why-same": "none"}
-    assert report.trials_reading(table, trials, "a") == groups
-    groups = {"why-better": "what a does", "why-worse": "none", "why-same": "none"}
-    assert report.trials_reading(table, trials, "b") == groups
-    assert report.seeds_sentence(table, ["a", "c"]).startswith("No other seed")
-    sentence = report.seeds_sentence(table, ["a", "b", "c"])  # 1 and 0.5: deviation 0.354
-    assert "Over 2 seeds the AUC is 0.500 to 1.000" in sentence
-    assert "deviation 0.354" in sentence and "±0.980" in sentence  # 1.96 √2 0.354
-    alike = table.assign(p_malignant=0.5)
-    groups = {"why-better": "none", "why-worse": "none", "why-same": "what b does"}
-    assert report.trials_reading(alike, trials, "a") == groups
-
-
-def test_what_the_recipe_chapter_says_of_the_trials_is_what_they_gave() -> None:
-    why = {name: trial for name, trial in read_trials().items() if trial.group == "why"}
-    reading = report.trials_reading(trial_table(list(why)), why, "paper-60")
-    better, worse, same = (reading[f"why-{kind}"] for kind in ("better", "worse", "same"))
-    assert better == why["wide"].question
-    for name in ("rate-as-printed", "epochs-24", "no-augmentation"):
-        assert why[name].question in worse
-    for name in ("norm-momentum-99", "z-repeated", "grey"):
-        assert why[name].question in same
 
 
 def test_each_headline_names_the_runs_that_it_is_computed_from() -> None:

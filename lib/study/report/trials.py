@@ -1,0 +1,92 @@
+"""Recipes compared on validation patients (`study.experiments.trials`)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from nodulebook.core.settings import Trial
+from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
+from nodulebook.stats.text import interval
+from study.experiments.trials import diameter_of, split_auc
+
+TITLES = {
+    "paper-60": "Paper's recipe, 60 epochs",
+    "norm-momentum-99": "Batch-norm momentum 0.99",
+    "rate-as-printed": "Learning rate 0.001, as printed",
+    "rate-high": "Learning rate 0.1",
+    "epochs-24": "24 epochs",
+    "no-augmentation": "No flips and rotations",
+    "z-repeated": "Nearest slice repeated above and below",
+    "grey": "Grey values, not HU",
+    "wide": "Wider and shallower",
+    "adamw": "AdamW with cosine",
+    "ratings": "Mean ratings and characteristics",
+    "honest-labels": "Combined, labels",
+    "honest-ratings": "Combined, ratings and characteristics",
+    "honest-all": "Combined, ratings, every lesion",
+    "slices-all": "The same, three slices, narrow",
+    "slices-all-wide": "The same, three slices, wide",
+}
+"""Short names of trials; others are called by their key."""
+
+
+def outcomes(
+    table: pd.DataFrame, names: Sequence[str], base: str
+) -> dict[str, tuple[Interval, Interval]]:
+    """AUC and paired difference to the base of each trial that has all splits, by name.
+
+    AUC: the mean over the splits of the AUC within each. Difference: on the same nodules, the
+    same draws of patients on both sides.
+
+    Args:
+        table: from `trials.trial_table`.
+        names: the trials wanted.
+        base: the trial that the others are compared with.
+    """
+    first = table[table["trial"] == base].reset_index(drop=True)
+    statistic = split_auc(first["fold"].to_numpy())
+    found = {}
+    for name in names:
+        other = table[table["trial"] == name].set_index("nodule_id")
+        if not other.empty:
+            same = other.loc[first["nodule_id"]].reset_index()
+            difference = paired_bootstrap_difference(same, first, statistic)
+            found[name] = patient_bootstrap(same, statistic), difference
+    return found
+
+
+def trials_table(
+    found: Mapping[str, tuple[Interval, Interval]], trials: Mapping[str, Trial], base: str
+) -> pd.DataFrame:
+    """`outcomes` as text, one row per trial."""
+    rows = [
+        {
+            "tried": TITLES.get(name, name),
+            "in full": trials[name].question,
+            "epochs": str(trials[name].settings.training.epochs),
+            "AUC": interval(auc),
+            "difference": "" if name == base else interval(difference),
+        }
+        for name, (auc, difference) in found.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def ruler_auc(table: pd.DataFrame, nodules: pd.DataFrame) -> Interval:
+    """The mean over splits of the AUC of the readers' diameter on the validated nodules.
+
+    Args:
+        table: from `trials.trial_table`.
+        nodules: `data/nodules.csv`.
+    """
+    first = table[table["trial"] == table["trial"].iloc[0]].reset_index(drop=True)
+    return patient_bootstrap(diameter_of(first, nodules), split_auc(first["fold"].to_numpy()))
+
+
+def seed_spread(found: Mapping[str, tuple[Interval, Interval]]) -> tuple[float, float]:
+    """Standard deviation of the AUC over seeds, and the half-width of the 95 % range of the
+    difference between two single runs of one recipe (1.96 √2 standard deviations).
+    """
+    deviation = float(np.std([auc.estimate for auc, _ in found.values()], ddof=1))
+    return deviation, 1.96 * 2**0.5 * deviation
