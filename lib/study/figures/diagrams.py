@@ -1,4 +1,4 @@
-"""Drawings of the book: boxes and lines in place of the paper's lost ones (Figs 2, 3 and 6)."""
+"""Drawings of the book: counterparts of the paper's Figs 2, 3 and 6."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,7 +95,7 @@ def literature_figure(references: pd.DataFrame, threshold: float = 0.2) -> Figur
     axis.scatter(*paper, s=320, color=GREEN, marker="*", zorder=3)
     axis.text(paper[0], paper[1] + 0.8, "the paper", fontsize=9, ha="center")
     for text, colour, marker in (
-        ("cited", BLUE, "o"), ("followed or retold as its own", ORANGE, "s"),
+        ("cited", BLUE, "o"), ("passages match it", ORANGE, "s"),
         ("used, not cited", RED, "D"),
     ):  # fmt: skip
         axis.scatter([], [], c=[colour], marker=marker, label=text)
