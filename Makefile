@@ -16,34 +16,36 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Snakemake's options, for example: make graph GRAPH='--cores 4 --config profile=laptop'
 GRAPH ?= --cores 2
 
-.PHONY: help env graph backends bench book print test fold folds check lint clean cohort format
+.PHONY: help env graph backends bench book print test test-all fold folds check lint clean cohort format
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo; echo 'fold and folds take PROFILE=quick (or another file of profiles/) SOURCE=phantom|lidc_slices|luna16|idc [RUN=name];'
 	@echo 'real CT is found through NODULEBOOK_DATA=/folder. FOLD=0 to 9.'
 
 env: $(BIN)/.installed ## the environment, in .venv (a few minutes, once)
 
-$(BIN)/.installed: requirements.txt pyproject.toml
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(BIN)/.installed: requirements.txt requirements-uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.11 ...'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'This Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { echo 'The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
+	  { echo 'The environment $(VENV) cannot be made for the reason above; VENV=/another/folder puts it elsewhere'; exit 1; }
 	@echo 'Installing the pinned packages into $(VENV) (about 2.5 GB, a few minutes) ...'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --require-hashes -r requirements-uv.txt || echo 'No uv for this machine: pip installs, which takes longer.'
+	@index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null) && export UV_DEFAULT_INDEX="$$index"; \
+	  { [ -x $(BIN)/uv ] && $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.txt; } || \
+	  { echo 'Installing by pip ...'; $(PIP) --require-hashes -r requirements.txt; } || \
+	  { echo 'The packages cannot be installed for the reason above (network, disk or a mirror); make env goes on from here'; exit 1; }
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
-
-# Sphinx reads a page again only if its own text changed. Pages also depend on these:
-BEHIND_THE_PAGES := lib data profiles papermill_runs references.bib _config.yml
 
 book: env ## build the book; where no run is committed, run the quick profile on the phantom first
 	@$(BIN)/nodulebook prepare
-	@if [ -z "$$(find _build/.built 2>/dev/null)" ] || [ -n "$$(find $(BEHIND_THE_PAGES) -type f \
-	  ! -name '*.pyc' -newer _build/.built -print -quit)" ]; then rm -rf _build/.doctrees; fi
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet 2> >(grep -vE "$(CHATTER)" >&2)
-	@touch _build/.built
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'
 
 # Chromium or Chrome, where there is one: it makes the PDF.
@@ -56,9 +58,14 @@ print: book ## the whole book as one page and, where Chromium or Chrome is, as a
 	  "file://$(CURDIR)/_build/singlehtml/index.html" 2>/dev/null)
 	@echo; echo 'To print: $(CURDIR)/_build/singlehtml/index.html $(if $(BROWSER),and book.pdf beside it)'
 
-test: env ## all tests
-	@# A file to a worker (its fixtures are made once), the longest first.
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/test_runs.py tests/test_workflow.py tests
+# A file to a worker (its fixtures are made once), the longest first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+test: env ## the quick tests (some minutes)
+	@$(PYTEST) -m 'not slow' tests
+
+test-all: env ## all tests: also those that train folds, run the graph and build books
+	@$(PYTEST) tests/study/experiments/test_runs.py tests/study/experiments/test_workflow.py tests
 
 fold: env ## train and test one fold (FOLD=3), by papermill
 	@$(BIN)/nodulebook fold --fold $(FOLD) --profile $(PROFILE) --source $(SOURCE) --run "$(RUN)"
@@ -70,7 +77,7 @@ graph: env ## everything from cohort to book as one graph (Snakemake); done fold
 	@$(BIN)/snakemake -s workflow/Snakefile $(GRAPH)
 
 backends: env ## add PyTorch (about 3 GB): its tests and benchmark then run too
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-torch.txt
+	@$(PIP) --require-hashes -r requirements-torch.txt
 
 bench: env ## how fast the training step is, beside plain PyTorch (needs make backends)
 	@$(BIN)/python benchmarks/training_step.py

@@ -64,6 +64,7 @@ def test_cells_are_short() -> None:
                 assert len(cell.source.splitlines()) <= 35, (page.name, cell.source[:80])
 
 
+@pytest.mark.slow
 def test_a_failing_cell_fails_the_build(tmp_path: Path) -> None:
     for name in ("_config.yml", "references.bib"):
         shutil.copy(ROOT / name, tmp_path)

@@ -15,6 +15,8 @@ from bookkit.tracing import rerender
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 FRONT = """---
 jupytext:
   text_representation: {extension: .md, format_name: myst}

@@ -20,6 +20,8 @@ from nodulebook.runs.contract import read_fold
 from nodulebook.runs.map_scores import EXPLANATIONS, SANITY, read_explanations
 from study.cli import main as cli
 
+pytestmark = pytest.mark.slow
+
 NODULEBOOK = [sys.executable, "-m", "nodulebook"]
 
 

@@ -13,6 +13,8 @@ import pytest
 from nodulebook.core import paths
 from nodulebook.runs.contract import is_done
 
+pytestmark = pytest.mark.slow
+
 RUN = "graph"
 
 
