@@ -4,7 +4,10 @@ The plain Keras layers give the same numbers to rounding, but spend most of a tr
 moving memory (`benchmarks/training_step.py`).
 """
 
+import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -32,6 +35,43 @@ ROWS_BELOW = 200
 A row multiplies x / k times as many numbers, but by long vectors; a plain convolution reaches the
 processor's speed from about 4 channels on (`benchmarks/layers.py`).
 """
+
+
+_stack: list[tuple[Any, bool]] = []
+"""What `traced_for_stack` says of the network that is being traced."""
+
+
+@contextmanager
+def traced_for_stack(kept: Any, products: bool) -> Iterator[None]:
+    """Trace a network as a member of a stack of trainings (`nodulebook.model.stacked`).
+
+    Args:
+        kept: (batch,), 1 for the patches that count in the moments of batch normalisation, 0 for
+            those that fill a batch up.
+        products: compute every convolution as a matrix product: a convolution that each member
+            has its own kernel of is a grouped one, which processors of either kind are slow at.
+    """
+    _stack.append((kept, products))
+    try:
+        yield
+    finally:
+        _stack.pop()
+
+
+def convolve(inputs: keras.KerasTensor, kernel: keras.KerasTensor, step: int) -> keras.KerasTensor:
+    """(batch, places..., C), (k..., C, filters): a convolution with padding "same", as in Keras."""
+    if not _stack or not _stack[-1][1]:
+        return ops.conv(inputs, kernel, step, "same", data_format="channels_last")
+    size, places = kernel.shape[0], inputs.shape[1:-1]
+    ends = [-(-n // step) for n in places]
+    gaps = [max((end - 1) * step + size - n, 0) for end, n in zip(ends, places, strict=True)]
+    padded = ops.pad(inputs, [(0, 0), *((gap // 2, gap - gap // 2) for gap in gaps), (0, 0)])
+    taps = [
+        padded[(slice(None), *(slice(a, a + (e - 1) * step + 1, step) for a, e in zip(tap, ends)))]
+        for tap in itertools.product(range(size), repeat=len(places))
+    ]
+    flat = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    return ops.matmul(ops.concatenate(taps, axis=-1), flat)
 
 
 @keras.saving.register_keras_serializable("nodulebook")
@@ -95,7 +135,7 @@ class RowConv3D(layers.Conv3D):
         if self.kernel_size[0] == 1 and self.pooled == 1:
             return "product"
         few = self.pooled == 1 and x * channels * self.filters < ROWS_BELOW
-        return "rows" if few else "plain"
+        return "rows" if few and not _stack else "plain"
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, z / pooled, y / pooled, x / pooled, filters)."""
@@ -110,7 +150,7 @@ class RowConv3D(layers.Conv3D):
         elif form == "rows":
             out = _convolve_rows(inputs, kernel)
         else:
-            out = ops.conv(inputs, kernel, self.pooled, "same", data_format="channels_last")
+            out = convolve(inputs, kernel, self.pooled)
         if self.use_bias:
             out = out + self.bias
         return out if self.activation is None else self.activation(out)
@@ -167,9 +207,9 @@ class BatchNorm(layers.BatchNormalization):
         channels = inputs.shape[-1]
         if keras.backend.backend() != "tensorflow":
             rows = ops.reshape(inputs, (-1, channels))
-            mean = ops.mean(rows, axis=0)
+            mean = _mean_of_rows(rows)
             centred = rows - mean
-            variance = ops.mean(ops.square(centred), axis=0)
+            variance = _mean_of_rows(ops.square(centred))
             out = centred * (self.gamma * ops.rsqrt(variance + self.epsilon)) + self.beta
             return out, mean, variance
         from tensorflow.raw_ops import FusedBatchNormV3
@@ -189,6 +229,27 @@ class BatchNorm(layers.BatchNormalization):
         n = ops.cast(ops.shape(maps)[0] * lines * places, maps.dtype)
         variance = done.batch_variance * (ops.maximum(n - 1, 1) / n)
         return done.y, done.batch_mean, variance
+
+
+def _mean_of_rows(rows: keras.KerasTensor) -> keras.KerasTensor:
+    """(n, C) -> (C,): the mean, in a stack over the patches that count."""
+    if not _stack:
+        return ops.mean(rows, axis=0)
+    kept = _stack[-1][0]
+    each = ops.repeat(kept, rows.shape[0] // kept.shape[0])
+    return ops.sum(each[:, None] * rows, axis=0) / ops.maximum(ops.sum(each), 1)
+
+
+@keras.saving.register_keras_serializable("nodulebook")
+class Conv2D(layers.Conv2D):
+    """`keras.layers.Conv2D` (padding "same"), which can also be traced for a stack."""
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, y, x, C) -> (batch, y / step, x / step, filters)."""
+        if not _stack:
+            return super().call(inputs)
+        out = convolve(inputs, self.kernel, self.strides[0])
+        return out + self.bias if self.use_bias else out
 
 
 @keras.saving.register_keras_serializable("nodulebook")

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.layers import AveragePool3D, BatchNorm
+from nodulebook.model.layers import AveragePool3D, BatchNorm, Conv2D
 from nodulebook.model.senet import CLASSES, convolve3d
 from nodulebook.patches.cube import PATCH_SIZE
 
@@ -51,7 +51,7 @@ class Parts:
         self, x: keras.KerasTensor, channels: int, size: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
         """A convolution over size^2 pixels, without bias."""
-        return layers.Conv2D(
+        return Conv2D(
             channels,
             size,
             strides=stride,

@@ -1,0 +1,327 @@
+"""Several trainings of one network at once, with JAX: the folds and seeds of a run.
+
+Patches are sent to the device once and augmented there, and an epoch of all members is one
+compiled loop over its steps. Each member is trained as `nodulebook.model.train` would train it:
+same first weights, same order, same symmetries, same rate at each step. Its checkpoint is a file of
+its own, so that a stopped training goes on, on this machine or another.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.settings import Profile
+from nodulebook.model.augment import augment, symmetries
+from nodulebook.model.checkpoint import (
+    checkpoint_key,
+    claimed,
+    load_checkpoint,
+    model_state,
+    save_checkpoint,
+)
+from nodulebook.model.layers import traced_for_stack
+from nodulebook.model.losses import DynamicCrossEntropy
+from nodulebook.model.senet import CHARACTERISTICS, MALIGNANCY
+from nodulebook.model.targets import CHARACTERISTICS_TASK, FoldData
+from nodulebook.model.train import build_model, learning_rate
+
+Precision = Literal["float32", "tensorfloat32", "bfloat16"]
+"""What products are computed in, where the device has it; sums and weights stay float32."""
+
+SAVE_SECONDS = 60.0
+"""Checkpoints are written this often, at the end, and when the time is up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One training of a stack."""
+
+    profile: Profile  # with the member's own seed
+    fold: int
+    data: FoldData
+    checkpoint: Path
+
+
+_CORNERS = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+
+
+@cache
+def _symmetries() -> dict[bytes, int]:
+    """What each of the 16 symmetries makes of a cube of two voxels, and its number."""
+    made = [view[0].tobytes() for view in symmetries(_CORNERS[None])]
+    return {cube: number for number, cube in enumerate(made)}
+
+
+@cache
+def _symmetry(seed: int, epoch: int, row: int, flips: bool, quarter_turns: bool) -> int:
+    """The number of the symmetry that `augmented_epoch` draws for a patch."""
+    generator = np.random.default_rng([seed, epoch, row])
+    return _symmetries()[augment(_CORNERS, generator, flips, quarter_turns).tobytes()]
+
+
+def _voxels(size: int) -> NDArray[np.int32]:
+    """(16, size^3): which voxel of a patch each voxel of its k-th symmetry shows."""
+    places = np.arange(size**3, dtype=np.int32).reshape(1, size, size, size)
+    return np.stack([view.ravel() for view in symmetries(places)])  # type: ignore[arg-type]
+
+
+def _targets(member: Member) -> tuple[NDArray[np.float32], ...]:
+    """Of each training patch: both classes' target (n, 2), weight (n,), characteristics (n, k)."""
+    train, settings = member.data.train, member.profile.training
+    n = len(train)
+    malignant = train["malignancy" if settings.beyond_labels else "label"].to_numpy()
+    weight = train["weight"].to_numpy() if settings.beyond_labels else np.ones(n)
+    task = settings.characteristics_weight > 0
+    rated = train[list(CHARACTERISTICS_TASK)].to_numpy() if task else np.zeros((n, 0))
+    both = np.column_stack([1 - malignant, malignant])
+    return both.astype(np.float32), weight.astype(np.float32), rated.astype(np.float32)
+
+
+class Stack:
+    """Members of one network and recipe, which differ in fold and seed."""
+
+    def __init__(self, members: Sequence[Member], precision: Precision = "float32") -> None:
+        """Build the network once, and send every member's patches to the device.
+
+        Raises:
+            InputError: Keras runs on another backend, or the recipes differ or are not supported.
+        """
+        if keras.backend.backend() != "jax":
+            raise InputError("stacked training needs Keras on JAX: set KERAS_BACKEND=jax")
+        import jax
+
+        self.profile = members[0].profile
+        if len({member.profile.model_copy(update={"seed": 0}).hash() for member in members}) > 1:
+            raise InputError("the members of a stack must share network and recipe")
+        self.precision = precision
+        self.model = build_model(self.profile)
+        state = model_state(self.model)
+        self._order = [
+            [next(i for i, v in enumerate(state) if v is wanted) for wanted in group]
+            for group in (
+                self.model.trainable_variables,
+                self.model.non_trainable_variables,
+                self.model.optimizer.variables,
+            )
+        ]
+        rate = self.model.optimizer.learning_rate
+        self._rate = next(i for i, v in enumerate(self.model.optimizer.variables) if v is rate)
+        shown: dict[str, NDArray[np.float32]] = {}
+        for member in members:
+            shown |= dict(zip(member.data.train["nodule_id"], member.data.train_volumes, strict=True))
+        self._row = {name: row for row, name in enumerate(shown)}
+        patches = np.stack(list(shown.values()))
+        self._voxel_table = jax.device_put(_voxels(patches.shape[-1]))
+        self._patches = jax.device_put(patches.reshape(len(patches), -1))
+        longest = max(len(member.data.train) for member in members)
+        self._steps = -(-longest // self.profile.training.batch_size)
+        self._one = jax.jit(lambda *arguments: self._epoch(*arguments, products=False))
+        self._many = jax.jit(
+            jax.vmap(
+                lambda *arguments: self._epoch(*arguments, products=True), in_axes=(0, 0, None, None)
+            )
+        )
+
+    def train(
+        self,
+        members: Sequence[Member],
+        until: float = float("inf"),
+        report: Callable[[str], None] = print,
+    ) -> bool:
+        """Train members together, from their checkpoints where there are any, as far as time allows.
+
+        Args:
+            members: some of those that the stack was made of.
+            until: moment of `time.monotonic` after which no epoch begins; one that would end later
+                than this, as long as the one before, does not begin either.
+            report: gets a line an epoch.
+
+        Returns:
+            Whether all members have been trained to the profile's last epoch. Either way the
+            checkpoints hold what was computed.
+
+        Raises:
+            InputError: another process trains a member, or a loss is not finite.
+        """
+        with ExitStack() as locks:
+            for member in members:
+                locks.enter_context(claimed(member.checkpoint))
+            return self._train(members, until, report)
+
+    def load(self, member: Member) -> list[dict[str, float]]:
+        """Put a member's checkpoint, or else its first weights, into `model`; its history."""
+        stored = None
+        if member.checkpoint.is_file():
+            stored = load_checkpoint(member.checkpoint, self.model, self._key(member))
+        if stored is not None:
+            return stored
+        first = build_model(member.profile)
+        for variable, value in zip(model_state(self.model), model_state(first), strict=True):
+            variable.assign(value.value)
+        return []
+
+    def _key(self, member: Member) -> dict[str, Any]:
+        key = checkpoint_key(member.profile, member.data, member.fold)
+        return key | {"stacked": self.precision}
+
+    def _train(
+        self, members: Sequence[Member], until: float, report: Callable[[str], None]
+    ) -> bool:
+        import jax
+
+        epochs = self.profile.training.epochs
+        histories, states = [], []
+        for member in members:
+            histories.append(self.load(member))
+            state = [np.asarray(variable.value) for variable in model_state(self.model)]
+            states.append([[state[i] for i in group] for group in self._order])
+        saved = time.monotonic()
+        took = 0.0
+        while (done := min(len(history) for history in histories)) < epochs:
+            start = time.monotonic()
+            if start + took > until:
+                return False
+            # A member that was saved one epoch further than the others waits for them.
+            group = [i for i, history in enumerate(histories) if len(history) == done]
+            batches = [self._batches(members[i], done) for i in group]
+            with jax.default_matmul_precision(self.precision):
+                given = (self._patches, self._voxel_table)
+                if len(group) == 1:
+                    state, sums = self._one(states[group[0]], batches[0], *given)
+                    found = [(state, sums)]
+                else:
+                    stack = jax.tree.map(lambda *parts: np.stack(parts), *(states[i] for i in group))
+                    state, sums = self._many(
+                        stack, jax.tree.map(lambda *parts: np.stack(parts), *batches), *given
+                    )
+                    state, sums = jax.device_get((state, sums))
+                    found = [
+                        (jax.tree.map(lambda part, k=k: part[k], state), sums[k])
+                        for k in range(len(group))
+                    ]
+                found = jax.device_get(found)
+            took = time.monotonic() - start
+            for i, (state, sums) in zip(group, found, strict=True):
+                states[i] = state
+                n = len(members[i].data.train)
+                row = dict(zip(("loss", "cross_entropy", "accuracy"), sums / n, strict=True))
+                if not np.isfinite(row["loss"]):
+                    raise InputError(
+                        f"fold {members[i].fold}: the loss is {row['loss']} in epoch {done + 1}; "
+                        "lower learning_rate in the profile"
+                    )
+                about = {
+                    "learning_rate": learning_rate(members[i].profile, done),
+                    "seconds": round(took / len(group), 3),
+                }
+                numbers = {name: float(value) for name, value in row.items()}
+                histories[i].append({"epoch": done + 1} | numbers | about)
+            mean = np.mean([histories[i][-1]["cross_entropy"] for i in group])
+            report(
+                f"fold {', '.join(str(members[i].fold) for i in group)} epoch {done + 1}/{epochs} "
+                f"cross-entropy {mean:.4f} ({took * (epochs - done - 1):.0f} s left)"
+            )
+            now = time.monotonic()
+            last = all(len(history) == epochs for history in histories)
+            if last or now > saved + SAVE_SECONDS or now + took > until:
+                for member, state, history in zip(members, states, histories, strict=True):
+                    self._save(member, state, history)
+                saved = now
+        return True
+
+    def _save(self, member: Member, state: Any, history: list[dict[str, float]]) -> None:
+        variables = model_state(self.model)
+        for group, values in zip(self._order, state, strict=True):
+            for i, value in zip(group, values, strict=True):
+                variables[i].assign(value)
+        save_checkpoint(member.checkpoint, self.model, history, self._key(member))
+
+    def _batches(self, member: Member, epoch: int) -> tuple[NDArray[Any], ...]:
+        """What each step of a member's epoch takes: (steps, batch, ...), and the rate (steps,).
+
+        Rows of the patches, symmetries, 1 for what is trained on and 0 for what fills the last
+        batches up, the targets.
+        """
+        settings, seed = self.profile.training, member.profile.seed
+        n, places = len(member.data.train), self._steps * settings.batch_size
+        order = np.random.default_rng([seed, epoch]).permutation(n)
+        filled = np.concatenate([order, np.zeros(places - n, order.dtype)])
+        ids = member.data.train["nodule_id"].to_numpy()
+        drawn = [
+            _symmetry(seed, epoch, int(row), settings.flips, settings.quarter_turns)
+            for row in filled
+        ]
+        numbers = (
+            np.array([self._row[name] for name in ids[filled]], np.int32),
+            np.array(drawn, np.int32),
+            (np.arange(places) < n).astype(np.float32),
+            *(target[filled] for target in _targets(member)),
+        )
+        first = np.minimum(np.arange(self._steps) * settings.batch_size, n)
+        rates = [learning_rate(member.profile, epoch + at / n) for at in first]
+        steps = (self._steps, settings.batch_size)
+        return (
+            *(part.reshape(*steps, *part.shape[1:]) for part in numbers),
+            np.array(rates, np.float32),
+        )
+
+    def _epoch(
+        self, state: Any, batches: Any, patches: Any, voxels: Any, products: bool
+    ) -> tuple[Any, Any]:
+        """State after an epoch, and loss, cross-entropy and accuracy summed over the patches."""
+        import jax
+        from jax import numpy as jnp
+
+        size = round(patches.shape[1] ** (1 / 3))
+
+        def step(state: Any, batch: Any) -> tuple[Any, Any]:
+            rows, drawn, kept, both, weight, rated, rate = batch
+            volumes = jnp.take_along_axis(patches[rows], voxels[drawn], axis=1)
+            volumes = volumes.reshape(-1, size, size, size, 1)
+            trained, rest, optimiser = state
+            n = jnp.maximum(kept.sum(), 1)
+
+            def loss(trained: Any) -> tuple[Any, Any]:
+                with traced_for_stack(kept, products):
+                    out, after, penalties = self.model.stateless_call(
+                        trained, rest, volumes, training=True, return_losses=True
+                    )
+                total, measures = self._loss(out, kept * weight, both, rated, n)
+                return total + sum(penalties), (after, measures)
+
+            (total, (after, measures)), slope = jax.value_and_grad(loss, has_aux=True)(trained)
+            optimiser = [*optimiser[: self._rate], rate, *optimiser[self._rate + 1 :]]
+            moved, optimiser = self.model.optimizer.stateless_apply(optimiser, slope, trained)
+            new = [list(moved), list(after), list(optimiser)]
+            # A member with fewer patches than another has a last step without any.
+            taken = kept.sum() > 0
+            new = jax.tree.map(lambda now, was: jnp.where(taken, now, was), new, state)
+            return new, jnp.where(taken, jnp.stack([total, *measures]) * kept.sum(), 0)
+
+        state, sums = jax.lax.scan(step, state, batches)
+        return state, sums.sum(axis=0)
+
+    def _loss(self, out: Any, weight: Any, both: Any, rated: Any, n: Any) -> tuple[Any, Any]:
+        """The loss of n patches without penalties; their weighted cross-entropy and accuracy."""
+        settings = self.profile.training
+        p = out[MALIGNANCY] if isinstance(out, dict) else out
+        each = ops.categorical_crossentropy(both, p)
+        dynamic = settings.loss == "dynamic"
+        main = DynamicCrossEntropy().call(both[:, 1], p) if dynamic else each
+        total = ops.sum(weight * main) / n
+        if settings.characteristics_weight:
+            error = ops.mean(ops.square(out[CHARACTERISTICS] - rated), axis=-1)
+            total = total + settings.characteristics_weight * ops.sum(weight * error) / n
+        right = ops.cast(ops.argmax(p, -1) == ops.argmax(both, -1), "float32")
+        all_weight = ops.maximum(ops.sum(weight), 1e-7)
+        return total, [ops.sum(weight * of) / all_weight for of in (each, right)]
