@@ -66,10 +66,10 @@ def convolve(inputs: keras.KerasTensor, kernel: keras.KerasTensor, step: int) ->
     ends = [-(-n // step) for n in places]
     gaps = [max((end - 1) * step + size - n, 0) for end, n in zip(ends, places, strict=True)]
     padded = ops.pad(inputs, [(0, 0), *((gap // 2, gap - gap // 2) for gap in gaps), (0, 0)])
-    taps = [
-        padded[(slice(None), *(slice(a, a + (e - 1) * step + 1, step) for a, e in zip(tap, ends)))]
-        for tap in itertools.product(range(size), repeat=len(places))
-    ]
+    taps = []
+    for tap in itertools.product(range(size), repeat=len(places)):
+        cut = [slice(a, a + (e - 1) * step + 1, step) for a, e in zip(tap, ends, strict=True)]
+        taps.append(padded[(slice(None), *cut)])
     flat = ops.reshape(kernel, (-1, kernel.shape[-1]))
     return ops.matmul(ops.concatenate(taps, axis=-1), flat)
 

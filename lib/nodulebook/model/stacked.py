@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,6 +101,9 @@ class Stack:
         import jax
 
         self.profile = members[0].profile
+        moved = ("shift_mm", "shift_z_mm", "hu_jitter")
+        if any(getattr(self.profile.training, name, 0) for name in moved):
+            raise InputError(f"stacked training has no random shifts ({', '.join(moved)})")
         if len({member.profile.model_copy(update={"seed": 0}).hash() for member in members}) > 1:
             raise InputError("the members of a stack must share network and recipe")
         self.precision = precision
@@ -118,18 +121,18 @@ class Stack:
         self._rate = next(i for i, v in enumerate(self.model.optimizer.variables) if v is rate)
         shown: dict[str, NDArray[np.float32]] = {}
         for member in members:
-            shown |= dict(zip(member.data.train["nodule_id"], member.data.train_volumes, strict=True))
+            shown |= dict(
+                zip(member.data.train["nodule_id"], member.data.train_volumes, strict=True)
+            )
         self._row = {name: row for row, name in enumerate(shown)}
         patches = np.stack(list(shown.values()))
         self._voxel_table = jax.device_put(_voxels(patches.shape[-1]))
         self._patches = jax.device_put(patches.reshape(len(patches), -1))
         longest = max(len(member.data.train) for member in members)
         self._steps = -(-longest // self.profile.training.batch_size)
-        self._one = jax.jit(lambda *arguments: self._epoch(*arguments, products=False))
+        self._one = jax.jit(partial(self._epoch, products=False))
         self._many = jax.jit(
-            jax.vmap(
-                lambda *arguments: self._epoch(*arguments, products=True), in_axes=(0, 0, None, None)
-            )
+            jax.vmap(partial(self._epoch, products=True), in_axes=(0, 0, None, None))
         )
 
     def train(
@@ -138,7 +141,7 @@ class Stack:
         until: float = float("inf"),
         report: Callable[[str], None] = print,
     ) -> bool:
-        """Train members together, from their checkpoints where there are any, as far as time allows.
+        """Train members together, from their checkpoints if they have any, as far as time allows.
 
         Args:
             members: some of those that the stack was made of.
@@ -197,19 +200,17 @@ class Stack:
             with jax.default_matmul_precision(self.precision):
                 given = (self._patches, self._voxel_table)
                 if len(group) == 1:
-                    state, sums = self._one(states[group[0]], batches[0], *given)
-                    found = [(state, sums)]
+                    found = [jax.device_get(self._one(states[group[0]], batches[0], *given))]
                 else:
-                    stack = jax.tree.map(lambda *parts: np.stack(parts), *(states[i] for i in group))
-                    state, sums = self._many(
-                        stack, jax.tree.map(lambda *parts: np.stack(parts), *batches), *given
+                    both = jax.tree.map(
+                        lambda *parts: np.stack(parts),
+                        *((states[i], batch) for i, batch in zip(group, batches, strict=True)),
                     )
-                    state, sums = jax.device_get((state, sums))
+                    state, sums = jax.device_get(self._many(*both, *given))
                     found = [
                         (jax.tree.map(lambda part, k=k: part[k], state), sums[k])
                         for k in range(len(group))
                     ]
-                found = jax.device_get(found)
             took = time.monotonic() - start
             for i, (state, sums) in zip(group, found, strict=True):
                 states[i] = state

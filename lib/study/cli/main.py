@@ -173,6 +173,35 @@ def folds(
 
 
 @commands.command()
+@click.option("--seconds", type=click.IntRange(min=1), required=True, help="stop after this long")
+@click.option(
+    "--file", type=click.Path(path_type=Path), help="instead of profiles/trials/queue.yaml"
+)
+@click.option(
+    "--stacked/--one-by-one",
+    default=lambda: os.environ.get("KERAS_BACKEND") == "jax",
+    help="all folds in one process; the default where KERAS_BACKEND=jax",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tensorfloat32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="of products, where stacked",
+)
+@click.option("--data", default="", help="the CT data, instead of NODULEBOOK_DATA")
+@click.option("--jobs", type=click.IntRange(min=1), help="folds side by side, where not stacked")
+def queue(
+    seconds: int, file: Path | None, stacked: bool, precision: str, data: str, jobs: int | None
+) -> None:
+    """Work through the list of runs for a limited time; the next call goes on from there."""
+    from study.experiments.queue import QUEUE, read_queue, work
+
+    ended = work(read_queue(file or QUEUE), seconds, stacked, precision, data, jobs)
+    click.echo("the queue is finished" if ended else "time is up: call again to go on")
+
+
+@commands.command()
 def baseline() -> None:
     """Write the run `diameter`: logistic regression on the readers' diameter in each fold."""
     from nodulebook.data.cohort import read_nodules

@@ -1,0 +1,159 @@
+"""The queue, on the CPU: stacked training against one by one, and killed at three points."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodulebook.core.errors import InputError
+from study.experiments.queue import QUEUE, read_queue
+
+STACK = """
+import sys
+from pathlib import Path
+import keras
+import numpy as np
+import pandas as pd
+from nodulebook.core.settings import NetworkSettings, Profile, RivalSettings, TrainingSettings
+from nodulebook.model.stacked import Member, Stack
+from nodulebook.model.targets import FoldData
+from nodulebook.model.train import build_model, predict_malignant, train
+
+folder = Path(sys.argv[1])
+generator = np.random.default_rng(1)
+label = np.arange(24) % 2
+brightness = (0.4 + 0.6 * label[:, None, None, None]).astype(np.float32)
+volumes = generator.random((24, 32, 32, 32), dtype=np.float32) * brightness
+table = pd.DataFrame({"nodule_id": [f"n{i}" for i in range(24)], "label": label})
+network = NetworkSettings(
+    filters=[4, 8, 8, 8], modules=[1, 1, 1, 1], groups=2, bottleneck=2,
+    input_pooling=2, pool_after=["first_convolution", "stage1"], pool_before_norm=True,
+)
+if sys.argv[2] == "resnet2d":
+    network = RivalSettings(rival="resnet2d", width=4)
+
+def member(seed, first, last):
+    rows = slice(first, last)
+    data = FoldData(
+        table[rows].reset_index(drop=True), table, volumes[rows], volumes, [], "made"
+    )
+    training = TrainingSettings(epochs=1, batch_size=4, learning_rate=0.02)
+    profile = Profile(description="", seed=seed, network=network, training=training)
+    return Member(profile, 0, data, folder / f"{seed}.npz")
+
+# Not the same number of patches: the last batches are partly, or wholly, filled up.
+members = [member(0, 0, 13), member(1, 4, 24)]
+stack = Stack(members)
+assert stack.train(members, report=lambda line: None)
+for each in members:
+    history = stack.load(each)
+    together = predict_malignant(stack.model, volumes)
+    alone = build_model(each.profile)
+    before = predict_malignant(alone, volumes)
+    wanted = train(alone, each.profile, each.data, 0, folder / "alone.npz", lambda line: None)
+    difference = np.abs(predict_malignant(alone, volumes) - together).max()
+    moved = np.abs(predict_malignant(alone, volumes) - before).max()
+    assert moved > 0.01 > 1e-4 > difference, (moved, difference)
+    assert len(history) == len(wanted) == 1
+"""
+
+
+def _run(script, *words, env=None):
+    env = dict(env or os.environ) | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("network", ["senet", "resnet2d"])
+def test_members_of_a_stack_are_trained_as_one_by_one(tmp_path, network):
+    _run(STACK, tmp_path, network)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import nodulebook.model.stacked as stacked
+import nodulebook.runs.stacked_run as stacked_run
+import study.experiments.queue as queue
+
+stacked.SAVE_SECONDS = 0.0
+queue.N_FOLDS = 2
+entries = queue.read_queue(Path(sys.argv[1]))
+
+class Killed(BaseException):
+    pass
+
+def killed(module, name, call):
+    # Let a function work `call` times, then end in its next call.
+    real, calls = getattr(module, name), []
+    def counted(*arguments, **options):
+        calls.append(1)
+        if len(calls) > call:
+            raise Killed
+        return real(*arguments, **options)
+    setattr(module, name, counted)
+    try:
+        queue.work(entries, 600, True)
+    except Killed:
+        print("killed", name)
+    finally:
+        setattr(module, name, real)
+
+if sys.argv[2] == "killed":
+    killed(stacked, "save_checkpoint", 0)  # before anything is written
+    killed(stacked, "save_checkpoint", 3)  # one member is an epoch ahead of the other
+    killed(stacked_run, "finish_fold", 1)  # one fold is done
+    assert not queue.work(entries, 0, True)
+assert queue.work(entries, 600, True)
+"""
+
+
+def test_a_queue_killed_at_three_points_ends_with_the_same_numbers(world_env, tmp_path):
+    """On the first two folds, for the time it takes."""
+    listed = tmp_path / "queue.yaml"
+    listed.write_text("- {profile: tiny, source: phantom, seeds: [4], together: 2}\n")
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    read = {}
+    for how in ("killed", "whole"):
+        runs = {"NODULEBOOK_RUNS": str(tmp_path / how)}
+        said = _run(KILLED, listed, how, env=world_env | runs | cache)
+        assert said.count("killed") == (3 if how == "killed" else 0)
+        folders = sorted((tmp_path / how / "tiny-phantom-seed4").glob("fold-*"))
+        assert len(folders) == 2
+        read[how] = [pd.read_csv(folder / "probabilities.csv") for folder in folders]
+        assert '"together": 2' in (folders[1] / "run.json").read_text()
+    for one, other in zip(read["killed"], read["whole"], strict=True):
+        np.testing.assert_allclose(one["p_malignant"], other["p_malignant"], atol=1e-5)
+
+
+def test_the_queue_of_the_repository_can_be_read():
+    entries = read_queue()
+    assert entries[0].profile == "paper-usual"
+    folds = entries[0].folds("")
+    assert {fold.fold for fold in folds} == set(range(10))
+    assert QUEUE.is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("- {profile: papr, source: phantom}", "papr"),
+        ("- {profile: paper, source: phantom, seed: 1}", "seed"),
+        ("- {profile: paper, source: moon}", "source"),
+        ("profile: paper", "list"),
+        ("- [", "YAML"),
+    ],
+)
+def test_a_wrong_queue_is_refused_with_its_file(tmp_path, text, named):
+    path = tmp_path / "queue.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=named) as refused:
+        read_queue(path)
+    assert str(path) in str(refused.value)
