@@ -1,11 +1,13 @@
-"""Seconds per patch of the headline network: our Keras step beside plain PyTorch, in one run.
+"""Seconds per patch of the paper's network: our Keras step against plain PyTorch, in one run.
 
     make backends bench        (or: python benchmarks/training_step.py [--threads 1] [--rounds 5])
 
 The two take turns, each in a process of its own with the same number of threads; the table gives
-each one's best round, the ratio, and the multiply-adds per second beside those of a large matrix
-product on the same machine. PyTorch is written as its users write it: nn.Conv3d, nn.BatchNorm3d,
-nn.AvgPool3d, default memory layout.
+each one's best round, the ratio, the multiply-adds per second against those of a large matrix
+product on the same machine, and a roofline: what the step would take if every multiplication ran as
+fast as in a large product, and every number that must be moved as fast as in a large copy. PyTorch
+is written as its users write it: nn.Conv3d, nn.BatchNorm3d, nn.AvgPool3d, default memory layout.
+On a machine that others use too, `--clock cpu` counts a thread's own seconds.
 """
 
 import argparse
@@ -24,11 +26,33 @@ def best_of(step, count=STEPS):
     step()
     step()
     times = []
+    clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
     for _ in range(count):
-        start = time.perf_counter()
+        start = clock()
         step()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
+
+
+PASSES = {
+    # numbers moved in a training step, in units of (inputs, outputs): forward, then backward
+    "RowConv3D": (1 + 2, 1 + 2),  # x is read, y written; dy is read twice, x again, dx written
+    "BatchNorm": (2 + 3, 1 + 2),  # x is read for moments and again; dy and x twice, dx written
+    "Activation": (1 + 1, 1 + 2),
+    "ScaleChannels": (1 + 2, 1 + 2),
+    "VoxelMean": (1 + 1, 0),
+    "Add": (1, 1),
+    "AveragePool3D": (1 + 1, 1 + 1),
+}
+
+
+def moved(layer):
+    """Bytes that a layer must read and write in a training step, a patch, if nothing is cached."""
+    import math
+
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    sizes = sum(math.prod(one.shape[1:]) for one in inputs), math.prod(layer.output.shape[1:])
+    return 4 * sum(n * size for n, size in zip(PASSES[type(layer).__name__], sizes, strict=True))
 
 
 def patches():
@@ -52,6 +76,14 @@ def measure_keras(profile_name):
     training = profile.training
     step = best_of(lambda: model.train_on_batch(volumes[..., None], label))
     side = np.ones((2048, 2048), np.float32)
+    long, copy = np.ones((2, 64 << 20), np.uint8)
+    kinds = {}
+    for layer in model.layers:
+        name = type(layer).__name__
+        if name in PASSES:
+            done = kinds.setdefault(name, [0, 0])
+            done[0] += 3 * multiply_adds(layer)
+            done[1] += moved(layer)
     return {
         "train": step / BATCH,
         "predict": best_of(lambda: predict_malignant(model, volumes)) / BATCH,
@@ -61,6 +93,8 @@ def measure_keras(profile_name):
         / BATCH,
         "multiply_adds": sum(multiply_adds(layer) for layer in model.layers),
         "matrix_product": 2048**3 / best_of(lambda: side @ side),
+        "bandwidth": 2 * long.nbytes / best_of(lambda: np.copyto(copy, long)),
+        "kinds": kinds,
         "parameters": int(sum(np.prod(w.shape) for w in model.trainable_variables)),
     }
 
@@ -154,6 +188,7 @@ def main():
     parser.add_argument("--profile", default="paper")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--measure", choices=("keras", "torch"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -169,6 +204,7 @@ def main():
         ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
         threads,
     )
+    env["BENCH_CLOCK"] = given.clock
     best = {"keras": {}, "torch": {}}
     for turn in range(given.rounds):
         for name in best:
@@ -180,8 +216,10 @@ def main():
                 sys.exit(f"{name} could not be measured (for PyTorch: make backends)")
             found = json.loads(done.stdout.splitlines()[-1])
             for key, value in found.items():
-                better = max if key == "matrix_product" else min
-                best[name][key] = better(value, best[name].get(key, value))
+                better = max if key in ("matrix_product", "bandwidth") else min
+                best[name][key] = (
+                    value if key == "kinds" else better(value, best[name].get(key, value))
+                )
             print(f"round {turn + 1} {name}: {1e3 * found['train']:.2f} ms a patch", flush=True)
     ours, plain = best["keras"], best["torch"]
     if ours["parameters"] != plain["parameters"]:
@@ -199,7 +237,22 @@ def main():
         f"{ours['input'] / ours['train']:.1%} of a step\n"
         f"multiply-adds   {ours['multiply_adds'] / 1e6:.1f} million a patch forward; "
         f"{reached / 1e9:.1f} thousand million a second in training; "
-        f"a large matrix product: {ours['matrix_product'] / 1e9:.1f}"
+        f"a large matrix product: {ours['matrix_product'] / 1e9:.1f} "
+        f"({reached / ours['matrix_product']:.0%} of it)\n"
+        f"copying memory  {ours['bandwidth'] / 1e9:.1f} GB/s read and written\n\n"
+        "roofline         million multiply-adds   MB moved   ms at full speed (products, memory)"
+    )
+    floor = 0.0
+    for name, (products, size) in sorted(ours["kinds"].items(), key=lambda item: -item[1][1]):
+        least = products / ours["matrix_product"], size / ours["bandwidth"]
+        floor += max(least)
+        print(
+            f"{name:16} {products / 1e6:22.1f} {size / 1e6:10.2f} "
+            f"{1e3 * least[0]:14.2f} {1e3 * least[1]:10.2f}"
+        )
+    print(
+        f"together at least {1e3 * floor:.2f} ms a patch; measured {1e3 * ours['train']:.2f}, "
+        f"so the step reaches {floor / ours['train']:.0%} of what this machine allows"
     )
 
 

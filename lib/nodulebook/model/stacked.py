@@ -71,8 +71,8 @@ def _symmetry(seed: int, epoch: int, row: int, flips: bool, quarter_turns: bool)
 
 def _voxels(size: int) -> NDArray[np.int32]:
     """(16, size^3): which voxel of a patch each voxel of its k-th symmetry shows."""
-    places = np.arange(size**3, dtype=np.int32).reshape(1, size, size, size)
-    return np.stack([view.ravel() for view in symmetries(places)])  # type: ignore[arg-type]
+    places = np.arange(size**3, dtype=np.float32).reshape(1, size, size, size)
+    return np.stack([view.ravel() for view in symmetries(places)]).astype(np.int32)
 
 
 def _targets(member: Member) -> tuple[NDArray[np.float32], ...]:
@@ -183,7 +183,8 @@ class Stack:
         import jax
 
         epochs = self.profile.training.epochs
-        histories, states = [], []
+        histories: list[list[dict[str, float]]] = []
+        states: list[Any] = []
         for member in members:
             histories.append(self.load(member))
             state = [np.asarray(variable.value) for variable in model_state(self.model)]
