@@ -83,7 +83,7 @@ def load_checkpoint(
         path: the file.
         model: gets the numbers.
         key: from `checkpoint_key`.
-        finished: the training has ended: code and environment may have changed since, and files
+        finished: the training has ended: code, environment and backend may have changed since, and files
             of versions that did not note the split are taken. Only the whole key lets a training
             go on.
 
@@ -94,7 +94,11 @@ def load_checkpoint(
         with np.load(path, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             stored_key = about["key"]
-            names = (key.keys() & stored_key.keys()) - {"code", "environment"} if finished else key
+            names = (
+                (key.keys() & stored_key.keys()) - {"code", "environment", "backend"}
+                if finished
+                else key
+            )
             if any(stored_key.get(name) != key[name] for name in names):
                 return None
             for i, variable in enumerate(model_state(model)):

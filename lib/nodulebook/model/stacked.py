@@ -87,6 +87,10 @@ def _targets(member: Member) -> tuple[NDArray[np.float32], ...]:
     return both.astype(np.float32), weight.astype(np.float32), rated.astype(np.float32)
 
 
+def _values(model: keras.Model) -> list[NDArray[Any]]:
+    return [ops.convert_to_numpy(variable.value).copy() for variable in model_state(model)]
+
+
 class Stack:
     """Members of one network and recipe, which differ in fold and seed."""
 
@@ -108,6 +112,7 @@ class Stack:
             raise InputError("the members of a stack must share network and recipe")
         self.precision = precision
         self.model = build_model(self.profile)
+        self._first = {self.profile.seed: _values(self.model)}
         state = model_state(self.model)
         self._order = [
             [next(i for i, v in enumerate(state) if v is wanted) for wanted in group]
@@ -168,9 +173,11 @@ class Stack:
             stored = load_checkpoint(member.checkpoint, self.model, self._key(member))
         if stored is not None:
             return stored
-        first = build_model(member.profile)
-        for variable, value in zip(model_state(self.model), model_state(first), strict=True):
-            variable.assign(value.value)
+        seed = member.profile.seed
+        if seed not in self._first:
+            self._first[seed] = _values(build_model(member.profile))
+        for variable, value in zip(model_state(self.model), self._first[seed], strict=True):
+            variable.assign(value)
         return []
 
     def _key(self, member: Member) -> dict[str, Any]:
@@ -187,7 +194,7 @@ class Stack:
         states: list[Any] = []
         for member in members:
             histories.append(self.load(member))
-            state = [np.asarray(variable.value) for variable in model_state(self.model)]
+            state = _values(self.model)
             states.append([[state[i] for i in group] for group in self._order])
         saved = time.monotonic()
         took = 0.0
