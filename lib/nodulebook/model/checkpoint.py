@@ -83,9 +83,9 @@ def load_checkpoint(
         path: the file.
         model: gets the numbers.
         key: from `checkpoint_key`.
-        finished: the training has ended: code, environment and backend may have changed since, and files
-            of versions that did not note the split are taken. Only the whole key lets a training
-            go on.
+        finished: the training has ended: code, environment and backend may have changed since,
+            and files of versions that did not note the split are taken. Only the whole key lets a
+            training go on.
 
     Raises:
         InputError: the file is damaged, or holds another network's numbers.

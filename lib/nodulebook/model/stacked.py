@@ -8,7 +8,6 @@ its own, so that a stopped training goes on, on this machine or another.
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from nodulebook.core.settings import Profile
 from nodulebook.model.augment import augment, symmetries
 from nodulebook.model.checkpoint import (
     checkpoint_key,
-    claimed,
     load_checkpoint,
     model_state,
     save_checkpoint,
@@ -159,34 +157,8 @@ class Stack:
             checkpoints hold what was computed.
 
         Raises:
-            InputError: another process trains a member, or a loss is not finite.
+            InputError: a loss is not finite.
         """
-        with ExitStack() as locks:
-            for member in members:
-                locks.enter_context(claimed(member.checkpoint))
-            return self._train(members, until, report)
-
-    def load(self, member: Member) -> list[dict[str, float]]:
-        """Put a member's checkpoint, or else its first weights, into `model`; its history."""
-        stored = None
-        if member.checkpoint.is_file():
-            stored = load_checkpoint(member.checkpoint, self.model, self._key(member))
-        if stored is not None:
-            return stored
-        seed = member.profile.seed
-        if seed not in self._first:
-            self._first[seed] = _values(build_model(member.profile))
-        for variable, value in zip(model_state(self.model), self._first[seed], strict=True):
-            variable.assign(value)
-        return []
-
-    def _key(self, member: Member) -> dict[str, Any]:
-        key = checkpoint_key(member.profile, member.data, member.fold)
-        return key | {"stacked": self.precision}
-
-    def _train(
-        self, members: Sequence[Member], until: float, report: Callable[[str], None]
-    ) -> bool:
         import jax
 
         epochs = self.profile.training.epochs
@@ -247,6 +219,24 @@ class Stack:
                     self._save(member, state, history)
                 saved = now
         return True
+
+    def load(self, member: Member) -> list[dict[str, float]]:
+        """Put a member's checkpoint, or else its first weights, into `model`; its history."""
+        stored = None
+        if member.checkpoint.is_file():
+            stored = load_checkpoint(member.checkpoint, self.model, self._key(member))
+        if stored is not None:
+            return stored
+        seed = member.profile.seed
+        if seed not in self._first:
+            self._first[seed] = _values(build_model(member.profile))
+        for variable, value in zip(model_state(self.model), self._first[seed], strict=True):
+            variable.assign(value)
+        return []
+
+    def _key(self, member: Member) -> dict[str, Any]:
+        key = checkpoint_key(member.profile, member.data, member.fold)
+        return key | {"stacked": self.precision}
 
     def _save(self, member: Member, state: Any, history: list[dict[str, float]]) -> None:
         variables = model_state(self.model)

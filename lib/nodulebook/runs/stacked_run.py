@@ -1,20 +1,22 @@
 """Folds and seeds of one profile, trained in one process with JAX, under the run contract."""
 
-import gc
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
-from nodulebook.core.paths import partial_folder
+import pandas as pd
+
 from nodulebook.core.settings import FoldParameters
 from nodulebook.model.checkpoint import CHECKPOINT
 from nodulebook.model.stacked import Member, Precision, Stack
 from nodulebook.model.targets import FoldData
-from nodulebook.model.train import predict_malignant
+from nodulebook.model.train import arm_of, predict_malignant
+from nodulebook.patches.store import PatchStore
+from nodulebook.runs.job import FoldJob, Outcome, network_job
 from nodulebook.runs.network_fold import (
-    finish_fold,
     lesions_table,
+    network_record,
     open_fold,
     probabilities_table,
-    run_record,
 )
 
 
@@ -43,38 +45,38 @@ def run_stacked(
     Raises:
         InputError: the data or settings are wrong, or the loss of a training is not finite.
     """
-    opened: dict[int, tuple[FoldData, dict[str, str]]] = {}
-    members, records = [], []
-    for parameters in waiting:
-        fold, profile = parameters.fold, parameters.settings
-        if fold not in opened:
-            data, store = open_fold(parameters, profile)
-            opened[fold] = data, store.recipe
-        data, recipe = opened[fold]
-        partial = partial_folder(parameters.run_name, fold)
-        partial.mkdir(parents=True, exist_ok=True)
-        members.append(Member(profile, fold, data, partial / CHECKPOINT))
-        records.append(run_record(parameters, profile, data, recipe))
-    stack = Stack(members, precision)
-    gc.collect()  # building leaves copies of the patches behind
-    for first in range(0, len(members), together):
-        chosen = range(first, min(first + together, len(members)))
-        if not stack.train([members[i] for i in chosen], until, report):
-            return False
-        for i in chosen:
-            _finish(stack, members[i], waiting[i].run_name, records[i], len(chosen))
-            report(f"fold {members[i].fold} of {waiting[i].run_name}: done")
+    opened: dict[int, tuple[FoldData, PatchStore]] = {}
+    members: list[tuple[Member, FoldJob]] = []
+    with ExitStack() as held:
+        for parameters in waiting:
+            job, profile = network_job(parameters), parameters.settings
+            held.enter_context(job)
+            if not job.begin():
+                continue
+            if job.fold not in opened:
+                opened[job.fold] = open_fold(parameters, profile)
+            data, store = opened[job.fold]
+            about = {"stacked": {"together": together, "precision": precision}}
+            job.record(network_record(parameters, profile, data, store.recipe) | about)
+            job.partial.mkdir(parents=True, exist_ok=True)
+            members.append((Member(profile, job.fold, data, job.partial / CHECKPOINT), job))
+        if not members:
+            return True
+        stack = Stack([member for member, _ in members], precision)
+        for first in range(0, len(members), together):
+            chosen = members[first : first + together]
+            if not stack.train([member for member, _ in chosen], until, report):
+                return False
+            for member, job in chosen:
+                _finish(stack, member, job)
     return True
 
 
-def _finish(
-    stack: Stack, member: Member, run: str, record: dict[str, object], together: int
-) -> None:
+def _finish(stack: Stack, member: Member, job: FoldJob) -> None:
     """Predict with a member's last weights and write its fold."""
-    history = stack.load(member)
+    history = pd.DataFrame(stack.load(member))
     views = member.profile.training.test_views
     p = predict_malignant(stack.model, member.data.test_volumes, views)
-    table = probabilities_table(member.data, p, member.fold, str(record["arm"]))
+    table = probabilities_table(member.data, p, member.fold, arm_of(member.profile))
     lesions = lesions_table(stack.model, member.data, table, views)
-    how = {"stacked": {"together": together, "precision": stack.precision}}
-    finish_fold(run, member.fold, table, history, record | how, lesions=lesions)
+    job.finish(Outcome(table, history, lesions))

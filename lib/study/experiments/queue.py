@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import N_FOLDS, FoldParameters, check_fold_parameters
-from study.experiments.folds import fold_is_done
+from nodulebook.runs.job import network_job
 
 QUEUE = paths.PROFILES / "trials" / "queue.yaml"
 
@@ -93,7 +93,7 @@ def work(
     """
     until = time.monotonic() + seconds
     for entry in entries:
-        waiting = [fold for fold in entry.folds(data) if not fold_is_done(fold)]
+        waiting = [fold for fold in entry.folds(data) if not network_job(fold).is_done()]
         total = N_FOLDS * len(entry.seeds)
         report(f"{entry.profile}, {entry.source}: {total - len(waiting)} of {total} folds are done")
         if not waiting:
