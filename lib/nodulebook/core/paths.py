@@ -25,12 +25,15 @@ CHAPTERS = ROOT / "chapters"
 PROFILES = ROOT / "profiles"
 DATA = ROOT / "data"
 SCANS_CSV = DATA / "scans.csv"
-NODULES_CSV = DATA / "nodules.csv"
-FOLDS_CSV = DATA / "folds.csv"
+_COHORT = os.environ.get("NODULEBOOK_COHORT")
+OWN_COHORT = Path(_COHORT).expanduser().resolve() if _COHORT else None
+"""The user's cohort (`data.own_cohort`), which takes the place of LIDC-IDRI's; None: the book's."""
+NODULES_CSV = (OWN_COHORT or DATA) / "nodules.csv"
+FOLDS_CSV = (OWN_COHORT or DATA) / "folds.csv"
 TRIALS_YAML = PROFILES / "trials" / "trials.yaml"
 RULES_YAML = PROFILES / "trials" / "rules.yaml"
 CLAIMS_YAML = DATA / "claims.yml"
-PATCH_STORES = DATA / "patches"
+PATCH_STORES = (OWN_COHORT or DATA) / "patches"
 
 
 def typed_path(given: str) -> Path:

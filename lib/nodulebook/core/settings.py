@@ -222,7 +222,7 @@ class FoldParameters(_Strict):
 
     fold: int = Field(default=0, ge=0, lt=N_FOLDS)
     profile: str = Field(default="quick", pattern=r"^[\w-]+$")
-    source: Literal["phantom", "lidc_slices", "lidc_grey", "luna16", "idc"] = "phantom"
+    source: Literal["phantom", "lidc_slices", "lidc_grey", "luna16", "idc", "own"] = "phantom"
     run: str = Field(default="", pattern=r"^[\w-]*$")
     data: str = ""
     explain: bool = True

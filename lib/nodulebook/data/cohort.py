@@ -1,14 +1,16 @@
 """LIDC-IDRI scans to LUNA16's 888, readings to lesions, ratings to labels (paper 3.1.1, 5)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv
-from nodulebook.core.paths import NODULES_CSV, SCANS_CSV
+from nodulebook.core.paths import NODULES_CSV, OWN_COHORT, SCANS_CSV
 from nodulebook.data.annotations import CHARACTERISTICS, Reading, Scan, read_scans
 from nodulebook.data.contours import reading_volume_centroid
 
@@ -236,12 +238,46 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def read_nodules() -> pd.DataFrame:
-    """The committed table `data/nodules.csv`, checked.
+    """The committed table `data/nodules.csv`, or that of the user's cohort, checked.
 
     Raises:
         InputError: the table is missing, or a cell of it is wrong.
     """
+    if OWN_COHORT is not None:
+        return read_own_nodules(NODULES_CSV)
     return read_csv(NODULES_CSV, COLUMNS)
+
+
+def read_own_nodules(path: Path) -> pd.DataFrame:
+    """`nodules.csv` of a user's cohort, with the columns of `COLUMNS`.
+
+    It has nodule_id, patient_id, and label (0 or 1) or rating (1 to 5), and may have diameter_mm.
+    So that all rules hold, a label stands for a mean rating of 1 or 5, and each nodule counts as
+    marked by `REFERENCE_READERS` readers; the other columns are not known and not used.
+
+    Raises:
+        InputError: the table is missing, a column is, or a cell is wrong.
+    """
+    known = {"nodule_id": "str", "patient_id": "str"}
+    columns = read_csv(path, known).columns
+    rated = "rating" if "rating" in columns else "label"
+    diameter = {"diameter_mm": "float"} if "diameter_mm" in columns else {}
+    table = read_csv(path, known | {rated: "float"} | diameter)
+    rating = table[rated] if rated == "rating" else 1 + 4 * table[rated]
+    allowed = rating.between(1, 5) if rated == "rating" else rating.isin([1, 5])
+    bad = ~allowed | table["nodule_id"].duplicated()
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise InputError(
+            f"{path}: line {row + 2}: nodule {table['nodule_id'].iloc[row]} with {rated} "
+            f"{table[rated].iloc[row]:g}: must be named once, with label 0 or 1, or rating 1 to 5"
+        )
+    for name, kind in COLUMNS.items():
+        if name not in table or name not in {*known, *diameter}:
+            table[name] = np.nan if kind == "float" else "3"
+    table["series_uid"], table["cluster"] = table["nodule_id"], 0
+    table["readers"], table["malignancy_mean"] = REFERENCE_READERS, rating
+    return table[list(COLUMNS)]
 
 
 def read_scan_table() -> pd.DataFrame:

@@ -14,6 +14,7 @@ import click
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import N_FOLDS, FoldParameters, check_fold_parameters
+from study.cli import scans as own
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -319,80 +320,8 @@ def pooled(run: str) -> None:
         click.echo(f"{name}: {text}")
 
 
-@commands.command()
-@click.option("--scans", type=click.Path(path_type=Path), required=True, help="DICOM or .mhd files")
-@click.option("--to", type=click.Path(path_type=Path), required=True, help="the CSV file to write")
-@click.option("--min-readers", type=click.IntRange(1, 4), default=3, show_default=True)
-def positions(scans: Path, to: Path, min_readers: int) -> None:
-    """Write where LIDC-IDRI's readers marked nodules in the scans of a folder, for `score`."""
-    from nodulebook.core.files import write_csv
-    from study.own_scans.scans import find_scans, known_positions
-
-    table, left_out = known_positions(find_scans(scans), min_readers)
-    for name, reason in left_out.items():
-        click.echo(f"left out: {name}: {reason}", err=True)
-    write_csv(table, to.expanduser())
-    click.echo(f"{len(table)} positions in {table['scan'].nunique()} scans: {to}")
-
-
-@commands.command()
-@click.option("--scans", type=click.Path(path_type=Path), required=True, help="DICOM or .mhd files")
-@click.option(
-    "--positions",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="CSV: x_mm, y_mm, z_mm (LPS); scan, id; or LUNA16's own column names",
-)
-@click.option("--to", type=click.Path(path_type=Path), required=True, help="the folder to write")
-@click.option("--profile", help="train on the spot: a file of profiles/  [default: quick]")
-@click.option("--source", help="train on the spot: on these patches  [default: phantom]")
-@click.option("--run", help="instead: the networks of a run of papermill_runs/ with weights here")
-@click.option("--fold", type=click.IntRange(0, 9), help="use this fold's network for every scan")
-@click.option("--train-again", is_flag=True, help="--run: train folds whose weights are not here")
-@click.option("--data", default="", help="the training CT data, instead of NODULEBOOK_DATA")
-@click.option(
-    "--pictures", type=click.IntRange(0), default=100, show_default=True, help="on the page"
-)
-def score(
-    scans: Path,
-    positions: Path,
-    to: Path,
-    profile: str | None,
-    source: str | None,
-    run: str | None,
-    fold: int | None,
-    train_again: bool,
-    data: str,
-    pictures: int,
-) -> None:
-    """Give positions in your own scans a probability, and draw maps. No clinical use.
-
-    Writes probabilities.csv and index.html. Without --run a network is trained on the spot, once;
-    a scan of LIDC-IDRI is scored by the fold in which its patient was held out. Positions that
-    cannot be scored are named, and end the command with exit code 2; the others are done.
-    """
-    if run and (profile or source):
-        raise InputError("--run names a trained run; leave --profile and --source out")
-    from study.own_scans import scoring
-
-    where = Path(data).expanduser().resolve() if data else None
-    if run:
-        networks = scoring.networks_of_run(run, fold, where, train_again, click.echo)
-    else:
-        networks = scoring.networks_of_profile(
-            profile or "quick", source or "phantom", fold, where, click.echo
-        )
-    scored = scoring.score(scans, positions, to, networks, pictures, click.echo)
-    click.echo(f"{len(scored.table)} positions: {to / scoring.PROBABILITIES}")
-    click.echo(f"maps: {(to / scoring.PAGE).resolve()}")
-    for line in (*scoring.reasons(scored.left_out), *scored.damaged):
-        click.echo(f"left out: {line}", err=True)
-    if scored.damaged and not len(scored.left_out):
-        raise InputError(f"{scans}: {len(scored.damaged)} files cannot be read (named above)")
-    if len(scored.left_out):
-        raise InputError(
-            f"{len(scored.left_out)} positions could not be scored: {to / scoring.LEFT_OUT}"
-        )
+for _of_scans in (own.positions, own.score, own.evaluate, own.adopt, own.release):
+    commands.add_command(_of_scans)
 
 
 @commands.command()

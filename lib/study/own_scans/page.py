@@ -1,43 +1,46 @@
-"""The page of `nodulebook score`: every position with its planes, map and probability.
+"""The page of `nodulebook score`: positions with their planes, map and probability.
 
 One file that needs no server and no script. All text that comes from the user's files is escaped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from nodulebook.core.errors import InputError
 from nodulebook.core.files import written_aside
 from nodulebook.patches.cube import PATCH_SIZE, WINDOW_HU
 from study.figures.pictures import ZOOM, Picture, data_uri, plane_picture, side_by_side
 from study.figures.plots import ORANGE, planes
-from study.own_scans.scans import WORLD
+from study.own_scans.positions import WORLD
 
-TEMPLATE = Path(__file__).with_name("scored.html")
+PROBABILITIES, LEFT_OUT, PAGE = "probabilities.csv", "left_out.csv", "index.html"
 
-COLUMNS = (
-    "id",
-    "scan",
-    *WORLD,
+RESULTS = (
     "p_malignant",
+    "diameter_auto_mm",
     "run",
     "fold",
     "trained_on",
     "patient_in_training",
     "warnings",
 )
+COLUMNS = ("id", "scan", *WORLD, *RESULTS)
 """Columns of `probabilities.csv`, in the order of the positions; those of the positions' file that
-are not among them follow. `patient_in_training`: yes, no, or unknown where the scan's
-SeriesInstanceUID is not one of LIDC-IDRI's."""
+are not among them follow. `fold`: `all` for the mean over folds. `patient_in_training`: yes, no, or
+unknown where the scan is not known as one of LIDC-IDRI's."""
 
 TICK = 2 * ZOOM
 """Screen pixels that the marks of the position reach in from a plane's edges."""
+
+LISTED = 1000
+"""Positions that the page lists at most; the CSV file has all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,169 +53,106 @@ class Item:
     explained: str  # the class that the map is for
 
 
+def check_target(to: Path, ours: set[str]) -> None:
+    """Refuse a folder that holds other files than `ours`: it would be replaced.
+
+    Raises:
+        InputError: it does, or is a file.
+    """
+    to = to.expanduser()
+    if to.is_dir():
+        other = sorted({p.name for p in to.iterdir()} - ours)
+        if other:
+            raise InputError(f"{to}: holds other files ({other[0]}): name a new folder with --to")
+    elif to.exists():
+        raise InputError(f"{to}: is a file: name a new folder with --to")
+
+
+def render(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Write a page from a template beside this file; what is filled in is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template(template).render(values)
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
 def write_page(
     path: Path,
     table: pd.DataFrame,
-    left_out: pd.DataFrame,
+    reasons: Sequence[str],
+    left_out: int,
     items: Sequence[Item],
-    networks: Sequence[dict[str, str]],
+    networks: Sequence[Mapping[str, str]],
 ) -> None:
     """Write the page.
 
     Args:
         path: the file.
         table: as `COLUMNS`; its index is the row of the positions.
-        left_out: columns line, id, scan, reason.
-        items: the positions that are pictured, in order.
+        reasons: why positions were left out, from `scoring.reasons`.
+        left_out: how many were.
+        items: the positions that are pictured.
         networks: as `scoring.about` gives them.
     """
-    parts = {
-        "ABOUT": _about(networks),
-        "TABLE": _table(table, {item.row for item in items}) + _left_out(left_out),
-        "METHOD": _method(networks),
-        "ITEMS": "\n".join(item_html(item, table.loc[item.row].to_dict()) for item in items),
-    }
-    page = TEMPLATE.read_text(encoding="utf-8")
-    for name, text in parts.items():
-        page = page.replace(f"<!--{name}-->", text, 1)
-    with written_aside(path) as aside:
-        aside.write_text(page, encoding="utf-8")
-
-
-def _about(networks: Sequence[dict[str, str]]) -> str:
-    lines = []
-    for caveat in dict.fromkeys(n["caveat"] for n in networks if n["caveat"]):
-        sources = {n["trained_on"] for n in networks if n["caveat"] == caveat}
-        lines.append(
-            f'<p class="warn"><strong>The network was {escape(caveat)}.</strong> '
-            f"Source: {escape(', '.join(sorted(sources)))}.</p>"
-        )
-    for n in networks:
-        lines.append(
-            f"<p>Network: run {escape(n['run'])}, fold {escape(n['fold'])}; trained on nodules of "
-            f"{escape(n['patients'])} patients of LIDC-IDRI; source: {escape(n['trained_on'])}.</p>"
-        )
-    lines.append(
-        "<p>It has seen nodules only: it cannot tell whether there is one. A position without a "
-        "nodule gets a probability, too.</p>"
-    )
-    return "\n".join(lines)
-
-
-def _table(table: pd.DataFrame, pictured: set[int]) -> str:
-    rows = []
-    for row, cells in table.iterrows():
-        name = escape(str(cells["id"]))
-        if row in pictured:
-            name = f'<a href="#{_anchor(int(str(row)))}">{name}</a>'
-        rows.append(
-            f"<tr><th scope=row>{name}</th><td>{escape(_short(str(cells['scan'])))}</td>"
-            + "".join(f'<td class="number">{cells[axis]:.1f}</td>' for axis in WORLD)
-            + f'<td class="number">{cells["p_malignant"]:.3f}</td>'
-            f"<td>{escape(str(cells['patient_in_training']))}</td>"
-            f"<td>{escape(str(cells['warnings']))}</td></tr>"
-        )
-    head = "".join(
-        f"<th scope=col>{text}</th>"
-        for text in (
-            "id", "scan", "x mm", "y mm", "z mm", "p malignant", "patient in training",
-            "warnings",
-        )
-    )  # fmt: skip
-    more = len(table) - len(pictured)
-    note = f"<p>{more} further positions are not pictured.</p>" if more > 0 else ""
-    return (
-        '<div class="table" tabindex="0" role="region" aria-labelledby="all"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}"
+    listed = table.head(LISTED)
+    p = table["p_malignant"].astype(float)
+    shares = {f"{q:.0%}": f"{p.quantile(q):.3f}" for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    render(
+        path,
+        "scored.html",
+        {
+            "networks": networks,
+            "caveats": {n["caveat"]: n["trained_on"] for n in networks if n["caveat"]},
+            "rows": [(row, cells, short(str(cells["scan"]))) for row, cells in listed.iterrows()],
+            "pictured": {item.row for item in items},
+            "n": len(table),
+            "scans": table["scan"].nunique(),
+            "warned": int((table["warnings"] != "").sum()),
+            "shares": shares,
+            "reasons": reasons,
+            "left_out": left_out,
+            "layers": sorted({(n["layer"], n["cells"], n["cell_mm"]) for n in networks}),
+            "window": f"{WINDOW_HU[0]:g} to {WINDOW_HU[1]:g}",
+            "patch": PATCH_SIZE,
+            "items": [
+                _shown(item, table.loc[item.row].to_dict())
+                for item in sorted(items, key=lambda i: i.row)
+            ],
+        },
     )
 
 
-def _short(scan: str) -> str:
+def short(scan: str) -> str:
     """A name that fits into a cell; whole in the CSV and at the position."""
     return scan if len(scan) <= 16 else f"…{scan[-12:]}"
 
 
-def _left_out(left_out: pd.DataFrame) -> str:
-    if left_out.empty:
-        return ""
-    rows = "".join(
-        f"<li>Line {cells['line']}, id {escape(str(cells['id']))}: "
-        f"{escape(str(cells['reason']))}</li>"
-        for _, cells in left_out.iterrows()
-    )
-    return f'<div class="warn" id="left-out"><p>Left out:</p><ul>{rows}</ul></div>'
+def _shown(item: Item, cells: Mapping[Any, Any]) -> dict[str, Any]:
+    """A pictured position, for the template."""
+    given = [f"{name} {value}" for name, value in cells.items() if name not in COLUMNS]
+    shown: dict[str, Any] = {"row": item.row, "cells": cells, "given": ", ".join(given)}
+    shown["place"] = ", ".join(f"{cells[axis]:.1f}" for axis in WORLD)
+    shown["image"] = _image(item, None)
+    shown["map"] = ""
+    if item.heat is not None:
+        shown["map"] = _image(item, item.heat)
+        shown["explained"], shown["where"] = item.explained, peak_text(item.heat)
+    return shown
 
 
-def _method(networks: Sequence[dict[str, str]]) -> str:
-    low, high = WINDOW_HU
-    lines = [
-        f"<p>Around each position a cube of {PATCH_SIZE} mm was cut out of the scan, at 1 mm, "
-        "linearly interpolated. Shown are its planes through the position (marked by ticks at "
-        f"the edges), {low:g} to {high:g} HU: axial as seen from the feet (the patient's left on "
-        "the right), coronal from the front, sagittal from the left side, the front on the "
-        "left.</p>"
-    ]
-    layers = {(n["layer"], n["cells"], n["cell_mm"]) for n in networks if n["layer"]}
-    for layer, cells, cell_mm in sorted(layers):
-        lines.append(
-            f"<p>Below them is the Grad-CAM++ map of the layer {escape(layer)} ({cells} cells "
-            f"along each axis, {cell_mm} mm each, interpolated linearly), for the class that the "
-            "network predicts at a threshold of 0.5. Each map is divided by its own highest "
-            "value, so maps do not compare: <span class=scale role=img "
-            'aria-label="colours from dark violet to yellow"></span> 0 (transparent) to 1.</p>'
-        )
-    if not layers:
-        lines.append("<p>Maps are made for the book's own network only, not for this one.</p>")
-    lines.append(
-        "<p>A map shows what raised the score, not where a tumour is. What such maps are worth is "
-        "measured in the book, chapter “What the maps are worth”.</p>"
-    )
-    return "\n".join(lines)
-
-
-def item_html(item: Item, cells: dict[Any, Any]) -> str:
-    """A position on the page.
-
-    Args:
-        item: its pictures.
-        cells: its row of the table.
-    """
-    name, p = escape(str(cells["id"])), float(cells["p_malignant"])
-    patch = _image(item, None, f"Position {name}: axial, coronal and sagittal plane of the patch")
-    if item.heat is None:
-        below = "<p>No map.</p>"
-    else:
-        where = peak_text(item.heat)
-        below = _image(item, item.heat, f"The same under the map for {item.explained}: {where}")
-        below += f"<figcaption>Map for {item.explained}: {where}.</figcaption>"
-    place = ", ".join(f"{cells[axis]:.1f}" for axis in WORLD)
-    given = ", ".join(
-        f"{escape(str(column))} {escape(str(value))}"
-        for column, value in cells.items()
-        if column not in COLUMNS
-    )
-    warnings = escape(str(cells["warnings"]))
-    return (
-        f'<article id="{_anchor(item.row)}"><h3>{name}: p malignant = {p:.3f}</h3>'
-        f"<p>Scan {escape(str(cells['scan']))}; x, y, z = {place} mm; run "
-        f"{escape(str(cells['run']))}, fold {cells['fold']}.</p>"
-        + (f"<p>Given with it: {given}.</p>" if given else "")
-        + (f"<p>Warnings: {warnings}.</p>" if warnings else "")
-        + f"<figure>{patch}{below}</figure></article>"
-    )
-
-
-def _anchor(row: int) -> str:
-    return f"position-{row + 1}"
-
-
-def _image(item: Item, heat: NDArray[np.float32] | None, alt: str) -> str:
+def _image(item: Item, heat: NDArray[np.float32] | None) -> str:
     heats: list[Any] = planes(heat) if heat is not None else [None] * 3
     pictures = [
         _ticked(plane_picture(image, None, one))
         for image, one in zip(planes(item.volume_hu), heats, strict=True)
     ]
-    return f'<img alt="{alt}" src="{data_uri(side_by_side(pictures))}">'
+    return data_uri(side_by_side(pictures))
 
 
 def _ticked(picture: Picture) -> Picture:

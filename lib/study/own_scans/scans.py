@@ -1,48 +1,54 @@
-"""The user's own scans, and the positions in them that are to be looked at.
+"""The user's own scans, and the places in them that are known without a table."""
 
-A position is a point in the world, in mm, as DICOM and LUNA16 have it (LPS: x to the patient's
-left, y to the back, z to the head). 3D Slicer shows RAS: there x and y have the other sign.
-"""
-
-import csv
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.ct import find
-from nodulebook.ct.find import FoundFolder
+from nodulebook.ct.find import FoundFolder, FoundScan
+from nodulebook.ct.folder import listed
 from nodulebook.ct.volume import Geometry, Volume
 from nodulebook.data.annotations import Scan, patients_by_series, read_scans
 from nodulebook.data.cohort import cluster_readings, nodule_table, read_nodules
 from nodulebook.data.patients import lidc_patient
 from nodulebook.patches.mask import reference_mask
 from nodulebook.patches.sources.placement import first_slice, nodule_world, placement
-
-WORLD = ("x_mm", "y_mm", "z_mm")
-
-KNOWN_COLUMNS = {
-    "id": ("id",),
-    "scan": ("scan", "seriesuid"),
-    "x_mm": ("x_mm", "coordX"),
-    "y_mm": ("y_mm", "coordY"),
-    "z_mm": ("z_mm", "coordZ"),
-}
-"""Columns of a table of positions, and how they may be called: the second name is LUNA16's."""
-
-# ----------------------------------------------------------------------------------- the scans
+from study.own_scans.positions import WORLD
 
 
-def find_scans(path: Path) -> FoundFolder:
+@dataclass(frozen=True, eq=False)
+class Folder(FoundFolder):
+    """What was found in the user's folder; `patient_id` of a scan is that of LIDC-IDRI, or ""."""
+
+    given_patients: Mapping[str, str]  # scan -> PatientID, as its files have it
+
+    def one(self, name: str) -> FoundScan:
+        """A scan by its name or its patient's; by "" the only scan in the folder.
+
+        Raises:
+            InputError: there is no such scan, or there are several.
+        """
+        scans = [scan for key, scan in self.scans.items() if self.given_patients[key] == name]
+        if not name or name in self.scans or not scans:
+            return super().one(name)
+        if len(scans) > 1:
+            raise InputError(
+                f"patient {name!r} has {len(scans)} scans: say which in the column scan "
+                f"({listed(scans)})"
+            )
+        return scans[0]
+
+
+def find_scans(path: Path) -> Folder:
     """The CT scans of a folder and the folders in it, in any format and layout.
 
-    `patient_id` of each is the patient of LIDC-IDRI, or "" where that is not sure (`lidc_patient`).
     What each folder holds is remembered under `data/patches/`, so that a second look is quick.
 
     Raises:
@@ -58,99 +64,32 @@ def find_scans(path: Path) -> FoundFolder:
         )
         for name, scan in found.scans.items()
     }
-    return replace(found, scans=scans)
+    given = {name: scan.patient_id for name, scan in found.scans.items()}
+    return Folder(found.path, scans, found.others, found.damaged, given)
 
 
-# ------------------------------------------------------------------------------- the positions
+# ------------------------------------------------------------------------------ places in a scan
 
 
-def read_positions(path: Path) -> pd.DataFrame:
-    """Read a table of positions: a CSV file, a row a position.
+def pixel_world(
+    scan: FoundScan, volume: Volume, pixels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """World positions (n, 3), mm, of pixels (n, 3): column and row from 0, and number of the slice.
 
-    Columns: x_mm, y_mm, z_mm in the world (LPS); scan, which may be left out where the folder
-    holds one scan; id, the rows' number where it is left out. LUNA16's own names (seriesuid,
-    coordX, coordY, coordZ) do as well. Further columns are kept as text.
-
-    Returns:
-        Columns line (in the file), id, scan ("" where not said), x_mm, y_mm, z_mm, and the others.
-
-    Raises:
-        InputError: no such file, not CSV, no row, a column missing or there twice, or a wrong
-            cell; the message names line and value.
+    The number is the InstanceNumber of a DICOM file; in other files slices count from 1, in the
+    order in which they are stored. NaN where the scan has no slice of that number.
     """
-    header, rows = _csv_rows(path)
-    names = _named(path, header)
-    records: list[dict[str, object]] = []
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise InputError(
-                f"{path}: line {line}: {len(cells)} cells, but the first line names "
-                f"{len(header)} columns"
-            )
-        record: dict[str, object] = dict(zip(names, (cell.strip() for cell in cells), strict=True))
-        for name in WORLD:
-            record[name] = _number(path, line, name, str(record[name]))
-        scan = str(record.get("scan", ""))
-        record["scan"] = scan[:-4] if scan.lower().endswith(".mhd") else scan
-        record["id"] = record.get("id", str(len(records) + 1))
-        if not record["id"]:
-            raise InputError(f"{path}: line {line}: id is empty; name it, or leave the column out")
-        records.append(record | {"line": line})
-    if not records:
-        raise InputError(f"{path}: has no position: a row for each, below the columns' names")
-    table = pd.DataFrame(records)
-    twice = table[table["id"].duplicated(keep=False)]
-    if len(twice):
-        one, other = twice[twice["id"] == twice["id"].iloc[0]]["line"].iloc[:2]
-        raise InputError(f"{path}: line {other}: id {twice['id'].iloc[0]!r} is that of line {one}")
-    first = ["line", "id", "scan", *WORLD]
-    return table[first + [name for name in table.columns if name not in first]]
-
-
-def _csv_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The first line's cells, and the others that are not empty, with their line numbers."""
-    try:
-        with path.expanduser().open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, row) for row in reader if any(c.strip() for c in row)]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    if not rows:
-        raise InputError(f"{path}: is empty; the columns {', '.join(WORLD)} are needed")
-    header = [cell.strip() for cell in rows[0][1]]
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise InputError(f"{path}: its cells must be separated by commas")
-    return header, rows[1:]
-
-
-def _named(path: Path, header: Sequence[str]) -> list[str]:
-    """The columns by our names."""
-    ours = {called: name for name, several in KNOWN_COLUMNS.items() for called in several}
-    names = [ours.get(cell, cell) for cell in header]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0] or '(without a name)'} is there twice")
-    missing = [name for name in WORLD if name not in names]
-    if missing:
-        raise InputError(
-            f"{path}: column {', '.join(missing)} is missing (there is {', '.join(header)}); "
-            "needed are x_mm, y_mm, z_mm, or LUNA16's coordX, coordY, coordZ"
-        )
-    return names
-
-
-def _number(path: Path, line: int, name: str, text: str) -> float:
-    try:
-        value = float(text) if "_" not in text else math.nan
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            f"{path}: line {line}: {name} is {text!r}, but must be a number of mm, as -84.3"
-        )
-    return value
+    index = pixels.copy()
+    index[:, 2] -= 1
+    if scan.dicom:
+        tags = ["InstanceNumber", "ImagePositionPatient"]
+        slices: dict[float, float] = {}
+        for path in scan.dicom:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            corner = np.array(header.ImagePositionPatient, dtype=float)
+            slices[float(header.InstanceNumber)] = float(volume.geometry.to_index(corner)[2])
+        index[:, 2] = [slices.get(number, np.nan) for number in pixels[:, 2]]
+    return volume.geometry.to_world(index)
 
 
 def check_inside(geometry: Geometry, world_xyz_mm: NDArray[np.float64]) -> None:
@@ -179,9 +118,7 @@ def _inside(geometry: Geometry, world_xyz_mm: NDArray[np.float64]) -> bool:
 # ------------------------------------------------------------- positions that the book knows of
 
 
-def known_positions(
-    folder: FoundFolder, min_readers: int = 3
-) -> tuple[pd.DataFrame, dict[str, str]]:
+def known_positions(folder: Folder, min_readers: int = 3) -> tuple[pd.DataFrame, dict[str, str]]:
     """Where LIDC-IDRI's readers marked nodules in the scans of a folder.
 
     Args:
@@ -228,7 +165,7 @@ def known_positions(
                 left_out[str(row.nodule_id)] = str(error)
                 continue
             rows.append(
-                {"id": row.nodule_id, "scan": name}
+                {"id": row.nodule_id, "scan": name, "patient_id": row.patient_id}
                 | dict(zip(WORLD, world.round(2).tolist(), strict=True))
                 | {
                     "readers": row.readers,

@@ -1,50 +1,42 @@
-"""From positions in the user's own scans to probabilities and maps: `nodulebook score`.
+"""From positions in the user's own scans to probabilities and maps: `nodulebook score`."""
 
-The networks are those of a run's folds. A scan of LIDC-IDRI is scored by the fold in which its
-patient was held out, any other scan by the first fold: so a default run trains one network, and
-no network is asked about a patient that it was trained on unless there is no other.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, label, maximum_filter
 
-from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import folder_written_aside, write_csv
-from nodulebook.core.settings import (
-    N_FOLDS,
-    FoldParameters,
-    Profile,
-    check_fold_parameters,
-    read_profile,
-)
 from nodulebook.ct.find import FoundFolder, FoundScan
+from nodulebook.ct.folder import listed
 from nodulebook.ct.spacing import check_spacing
 from nodulebook.ct.volume import Volume
-from nodulebook.data.cohort import read_nodules
 from nodulebook.data.contours import grid_offsets_mm
-from nodulebook.data.folds import read_folds
 from nodulebook.explain import gradcam
-from nodulebook.model.checkpoint import CHECKPOINT
 from nodulebook.model.senet import CLASSES
-from nodulebook.model.targets import split_fold
-from nodulebook.model.train import ARM, predict_malignant
-from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, central_slab, extract_patch, scale_to_unit
-from nodulebook.patches.sources import SOURCES, open_source
-from nodulebook.runs.contract import list_runs
-from nodulebook.runs.network_fold import trained_model
-from study.experiments.maps import fold_with_model
-from study.own_scans import scans as own_scans
-from study.own_scans.page import COLUMNS, Item, write_page
-from study.own_scans.scans import WORLD
-
-PROBABILITIES, LEFT_OUT, PAGE = "probabilities.csv", "left_out.csv", "index.html"
+from nodulebook.model.train import ARM
+from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, extract_patch, scale_to_unit
+from nodulebook.patches.ruler import automatic_diameter_mm
+from nodulebook.patches.sources import SOURCES
+from nodulebook.runs.weights import put_weights
+from study.own_scans.networks import ALL, Network, Networks, Report
+from study.own_scans.page import (
+    COLUMNS,
+    LEFT_OUT,
+    PAGE,
+    PROBABILITIES,
+    RESULTS,
+    Item,
+    check_target,
+    write_page,
+)
+from study.own_scans.positions import PIXELS, WORLD
+from study.own_scans.scans import check_inside, pixel_world
 
 _ENDS = "trained on slices that end at the readers' marks, with"
 CAVEATS = {
@@ -54,143 +46,13 @@ CAVEATS = {
 }
 """What a source's networks cannot know of a whole scan."""
 
-MAX_SPACING_MM = 2.5
-"""The networks' training nodules lie in scans of at most this slice thickness."""
+ABSENT = "its scan is not in the folder"
 
+_GRID = np.stack(np.meshgrid(*3 * [grid_offsets_mm(PATCH_SIZE)], indexing="ij"))  # zyx
+_AWAY = np.sqrt((_GRID**2).sum(axis=0))
 
-# -------------------------------------------------------------------------------- the networks
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A fold's network and what it was trained on."""
-
-    model: keras.Model
-    profile: Profile
-    run: str
-    fold: int
-    source: str
-    patients: frozenset[str]  # of the training nodules
-
-    def predict(self, volumes: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Malignant probabilities (n,) of prepared patches, averaged over views as in the run."""
-        return predict_malignant(self.model, volumes, self.profile.training.test_views)
-
-    def seen_hu(self, volumes_hu: NDArray[np.int16]) -> NDArray[np.int16]:
-        """What of patches (n, 32, 32, 32) the network is shown: all, or the slab that it learnt."""
-        slab = self.profile.training.central_slab_mm
-        return central_slab(volumes_hu, slab) if slab else volumes_hu
-
-
-@dataclass(eq=False)
-class Networks:
-    """Where a run's networks come from; each is loaded, or trained, when it is first asked for."""
-
-    load: Callable[[int], Network]
-    usable: Sequence[int]  # folds
-    fold_of: Mapping[str, int]  # patients in whose fold they were held out
-    _loaded: dict[int, Network] = field(default_factory=dict)
-
-    def fold_for(self, patient_id: str) -> int:
-        """The fold to ask about a patient: where they were held out, if that can be had."""
-        held_out = self.fold_of.get(patient_id, self.usable[0])
-        return held_out if held_out in self.usable else self.usable[0]
-
-    def get(self, fold: int) -> Network:
-        """A fold's network."""
-        if fold not in self._loaded:
-            self._loaded[fold] = self.load(fold)
-        return self._loaded[fold]
-
-
-def _held_out() -> dict[str, int]:
-    folds = read_folds()
-    return dict(zip(folds["patient_id"], folds["fold"].astype(int), strict=True))
-
-
-def networks_of_profile(
-    profile_name: str = "quick",
-    source: str = "phantom",
-    fold: int | None = None,
-    data: Path | None = None,
-    report: Callable[[str], None] = print,
-) -> Networks:
-    """Networks that are trained on the spot, and kept under `papermill_runs/`, out of git's sight.
-
-    They are those of the run `<profile>-<source>`: where it was run here, its weights are taken.
-
-    Args:
-        profile_name: a file of `profiles/`.
-        source: the training patches.
-        fold: the only fold to use; None: as the scans need them.
-        data: the CT data of the source; NODULEBOOK_DATA where None.
-        report: gets a line an epoch.
-
-    Raises:
-        InputError: there is no such profile, source or fold.
-    """
-    values = {"profile": profile_name, "source": source, "fold": fold or 0}
-    parameters = check_fold_parameters(values)
-    profile = read_profile(profile_name)
-
-    def load(k: int) -> Network:
-        store = open_source(source, data, profile.training.lesions)
-        here = split_fold(read_folds(), store, k, profile.training, read_nodules())
-        report(f"network of {parameters.run_name}, fold {k}: {len(here.train)} training nodules")
-        own: FoldParameters = parameters.model_copy(update={"fold": k})
-        model = trained_model(profile, here, own, report)
-        patients = frozenset(here.train["patient_id"])
-        return Network(model, profile, own.run_name, k, source, patients)
-
-    usable = range(N_FOLDS) if fold is None else (fold,)
-    return Networks(load, usable, _held_out())
-
-
-def networks_of_run(
-    run: str,
-    fold: int | None = None,
-    data: Path | None = None,
-    train_again: bool = False,
-    report: Callable[[str], None] = print,
-) -> Networks:
-    """The networks of a run of `papermill_runs/`, of the folds whose weights are on this machine.
-
-    Args:
-        run: the run's name.
-        fold: the only fold to use; None: as the scans need them.
-        data: the CT data of the run's source; NODULEBOOK_DATA where None.
-        train_again: train the folds again whose weights are not here.
-        report: gets a line an epoch.
-
-    Raises:
-        InputError: there is no such run, or no weights of it are here.
-    """
-    if run not in list_runs():
-        raise InputError(f"run {run!r} is not one of {', '.join(list_runs()) or '(none)'}")
-    wanted = range(N_FOLDS) if fold is None else (fold,)
-    done = [k for k in wanted if paths.fold_folder(run, k).is_dir()]
-    usable = done if train_again else [k for k in done if _has_weights(run, k)]
-    if not usable:
-        which = "it has" if fold is None else f"its fold {fold} has"
-        raise InputError(
-            f"run {run!r}: {which} no weights on this machine (they are not in the repository); "
-            "add --train-again to train what is needed, as it was trained"
-        )
-
-    def load(k: int) -> Network:
-        report(f"network of {run}, fold {k}")
-        here = fold_with_model(run, k, data, train_again, report)
-        patients = frozenset(here.data.train["patient_id"])
-        return Network(here.model, here.profile, run, k, here.store.source, patients)
-
-    return Networks(load, usable, _held_out())
-
-
-def _has_weights(run: str, fold: int) -> bool:
-    return (paths.fold_folder(run, fold) / CHECKPOINT).is_file()
-
-
-# ------------------------------------------------------------------------------------- scoring
+CHUNK = 500
+"""Positions of a scan that are held in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,27 +67,29 @@ class Scored:
 @dataclass(frozen=True, eq=False)
 class _Patch:
     row: int  # of the positions
+    world: NDArray[np.float64]  # xyz in mm
     volume_hu: NDArray[np.int16]  # (32, 32, 32) zyx
+    diameter_mm: float  # by the automatic ruler; NaN where it finds nothing
     warnings: list[str]
 
 
 def score(
-    scans: Path,
-    positions: Path,
+    folder: FoundFolder,
+    positions: pd.DataFrame,
     to: Path,
     networks: Networks,
     pictures: int = 100,
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> Scored:
     """Give each position a probability, and write the table and a page of maps.
 
     Args:
-        scans: the folder of the scans (`own_scans.find_scans`).
-        positions: the table of positions (`own_scans.read_positions`).
+        folder: the scans (`scans.find_scans`) or cubes (`cubes.read_cubes`).
+        positions: the positions, from `positions.read_positions` or `cubes.read_cubes`.
         to: the folder to write: probabilities.csv, index.html, and left_out.csv where a position
             could not be scored. An older folder of this kind is replaced.
-        networks: of a run.
-        pictures: how many positions the page shows, the first ones; the table has all.
+        networks: of the release or of a run.
+        pictures: how many positions the page shows, the first ones; the CSV file has all.
         report: gets a line of progress now and then.
 
     Returns:
@@ -238,104 +102,116 @@ def score(
         raise InputError(
             f"the maps need KERAS_BACKEND=tensorflow, but it is {keras.backend.backend()}"
         )
-    _check_target(to)
-    table = own_scans.read_positions(positions)
-    folder = own_scans.find_scans(scans)
-    left_out: dict[int, str] = {}  # row -> reason
-    shown = set(range(min(pictures, len(table))))
-    results: dict[int, dict[str, object]] = {}
-    items: dict[int, Item] = {}
+    check_target(to, {PROBABILITIES, LEFT_OUT, PAGE})
+    table = positions.reset_index(drop=True)
+    reason = np.full(len(table), "", object)
+    cells = {name: np.full(len(table), "", object) for name in ("scan", *WORLD, *RESULTS)}
+    items: list[Item] = []
     used: dict[int, Network] = {}
-    for scan, rows in _by_scan(table, folder, networks, left_out):
-        patches = list(_patches(scan, table.loc[rows], left_out))
-        if not patches:
-            continue
-        network = networks.get(networks.fold_for(scan.patient_id))
-        used[network.fold] = network
-        for row, result, item in _scored(scan, network, patches, shown):
-            results[row] = result
-            if item is not None:
-                items[row] = item
-        report(f"scan {scan.name}: {len(patches)} positions, fold {network.fold}")
-    lost = table.loc[sorted(left_out), ["line", "id", "scan"]].assign(
-        reason=[left_out[row] for row in sorted(left_out)]
+    for scan, rows in by_scan(table, folder, networks, reason):
+        count = 0
+        for first in range(0, len(rows), CHUNK):
+            part = table.loc[rows[first : first + CHUNK]]
+            patches = list(patches_of(scan, part, networks, reason))
+            if not patches:
+                continue
+            network = networks.get(networks.fold_for(scan.patient_id))
+            used[network.fold] = network
+            for row, result, item in _scored(scan, network, patches, pictures):
+                for name, value in result.items():
+                    cells[name][row] = value
+                if item is not None:
+                    items.append(item)
+            count += len(patches)
+        if count:
+            report(f"scan {scan.name}: {count} positions, {about(network)['which']}")
+    lost = table.loc[reason != "", ["line", "id", "scan"]].assign(reason=reason[reason != ""])
+    if (reason == ABSENT).any():
+        report(f"{folder.path} holds {listed(folder.scans.values())}")
+    done = table[reason == ""]
+    if done.empty:
+        raise InputError(f"no position can be scored; {'; '.join(reasons(lost))}")
+    found = pd.DataFrame({name: cells[name][done.index] for name in cells}, done.index)
+    further = done.drop(columns=[name for name in done if name in (*COLUMNS, *PIXELS, "line")])
+    scored = Scored(
+        pd.concat([done[["id"]], found, further], axis=1)[[*COLUMNS, *further]].infer_objects(),
+        lost.reset_index(drop=True),
+        folder.damaged,
     )
-    if not results:
-        raise InputError(f"{positions}: no position can be scored; {'; '.join(reasons(lost))}")
-    scored = Scored(_joined(table, results), lost.reset_index(drop=True), folder.damaged)
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(scored.table, aside / PROBABILITIES)
         if len(lost):
             write_csv(scored.left_out, aside / LEFT_OUT)
-        write_page(
-            aside / PAGE,
-            scored.table,
-            scored.left_out,
-            [items[row] for row in sorted(items)],
-            [about(network) for _, network in sorted(used.items())],
-        )
+        whose = [about(network) for _, network in sorted(used.items())]
+        write_page(aside / PAGE, scored.table, reasons(lost), len(lost), items, whose)
     return scored
 
 
 def reasons(left_out: pd.DataFrame, most: int = 10) -> list[str]:
-    """Why positions were left out, a line a reason, with the first line of the file that it met."""
+    """Why positions were left out: one line per reason, with the first line of the file it met."""
     lines = []
     for reason, rows in left_out.groupby("reason", sort=False):
-        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
         lines.append(f"line {rows['line'].iloc[0]}{more}: {reason}")
     further = len(lines) - most
-    return lines[:most] + ([f"and {further} more reasons"] if further > 0 else [])
+    return lines[:most] + ([f"and {further:,} more reasons"] if further > 0 else [])
 
 
-def _check_target(to: Path) -> None:
-    to = to.expanduser()
-    if to.is_dir():
-        other = sorted({p.name for p in to.iterdir()} - {PROBABILITIES, LEFT_OUT, PAGE})
-        if other:
-            raise InputError(f"{to}: holds other files ({other[0]}): name a new folder with --to")
-    elif to.exists():
-        raise InputError(f"{to}: is a file: name a new folder with --to")
-
-
-def _by_scan(
-    table: pd.DataFrame, folder: FoundFolder, networks: Networks, left_out: dict[int, str]
-) -> Iterator[tuple[FoundScan, list[int]]]:
-    """The scans that are there and the rows of their positions, those of a network together."""
-    rows_of: dict[str, list[int]] = {}
-    for row, name in zip(table.index, table["scan"], strict=True):
+def by_scan(
+    table: pd.DataFrame, folder: FoundFolder, networks: Networks, reason: NDArray[np.object_]
+) -> Iterator[tuple[FoundScan, NDArray[np.int64]]]:
+    """The scans of the folder and the rows of their positions, those of a network together."""
+    rows_of: dict[str, list[NDArray[np.int64]]] = {}
+    for name, found in table.groupby("scan", sort=False).indices.items():
+        rows = np.asarray(found)
         try:
-            rows_of.setdefault(folder.one(name).name, []).append(row)
+            rows_of.setdefault(folder.one(str(name)).name, []).append(rows)
         except InputError as error:
-            left_out[row] = str(error)
-    scans = [(folder.scans[name], rows) for name, rows in rows_of.items()]
+            # Of a table of all scans most are elsewhere: said once, not with each name.
+            reason[rows] = ABSENT if name and name not in folder.others else str(error)
+    scans = [(folder.scans[name], np.sort(np.concatenate(rows))) for name, rows in rows_of.items()]
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
 
 
-def _patches(
-    scan: FoundScan, positions: pd.DataFrame, left_out: dict[int, str]
+def patches_of(
+    scan: FoundScan, positions: pd.DataFrame, networks: Networks, reason: NDArray[np.object_]
 ) -> Iterator[_Patch]:
     """The patches of a scan's positions; what goes wrong becomes the reason of a row."""
     try:
         volume = scan.open()
-        about_scan = _scan_warnings(volume)
+        about_scan = _scan_warnings(volume, networks)
+        worlds = positions[list(WORLD)].to_numpy(float)
+        if np.isnan(worlds).any():
+            worlds = pixel_world(scan, volume, positions[list(PIXELS)].to_numpy(float))
     except Exception as error:  # one odd scan must not cost the others
-        left_out.update(dict.fromkeys(positions.index, _said(error)))
+        reason[positions.index] = _said(error)
         return
-    for row, world in zip(positions.index, positions[list(WORLD)].to_numpy(float), strict=True):
+    for row, world in zip(positions.index, worlds, strict=True):
+        if np.isnan(world).any():
+            reason[row] = f"the scan has no slice {positions['slice'].loc[row]:g}"
+            continue
         try:
-            own_scans.check_inside(volume.geometry, world)
+            check_inside(volume.geometry, world)
             volume_hu = extract_patch(volume, world, background_hu=np.nan)
         except Exception as error:
-            left_out[row] = _said(error)
+            reason[row] = _said(error)
             continue
         beyond = np.isnan(volume_hu)
-        here = volume_hu[~beyond]
-        if here.min() == here.max():
-            left_out[row] = "its voxels all have one value: an incomplete download?"
+        inside = volume_hu[~beyond]
+        if inside.min() == inside.max():
+            reason[row] = "its voxels all have one value: an incomplete download?"
             continue
         volume_hu[beyond] = LUNG_HU
         warnings = about_scan + _patch_warnings(volume_hu, beyond)
-        yield _Patch(int(row), np.rint(volume_hu).astype(np.int16), warnings)
+        away = 0.0 if networks.max_shift_mm is None else _away_mm(volume_hu)
+        if networks.max_shift_mm is not None and away > networks.max_shift_mm:
+            warnings.append(
+                f"{away:.0f} mm beside the centre of the tissue there; the network was trained on "
+                f"shifts of at most {networks.max_shift_mm:g} mm"
+            )
+        diameter = automatic_diameter_mm(volume_hu)
+        rounded = np.rint(volume_hu).astype(np.int16)
+        yield _Patch(int(row), world, rounded, round(diameter, 2), warnings)
 
 
 def _said(error: Exception) -> str:
@@ -344,11 +220,14 @@ def _said(error: Exception) -> str:
     return f"cannot be read: unexpected {type(error).__name__}: {error}"
 
 
-def _scan_warnings(volume: Volume) -> list[str]:
-    spacing = check_spacing(volume.geometry.slices_mm)
+def _scan_warnings(volume: Volume, networks: Networks) -> list[str]:
     warnings = list(volume.notes)
-    if spacing.spacing_mm > MAX_SPACING_MM + 0.01:
-        warnings.append(f"slices {spacing.spacing_mm:g} mm apart; trained on at most 2.5 mm")
+    spacing = check_spacing(volume.geometry.slices_mm)
+    if spacing.spacing_mm > networks.max_spacing_mm + 0.01:
+        warnings.append(
+            f"slices {spacing.spacing_mm:g} mm apart; trained on at most "
+            f"{networks.max_spacing_mm:g} mm"
+        )
     return warnings
 
 
@@ -359,31 +238,49 @@ def _patch_warnings(volume_hu: NDArray[np.float32], beyond: NDArray[np.bool_]) -
     """
     warnings = []
     if beyond.any():
-        share = beyond.mean()
-        warnings.append(
-            f"{max(share, 0.01):.0%} of the patch lies beyond the scan, filled with {LUNG_HU} HU"
-        )
-    there = volume_hu[~beyond]
-    if (there < -500).mean() < 0.05:
+        share = max(beyond.mean(), 0.01)
+        warnings.append(f"{share:.0%} of the patch lies beyond the scan, filled with {LUNG_HU} HU")
+    if (volume_hu[~beyond] < -500).mean() < 0.05:
         warnings.append("hardly any lung around it: is the position right, and are these HU?")
-    offset = grid_offsets_mm(PATCH_SIZE)
-    away = np.sqrt(sum(axis**2 for axis in np.meshgrid(offset, offset, offset)))
-    if volume_hu[away <= 5].max() < -700:
+    if volume_hu[_AWAY <= 5].max() < -700:
         warnings.append("nothing denser than lung within 5 mm: is a nodule there?")
     return warnings
 
 
+def _away_mm(volume_hu: NDArray[np.float32]) -> float:
+    """How far the position is, in the axial plane, from the middle of the tissue around it.
+
+    The tissue is what is above -500 HU around its thickest place within 8 mm, no further out than
+    1.7 times the depth there, so that a pleura or vessel that touches it is cut off.
+    """
+    inner = slice(4, -4)
+    grid, away = _GRID[:, inner, inner, inner], _AWAY[inner, inner, inner]
+    tissue = volume_hu[inner, inner, inner] > -500
+    # At the edge tissue is taken to go on.
+    depth = distance_transform_edt(np.pad(tissue, 1, mode="edge"))[1:-1, 1:-1, 1:-1]
+    peak = tissue & (maximum_filter(depth, 3) == depth) & (away <= 8)
+    if not peak.any():
+        return 0.0
+    best = int(np.where(peak, depth - away / 2, -np.inf).argmax())
+    middle = grid.reshape(3, -1)[:, best].reshape(3, 1, 1, 1)
+    near = ((grid - middle) ** 2).sum(axis=0) <= max(1.7 * depth.flat[best], 2.0) ** 2
+    parts, _ = label(tissue & near)
+    return float(np.hypot(*grid[1:, parts == parts.flat[best]].mean(axis=1)))
+
+
 def _scored(
-    scan: FoundScan, network: Network, patches: Sequence[_Patch], shown: set[int]
+    scan: FoundScan, network: Network, patches: Sequence[_Patch], pictures: int
 ) -> Iterator[tuple[int, dict[str, object], Item | None]]:
     """Row, cells of the table, and what the page shows of it, if it does."""
     seen_hu = network.seen_hu(np.array([patch.volume_hu for patch in patches]))
     volumes = scale_to_unit(seen_hu)
     p = network.predict(volumes)
     explained = (p >= 0.5).astype(np.int64)
-    pictured = [k for k, patch in enumerate(patches) if patch.row in shown]
+    pictured = [k for k, patch in enumerate(patches) if patch.row < pictures]
     heat: dict[int, NDArray[np.float32]] = {}
     if pictured and network.model.name == ARM:
+        if network.members:
+            put_weights(network.model, network.members[0])
         maps = gradcam.grad_cam_plus_plus(
             network.model, volumes[pictured][..., None], explained[pictured]
         )
@@ -395,15 +292,15 @@ def _scored(
     if seen == "yes":
         always.append("the network was trained on this patient")
     for k, patch in enumerate(patches):
-        warnings = always + patch.warnings
-        result: dict[str, object] = {
+        result: dict[str, object] = dict(zip(WORLD, patch.world.round(3).tolist(), strict=True)) | {
             "scan": scan.name,
             "p_malignant": round(float(p[k]), 6),
+            "diameter_auto_mm": patch.diameter_mm,
             "run": network.run,
-            "fold": network.fold,
+            "fold": "all" if network.fold == ALL else str(network.fold),
             "trained_on": SOURCES[network.source],
             "patient_in_training": seen,
-            "warnings": "; ".join(warnings),
+            "warnings": "; ".join(always + patch.warnings),
         }
         item = None
         if k in pictured:
@@ -411,24 +308,14 @@ def _scored(
         yield patch.row, result, item
 
 
-def _joined(positions: pd.DataFrame, results: Mapping[int, dict[str, object]]) -> pd.DataFrame:
-    """The rows that were scored, in the order of the positions."""
-    rows = sorted(results)
-    found = pd.DataFrame([results[row] for row in rows], index=rows)
-    given = positions.loc[rows].drop(columns=[*found.columns.intersection(positions.columns)])
-    table = given.join(found)
-    further = [name for name in given.columns if name not in (*COLUMNS, "line")]
-    return table[[*COLUMNS, *further]]
-
-
 def about(network: Network) -> dict[str, str]:
     """What the page says of a network and its maps."""
     layer = gradcam.feature_layer(network.model) if network.model.name == ARM else ""
     cells = network.model.get_layer(layer).output.shape[1] if layer else 0
+    mean = f", the mean of {len(network.members)} networks" if len(network.members) > 1 else ""
     return {
+        "which": ("all folds" if network.fold == ALL else f"fold {network.fold}") + mean,
         "run": network.run,
-        "fold": str(network.fold),
-        "source": network.source,
         "trained_on": SOURCES[network.source],
         "patients": str(len(network.patients)),
         "caveat": CAVEATS.get(network.source, ""),

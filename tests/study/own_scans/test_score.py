@@ -1,7 +1,7 @@
 """Own scans: files in any layout and positions in, a table and a page out; nothing wrong goes by.
 
-Scans are made up. Tests at the end read `../shared/data/lidc-dicom` beside the repository, or
-`NODULEBOOK_DATA`, and are skipped where it is absent.
+Scans are made up. Tests at the end read `lidc-dicom` in `NODULEBOOK_DATA`, and are skipped where it
+is absent.
 """
 
 import csv
@@ -28,12 +28,15 @@ from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
-from nodulebook.patches.cube import LUNG_HU
+from nodulebook.patches.cube import LUNG_HU, extract_patch
 from study.cli import main as cli
-from study.own_scans import scoring
-from study.own_scans.page import peak_text
-from study.own_scans.scans import check_inside, find_scans, known_positions, read_positions
-from study.own_scans.scoring import Network, Networks, score
+from study.own_scans import networks as sources
+from study.own_scans import page, released, scoring
+from study.own_scans.cubes import positions_of_labels, read_cubes
+from study.own_scans.networks import Network, Networks
+from study.own_scans.page import COLUMNS, peak_text
+from study.own_scans.positions import read_positions
+from study.own_scans.scans import check_inside, find_scans, known_positions
 
 FIRST = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"  # LIDC-IDRI-0001
 THIRD = "1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264"  # LIDC-IDRI-0003
@@ -133,7 +136,7 @@ class Lab:
             self.spies[fold] = Spy(*given)
             return self.spies[fold]
 
-        return Networks(load, self.usable, scoring._held_out())
+        return Networks(load, self.usable, sources.held_out_folds())
 
 
 @pytest.fixture
@@ -143,6 +146,12 @@ def lab(tiny: tuple[object, Profile]) -> Lab:
 
 def quiet(line: str) -> None:
     pass
+
+
+def score(
+    scans: Path, rows: Path, out: Path, networks: Networks, pictures: int = 100, report=quiet
+) -> scoring.Scored:
+    return scoring.score(find_scans(scans), read_positions(rows), out, networks, pictures, report)
 
 
 # ----------------------------------------------------------------------- positions and patches
@@ -181,7 +190,7 @@ def test_the_table_has_each_position_in_order_with_what_was_given(lab: Lab, tmp_
     scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
     with (tmp_path / "out" / "probabilities.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == [*scoring.COLUMNS, "note"]
+    assert list(table[0]) == [*COLUMNS, "note"]
     assert [row["id"] for row in table] == ["1", "2", "3"]
     assert [row["scan"] for row in table] == ["1.2.3", "one", "one"]
     assert [row["note"] for row in table] == ["mine", "", "a, b"]
@@ -204,19 +213,23 @@ def test_a_scan_is_scored_by_the_fold_that_never_saw_its_patient(lab: Lab, tmp_p
     lab.patients = frozenset({"LIDC-IDRI-0009"})
     out = tmp_path / "out"
     table = score(tmp_path / "scans", rows, out, lab.networks, report=quiet).table
-    assert table["fold"].tolist() == [0, 3, 0]  # data/folds.csv: 0001 in fold 0, 0003 in fold 3
+    assert table["fold"].tolist() == [
+        "0",
+        "3",
+        "0",
+    ]  # data/folds.csv: 0001 in fold 0, 0003 in fold 3
     assert table["patient_in_training"].tolist() == ["unknown", "no", "no"]
     # Only fold 1 is there, and it has learnt from 0003.
     lab.usable, lab.patients = (1,), frozenset({"LIDC-IDRI-0003"})
     table = score(tmp_path / "scans", rows, out, lab.networks, report=quiet).table
-    assert table["fold"].tolist() == [1, 1, 1]
+    assert table["fold"].tolist() == ["1", "1", "1"]
     assert table["patient_in_training"].tolist() == ["unknown", "yes", "no"]
     seen = table["warnings"].str.contains("was trained on this patient")
     assert seen.tolist() == [False, True, False]
 
 
 def test_a_patient_is_asked_of_the_fold_that_held_them_out() -> None:
-    held_out = scoring._held_out()
+    held_out = sources.held_out_folds()
     networks = Networks(lambda k: None, range(10), held_out)  # type: ignore[arg-type,return-value]
     assert networks.fold_for("LIDC-IDRI-0003") == held_out["LIDC-IDRI-0003"] == 3
     assert networks.fold_for("") == 0
@@ -270,57 +283,6 @@ def test_a_network_of_the_slab_is_shown_the_slab(lab: Lab, tmp_path: Path) -> No
 
 # ------------------------------------------------------------------------------ what is wrong
 
-HEADER = "id,scan,x_mm,y_mm,z_mm\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "is empty"),
-        ("\n \n", "is empty"),
-        (HEADER, "has no position"),
-        ("id,x_mm,y_mm\na,1,2\n", "column z_mm is missing"),
-        ("x,y,z\n1,2,3\n", "column x_mm, y_mm, z_mm is missing"),
-        ("x_mm;y_mm;z_mm\n1;2;3\n", "separated by commas"),
-        ("x_mm,coordX,y_mm,z_mm\n1,1,2,3\n", "x_mm is there twice"),
-        (HEADER + "a,one,1,2,3\nb,one,left,2,3\n", "line 3: x_mm is 'left', but must be a number"),
-        (HEADER + "a,one,1,nan,3\n", "line 2: y_mm is 'nan'"),
-        (HEADER + "a,one,1,2,inf\n", "line 2: z_mm is 'inf'"),
-        (HEADER + "a,one,1,2,\n", "line 2: z_mm is ''"),
-        (HEADER + 'a,one,"1,5",2,3\n', "line 2: x_mm is '1,5'"),
-        (HEADER + "a,one,1_0,2,3\n", "line 2: x_mm is '1_0'"),
-        (HEADER + "a,one,1,2\n", "line 2: 4 cells, but the first line names 5"),
-        (HEADER + "a,one,1,2,3,4\n", "line 2: 6 cells"),
-        (HEADER + "a,one,1,2,3\n\nb,one,1,2,3\na,one,4,5,6\n", "line 5: id 'a' is that of line 2"),
-        (HEADER + ",one,1,2,3\n", "line 2: id is empty"),
-        (HEADER + 'a,"one,1,2,3\n', "not a CSV file"),
-    ],
-)
-def test_wrong_positions_are_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "p.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=rf"p\.csv.*{message}"):
-        read_positions(path)
-
-
-def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "p.csv").write_bytes("x_mm,y_mm,z_mm\n1,2,3\n".encode("utf-16"))
-    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
-        read_positions(tmp_path / "p.csv")
-    for path in (tmp_path / "absent.csv", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
-            read_positions(path)
-
-
-def test_a_table_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "p.csv"
-    text = 'id, x_mm ,"y_mm",z_mm\r\n"a ""b""",-1.5, 2e1 ,3\r\n,,,\r\n'
-    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    table = read_positions(path)
-    assert table[["id", "scan", "x_mm", "y_mm", "z_mm"]].to_numpy().tolist() == [
-        ['a "b"', "", -1.5, 20, 3]
-    ]
-
 
 def test_what_cannot_be_scored_is_named_and_the_rest_is_done(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -342,7 +304,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_done(
         "both,1.2.9,12,-7,30",
         "which,,12,-7,30",
     )
-    monkeypatch.setattr(scoring, "networks_of_profile", lambda *given: lab.networks)
+    monkeypatch.setattr(released, "networks_of_release", lambda *given: lab.networks)
     out = tmp_path / "out"
     given = ["score", "--scans", str(scans), "--positions", str(rows), "--to", str(out)]
     monkeypatch.setattr(sys, "argv", ["nodulebook", *given])
@@ -350,13 +312,13 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_done(
         cli.main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "6 positions could not be scored" in said and "left out: line 5: scan 'other'" in said
+    assert "6 positions could not be scored" in said and scoring.ABSENT in said
     left_out = pd.read_csv(out / "left_out.csv").set_index("id")
     assert left_out["line"].tolist() == [3, 4, 5, 6, 7, 8]
     reasons = left_out["reason"]
     assert "spans x -18.5 to 41.5, y -37.5 to 22.5, z -0.5 to 59.5 mm" in reasons["far"]
     assert "RAS" not in reasons["far"] and "RAS" in reasons["ras"]
-    assert "'other' is not in" in reasons["lost"]
+    assert reasons["lost"] == scoring.ABSENT
     assert "broken.raw: 1,000 bytes" in reasons["bad"]
     assert "there twice" in reasons["both"]
     assert "names no scan" in reasons["which"] and "column scan" in reasons["which"]
@@ -440,17 +402,17 @@ def test_runs_without_weights_and_unknown_names_are_refused(
     monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path / "runs"))
     (tmp_path / "runs" / "mine" / "fold-2").mkdir(parents=True)
     with pytest.raises(InputError, match="'other' is not one of mine"):
-        scoring.networks_of_run("other")
+        sources.networks_of_run("other")
     with pytest.raises(InputError, match="--train-again"):
-        scoring.networks_of_run("mine")
-    assert scoring.networks_of_run("mine", train_again=True).usable == [2]
+        sources.networks_of_run("mine")
+    assert sources.networks_of_run("mine", train_again=True).usable == [2]
     with pytest.raises(InputError, match="fold 3 has no weights"):
-        scoring.networks_of_run("mine", fold=3)
-    assert scoring.networks_of_profile(fold=3).usable == (3,)
+        sources.networks_of_run("mine", fold=3)
+    assert sources.networks_of_profile(fold=3).usable == (3,)
     with pytest.raises(InputError, match="source"):
-        scoring.networks_of_profile(source="mri")
+        sources.networks_of_profile(source="mri")
     with pytest.raises(InputError, match="'huge' is not one of"):
-        scoring.networks_of_profile("huge")
+        sources.networks_of_profile("huge")
 
 
 # ------------------------------------------------------------------------------------- the page
@@ -573,14 +535,136 @@ def test_the_command_trains_on_the_spot_and_scores(
 def test_on_real_dicom_the_position_is_in_the_nodule(lab: Lab, tmp_path: Path) -> None:
     folder = find_scans(lidc_dicom())
     table, left_out = known_positions(folder)
-    assert table["id"].tolist() == ["LIDC-IDRI-0001-s1-n00", "LIDC-IDRI-0003-s1-n01"]
+    assert table["id"].tolist() == [
+        f"LIDC-IDRI-{name}" for name in ("0001-s1-n00", "0003-s1-n01", "0013-s1-n01", "0013-s1-n02")
+    ]
     assert set(left_out) == {"LIDC-IDRI-0003-s1-n02", "LIDC-IDRI-0003-s1-n03"}
     table.to_csv(tmp_path / "p.csv", index=False)
     scored = score(lidc_dicom(), tmp_path / "p.csv", tmp_path / "out", lab.networks, report=quiet)
-    assert scored.table["fold"].tolist() == [0, 3]
-    assert scored.table["malignancy_mean"].astype(float).tolist() == [4.75, 4.25]
+    assert scored.table["fold"].tolist() == ["0", "3", "7", "7"]
+    assert scored.table["rating"].tolist() == [4.75, 4.25, 3.25, 4.75]
     for fold in (0, 3):
         (patch,) = lab.spies[fold].patches_hu
         assert np.median(patch[13:19, 13:19, 13:19]) > -100
         assert np.median(patch) < np.median(patch[13:19, 13:19, 13:19]) - 50
     assert folder.scans[FIRST].patient_id == "LIDC-IDRI-0001"
+
+
+def test_a_table_of_all_candidates_gives_a_page_that_a_browser_can_open(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "LISTED", 50)
+    write_mhd(tmp_path / "scans")
+    here = [f"one,{12 + k / 1000:.3f},-7,30" for k in range(60)]
+    away = [f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{k % 888:030d},1,2,3" for k in range(20_000)]
+    rows = write_positions(
+        tmp_path / "p.csv", *away, *here, header="seriesuid,coordX,coordY,coordZ"
+    )
+    out = tmp_path / "out"
+    scored = score(tmp_path / "scans", rows, out, lab.networks, pictures=0)
+    assert (len(scored.table), len(scored.left_out)) == (60, 20_000)
+    text = (out / "index.html").read_text()
+    assert text.count("<tr>") == 51 and len(text) < 100_000
+    assert "60 positions" in text and "20,000 positions" in text
+    assert len(pd.read_csv(out / "left_out.csv")) == 20_000
+    assert (out / "left_out.csv").stat().st_size < 150 * 20_000
+
+
+def test_a_position_far_from_the_tissue_is_said_where_the_shift_is_beyond_the_training(
+    lab: Lab, tmp_path: Path
+) -> None:
+    write_mhd(tmp_path / "scans")
+    networks = lab.networks
+    networks.max_shift_mm = 3.0
+    rows = write_positions(tmp_path / "p.csv", "near,,14,-7,30", "far,,18,-7,30", "up,,12,-7,35")
+    table = score(tmp_path / "scans", rows, tmp_path / "out", networks).table.set_index("id")
+    said = table["warnings"].str.contains("beside the centre of the tissue")
+    assert said.to_dict() == {"near": False, "far": True, "up": False}
+    assert table["diameter_auto_mm"]["near"] == pytest.approx(10, abs=2.5)
+
+
+def test_pixels_and_slice_numbers_are_places(lab: Lab, tmp_path: Path) -> None:
+    """The ball by its pixel: of an image file by the stored slice, of DICOM by InstanceNumber."""
+    write_mhd(tmp_path / "scans")
+    volume = find_scans(tmp_path / "scans").one("one").open()
+    column, row, index = volume.geometry.to_index(np.array(BALL))
+    header = "id,scan,column_px,row_px,slice"
+    rows = write_positions(tmp_path / "p.csv", f"a,one,{column},{row},{index + 1}", header=header)
+    table = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks).table
+    assert table[["x_mm", "y_mm", "z_mm"]].to_numpy()[0] == pytest.approx(BALL, abs=0.01)
+    write_dicom(tmp_path / "dicom", "1.2.3")
+    import pydicom
+
+    folder = find_scans(tmp_path / "dicom")
+    volume = folder.one("1.2.3").open()
+    column, row, index = volume.geometry.to_index(np.array(BALL))
+    files = sorted(
+        (tmp_path / "dicom").iterdir(),
+        key=lambda p: -float(pydicom.dcmread(p).ImagePositionPatient[2]),
+    )
+    for number, path in enumerate(files, start=101):  # from the head down, as scanners count
+        header_of = pydicom.dcmread(path)
+        header_of.InstanceNumber, header_of.PatientID = number, "LUNGx-CT001"
+        header_of.save_as(path)
+    number = 101 + len(files) - 1 - round(index)
+    lungx = 'Scan Number,Nodule Number,"Nodule Center x,y Position*",Nodule Center Image'
+    rows = write_positions(
+        tmp_path / "q.csv",
+        f'LUNGx-CT001,1,"{round(column)}, {round(row)}",{number}',
+        f'LUNGx-CT001,2,"{round(column)}, {round(row)}",7',
+        header=lungx,
+    )
+    scored = score(tmp_path / "dicom", rows, tmp_path / "out2", lab.networks)
+    world = scored.table[["x_mm", "y_mm", "z_mm"]].to_numpy()[0]
+    assert np.abs(world - BALL).max() < 0.65
+    assert scored.table["scan"].tolist() == ["1.2.3"] and scored.left_out["id"].tolist() == ["2"]
+
+
+@real_dicom
+def test_nifti_metaimage_cubes_and_label_images_give_the_same_scores(
+    lab: Lab, tmp_path: Path
+) -> None:
+    folder = find_scans(lidc_dicom())
+    table, _ = known_positions(folder)
+    rows = tmp_path / "p.csv"
+    table.to_csv(rows, index=False)
+    (tmp_path / "cubes").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name, scan in folder.scans.items():
+        volume = scan.open()
+        geometry = volume.geometry
+        hu = volume.region_hu((0, 0, 0), geometry.size_xyz)
+        image = sitk.GetImageFromArray(hu.astype(np.int16))
+        mask = np.zeros(hu.shape, np.uint8)
+        for row in table[table["scan"] == name].itertuples():
+            world = np.array([row.x_mm, row.y_mm, row.z_mm])
+            cube = extract_patch(volume, world, size=40)
+            np.save(tmp_path / "cubes" / f"{row.id}.npy", cube.transpose(2, 1, 0))
+            x, y, z = np.rint(geometry.to_index(world)).astype(int)
+            mask[z, y, x] = 1
+        for part, ending, to in (
+            (image, "mha", "mha"),
+            (image, "nii.gz", "nii"),
+            (sitk.GetImageFromArray(mask), "nii", "masks"),
+        ):
+            part.SetOrigin(geometry.origin_xyz_mm.tolist())
+            part.SetSpacing(geometry.spacing_xyz_mm.tolist())
+            part.SetDirection(geometry.direction.ravel().tolist())
+            (tmp_path / to).mkdir(exist_ok=True)
+            sitk.WriteImage(part, str(tmp_path / to / f"{name}.{ending}"))
+    first = score(lidc_dicom(), rows, tmp_path / "o0", lab.networks).table
+    for kind in ("mha", "nii"):
+        other = score(tmp_path / kind, rows, tmp_path / f"o-{kind}", lab.networks).table
+        assert np.abs(other["p_malignant"] - first["p_malignant"]).max() < 1e-3
+        assert (other["fold"] == first["fold"]).all()
+    cubes, centres = read_cubes(tmp_path / "cubes", (1.0, 1.0, 1.0), "xyz")
+    lab.usable = (0,)
+    whole = score(lidc_dicom(), rows, tmp_path / "o1", lab.networks).table
+    of_cubes = scoring.score(cubes, centres, tmp_path / "o2", lab.networks, report=quiet).table
+    inside = whole["id"] != "LIDC-IDRI-0003-s1-n01"  # its cube was filled beyond the scan
+    away = of_cubes.set_index("id")["p_malignant"] - whole.set_index("id")["p_malignant"]
+    assert np.abs(away[inside.to_numpy()]).max() < 1e-3
+    marked, _ = positions_of_labels(tmp_path / "masks", folder)
+    near = marked.merge(table, on="scan")
+    distance = sum((near[f"{a}_mm_x"] - near[f"{a}_mm_y"]) ** 2 for a in "xyz") ** 0.5
+    assert (distance.groupby(near["id_y"]).min() < 1.5).all() and len(marked) == 4

@@ -25,6 +25,7 @@ SOURCES = {
     "lidc_grey": "LIDC-IDRI CT slices, 8 bit, one grey scale for all",
     "luna16": "LUNA16 CT scans",
     "idc": "LIDC-IDRI CT scans, DICOM",
+    "own": "a cohort of the user's",
 }
 """The sources' names and what to call each beneath a figure."""
 

@@ -1,0 +1,249 @@
+"""Nodules without a scan, and positions without a table: cubes of voxels, and label images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.ndimage import center_of_mass, find_objects, label
+
+from nodulebook.core.errors import InputError
+from nodulebook.ct.find import FoundScan, find_images, open_image
+from nodulebook.ct.folder import files_below
+from nodulebook.ct.volume import Volume, box_of, even_geometry
+from study.own_scans.positions import WORLD
+from study.own_scans.scans import Folder, check_inside
+
+AXES = {
+    "x": (0, 1), "y": (1, 1), "z": (2, 1), "l": (0, 1), "r": (0, -1),
+    "p": (1, 1), "a": (1, -1), "s": (2, 1), "i": (2, -1),
+}  # fmt: skip
+"""What a letter of an axis order says: the axis of the world, and which way along it. x, y, z run
+to the patient's left, back and head; L, R, P, A, S, I are the way in which the index counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cube(FoundScan):
+    """A scan that is no more than the surroundings of one nodule."""
+
+    volume: Volume | None = None
+
+    def open(self) -> Volume:
+        """The cube's voxels."""
+        assert self.volume is not None
+        return self.volume
+
+
+def read_cubes(
+    path: Path,
+    spacing_mm: tuple[float, float, float] | None = None,
+    axes: str = "zyx",
+    hu_range: tuple[float, float] | None = None,
+) -> tuple[Folder, pd.DataFrame]:
+    """Cubes of voxels as scans, and as the position in each its middle.
+
+    Args:
+        path: a file or a folder: `.npy` (one cube, or several along a first axis), `.npz` (the same
+            by name), `.nii`, `.nii.gz`, `.mha`, `.mhd` (one cube).
+        spacing_mm: distance of neighbouring voxels along each axis of the array, in the order of
+            `axes`; needed for arrays, which do not say it.
+        axes: what each axis of an array is, from the first: three letters of `AXES`, as zyx, RAS.
+        hu_range: for arrays of bytes: the HU that 0 and 255 stand for.
+
+    Returns:
+        The cubes, and a table as from `positions.read_positions`; of `.npz` files that hold
+        `..._labels` with `..._images` (as MedMNIST's) it has the column label.
+
+    Raises:
+        InputError: there is no cube, or one is damaged, holds objects, has another number of axes,
+            no spacing, or values that are not HU.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    files = [path] if path.is_file() else sorted(files_below(path))
+    scans: dict[str, FoundScan] = {}
+    rows: list[dict[str, object]] = []
+    lines = 0
+
+    def add(name: str, volume: Volume, extra: dict[str, object]) -> None:
+        if name in scans:
+            raise InputError(f"{path}: cube {name} is there twice; rename one")
+        scans[name] = Cube(name, volume=volume)
+        size = np.array(volume.geometry.size_xyz, float)
+        middle = volume.geometry.to_world((size - 1) / 2)
+        rows.append(
+            {"line": lines, "id": name, "scan": name}
+            | dict(zip(WORLD, middle.tolist(), strict=True))
+            | extra
+        )
+
+    for file in files:
+        ending = file.suffix.lower()
+        lines += 1
+        if ending in (".npy", ".npz"):
+            for name, voxels, extra in _arrays(file):
+                add(name, _volume(file, voxels, spacing_mm, axes, hu_range), extra)
+                lines += 1
+        elif path.is_file() and not find_images(file.parent):
+            raise InputError(f"{file}: not a cube; .npy, .npz, .nii, .nii.gz, .mha, .mhd are read")
+    for name, images in find_images(path if path.is_dir() else path.parent).items():
+        if path.is_dir() or images == [path]:
+            add(name, _only(images, name).check_is_ct(), {})
+    if not scans:
+        raise InputError(f"{path}: holds no cube (.npy, .npz, .nii, .nii.gz, .mha, .mhd)")
+    return Folder(path, scans, {}, [], dict.fromkeys(scans, "")), pd.DataFrame(rows)
+
+
+def _only(files: Sequence[Path], name: str) -> Volume:
+    if len(files) > 1:
+        raise InputError(f"{name} is there twice: {files[0]} and {files[1]}; remove one")
+    return open_image(files[0])
+
+
+def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.generic], dict[str, object]]]:
+    """Name, voxels and what is known of each cube of a file."""
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded}
+    except Exception as error:
+        why = "holds Python objects, which are not opened: they can run code" if "allow_pickle" in (
+            str(error)
+        ) else f"cannot be read ({error})"  # fmt: skip
+        raise InputError(f"{file}: {why}; save plain arrays with numpy.save") from None
+    for key, array in arrays.items():
+        if key.endswith("_labels") and key.replace("_labels", "_images") in arrays:
+            continue
+        name = f"{file.stem}-{key}" if key else file.stem
+        if array.ndim not in (3, 4) or array.dtype.kind not in "iuf":
+            raise InputError(
+                f"{file}: {key or 'the array'} has {array.ndim} axes of {array.dtype}; a cube has "
+                "3 axes of numbers, several cubes 4"
+            )
+        labels = arrays.get(key.replace("_images", "_labels")) if "_images" in key else None
+        if array.ndim == 3:
+            yield name, array, {}
+            continue
+        if labels is not None and (labels.size != len(array) or not np.isin(labels, (0, 1)).all()):
+            raise InputError(
+                f"{file}: its labels must be one 0 or 1 for each of {len(array)} cubes"
+            )
+        for k, voxels in enumerate(array):
+            known: dict[str, object] = {} if labels is None else {"label": float(labels.ravel()[k])}
+            yield f"{name}-{k}", voxels, known
+
+
+def _volume(
+    file: Path,
+    voxels: NDArray[np.generic],
+    spacing_mm: tuple[float, float, float] | None,
+    axes: str,
+    hu_range: tuple[float, float] | None,
+) -> Volume:
+    """Voxels of an array as a volume whose axes are the world's and whose middle is at 0, 0, 0."""
+    letters = axes.lower()
+    if len(letters) != 3 or {AXES.get(c, (3, 0))[0] for c in letters} != {0, 1, 2}:
+        raise InputError(f"axes {axes!r}: name each of the three once, such as zyx, xyz or RAS")
+    if spacing_mm is None:
+        raise InputError(f"{file}: an array does not say its spacing: give it with --spacing")
+    if min(voxels.shape) < 2:
+        raise InputError(f"{file}: a cube of {voxels.shape} voxels: at least 2 along each axis")
+    if voxels.min() >= 0 and len(np.unique(voxels)) <= 2:  # type: ignore[operator]
+        raise InputError(f"{file}: its voxels have one or two values: a mask? HU are needed")
+    if voxels.dtype == np.uint8:
+        if hu_range is None or not hu_range[0] < hu_range[1]:
+            raise InputError(f"{file}: bytes are not HU: say what 0 and 255 are with --hu LOW,HIGH")
+        low, high = hu_range
+        voxels = low + voxels.astype(np.float32) * ((high - low) / 255)
+    turned = voxels[tuple(slice(None, None, AXES[c][1]) for c in letters)]
+    order = [[AXES[c][0] for c in letters].index(axis) for axis in (2, 1, 0)]
+    zyx = turned.transpose(order)
+    spacing_xyz = [spacing_mm[k] for k in order[::-1]]
+    size_xyz = zyx.shape[::-1]
+    origin = [-(n - 1) / 2 * mm for n, mm in zip(size_xyz, spacing_xyz, strict=True)]
+    geometry = even_geometry(str(file), size_xyz, origin, spacing_xyz, np.eye(3))
+    return Volume(str(file), geometry, partial(box_of, zyx)).check_is_ct()
+
+
+def positions_of_labels(
+    masks: Path, folder: Folder | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The centres of the connected parts of label images, as a table of positions.
+
+    Args:
+        masks: a label image or a folder of them (`.nii`, `.nii.gz`, `.mha`, `.mhd`), each named as
+            its scan; nnU-Net's `_0000` at the end of a scan's name may be absent.
+        folder: the scans; parts that lie outside their scan are left out.
+
+    Returns:
+        Columns id, scan, x_mm, y_mm, z_mm, diameter_mm (of the sphere of the same volume), label
+        value as `mask_value`; and what was left out.
+
+    Raises:
+        InputError: there is no label image, one is not of whole numbers, or none has a part.
+    """
+    masks = masks.expanduser()
+    where = masks if masks.is_dir() else masks.parent
+    images = {
+        name: files
+        for name, files in find_images(where).items()
+        if masks.is_dir() or masks in files
+    }
+    if not images:
+        raise InputError(f"{masks}: holds no label image (.nii, .nii.gz, .mha, .mhd)")
+    rows: list[dict[str, object]] = []
+    left_out: list[str] = []
+    for name, files in images.items():
+        volume = _only(files, name)
+        voxels = volume.read_box((0, 0, 0), volume.geometry.size_xyz)
+        if not np.array_equal(voxels, np.rint(voxels)) or len(np.unique(voxels)) > 1000:
+            raise InputError(f"{files[0]}: not a label image: its values are not few whole numbers")
+        scan, count = name, 0
+        if folder is not None:
+            scan = next((n for n in (name, f"{name}_0000") if n in folder.scans), name)
+        for value in np.unique(voxels[voxels > 0]):
+            parts, _ = label(voxels == value, structure=np.ones((3, 3, 3)))
+            for number, box in enumerate(find_objects(parts), start=1):
+                own = parts[box] == number
+                start = [axis.start for axis in box]
+                index_xyz = (np.array(center_of_mass(own)) + start)[::-1]
+                world = volume.geometry.to_world(index_xyz)
+                count += 1
+                try:
+                    if folder is not None:
+                        check_inside(folder.one(scan).open().geometry, world)
+                except InputError as error:
+                    left_out.append(f"{name} part {count}: {error}")
+                    continue
+                mm3 = own.sum() * float(np.prod(volume.geometry.spacing_xyz_mm))
+                rows.append(
+                    {"id": str(count), "scan": scan}
+                    | dict(zip(WORLD, world.round(2).tolist(), strict=True))
+                    | {"diameter_mm": round(float((6 * mm3 / np.pi) ** (1 / 3)), 2)}
+                    | {"mask_value": int(value)}
+                )
+    if not rows:
+        raise InputError(f"{masks}: no part of a label image lies in a scan; {'; '.join(left_out)}")
+    return pd.DataFrame(rows), left_out
+
+
+def with_table(cubes: pd.DataFrame, given: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Cubes with what a table says of them: rows of `given` are found by id, or by scan.
+
+    Raises:
+        InputError: the table knows none of the cubes.
+    """
+    by = "scan" if given["scan"].isin(cubes["id"]).any() else "id"
+    known = given.drop_duplicates(by).set_index(by)
+    found = cubes["id"].isin(known.index)
+    if not found.any():
+        raise InputError(
+            f"{path}: names none of the cubes; its column id must hold their files' names, such as "
+            f"{cubes['id'].iloc[0]}"
+        )
+    further = [name for name in known if name not in ("line", "id", "scan", *WORLD)]
+    told = cubes[found].drop(columns=[name for name in further if name in cubes])
+    return told.join(known[further], on="id").reset_index(drop=True)

@@ -1,0 +1,291 @@
+"""Tables of positions, as public data sets and spreadsheets write them.
+
+A position is a point in the world, in mm, as DICOM and LUNA16 have it (LPS: x to the patient's
+left, y to the back, z to the head). Columns are recognised by name, whatever their case.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nodulebook.core.errors import InputError
+
+WORLD = ("x_mm", "y_mm", "z_mm")
+PIXELS = ("column_px", "row_px", "slice")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one kind of table calls its columns, in lower case: ours -> theirs, the first found."""
+
+    name: str
+    columns: dict[str, tuple[str, ...]]
+    needs: tuple[str, ...] = WORLD
+    scan_pattern: str = "{}"
+
+
+_Aliases = dict[str, tuple[str, ...]]
+
+_EVERYWHERE: _Aliases = {
+    "id": ("id", "nodule_id", "annotationid"),
+    "scan": ("scan", "seriesuid", "series_uid", "seriesinstanceuid", "series uid"),
+    "patient_id": ("patient_id", "patientid", "patient-id"),
+    "label": ("label", "malignant_lbl"),
+    "rating": ("malignancy_mean", "malignancy", "rating"),
+    "diameter_mm": ("diameter_mm",),
+}
+_COORD: _Aliases = {axis: (f"coord{axis[0]}",) for axis in WORLD}
+
+LAYOUTS = (
+    Layout("this book", _EVERYWHERE | {axis: (axis,) for axis in WORLD}),
+    Layout(
+        "LNDb",
+        _EVERYWHERE
+        | {axis: (axis[0],) for axis in WORLD}
+        | {"id": ("findingid",), "scan": ("lndbid",), "diameter_mm": ("diameq_rad",)},
+        (*WORLD, "scan"),
+        "LNDb-{:0>4}",
+    ),
+    Layout(
+        "DLCS",
+        _EVERYWHERE | _COORD | {"scan": ("ct_nifti_file", "patient-id")},
+        (*WORLD, "scan", "label", "patient_id"),
+    ),
+    Layout(
+        "LUNA16 or LUNA25",
+        _EVERYWHERE | _COORD | {"scan": (*_EVERYWHERE["scan"], "annotationid")},
+    ),
+    Layout(
+        "LUNGx",
+        _EVERYWHERE
+        | {"id": ("nodule number",), "scan": ("series uid", "scan number")}
+        | {"slice": ("nodule center image",)}
+        | {"place": ("nodule center x,y position*", "nodule center x,y position")}
+        | {"patient_id": ("scan number",), "label": ("final diagnosis",)},
+        ("place", "slice", "scan"),
+    ),
+    Layout("pixels", _EVERYWHERE | {name: (name,) for name in PIXELS}, PIXELS),
+)  # fmt: skip
+"""The kinds of tables, the first that a header fits. DLCS: Duke Lung Cancer Screening; LNDb:
+`allNods.csv`, whose Malignancy is the readers' mean rating; LUNGx: pixels and image number."""
+
+OURS = ("id", "scan", *WORLD, *PIXELS, "patient_id", "label", "rating", "diameter_mm")
+
+
+def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> pd.DataFrame:
+    """Read a table of positions: a CSV file, one row per position.
+
+    Cells are separated by commas, semicolons or tabs; numbers may have a decimal comma; a first
+    line `sep=;` and a byte order mark are understood. Ids must be unique within a scan.
+
+    Args:
+        path: the table, in one of `LAYOUTS`.
+        ras: x and y are those of RAS (3D Slicer, NIfTI) and change their sign.
+        coordinates: False: a table for cubes, in which the columns of the position may be absent.
+
+    Returns:
+        Columns line (in the file), id (the row's number where there is none), scan ("" where not
+        said), x_mm, y_mm, z_mm (NaN where given as column_px, row_px, slice); where given
+        patient_id, label (1, 0 or NaN), rating (1 to 5 or NaN), diameter_mm; and the others as
+        text. Rows without any coordinate are left out.
+
+    Raises:
+        InputError: no such file, not CSV, no row, an unknown kind of table, or a wrong cell; the
+            message names line and value.
+    """
+    header, lines, columns = _read_cells(path)
+    layout, found = _recognised(path, header, coordinates)
+    cells = dict(zip(header, columns, strict=True))
+    kept = {name: cells[theirs] for name, theirs in found.items()}
+    others = {
+        name if name not in (*OURS, "line") else f"{name} as given": column
+        for name, column in cells.items()
+        if name not in found.values()
+    }
+    table = pd.DataFrame(kept | others, dtype=str)
+    table.insert(0, "line", lines)
+    if "place" in table:
+        table = _split_place(path, table)
+    placed = [name for name in (*WORLD, *PIXELS) if name in table]
+    if placed:
+        table = table[(table[placed] != "").any(axis=1)].reset_index(drop=True)
+    if table.empty:
+        raise InputError(f"{path}: has no position: one row for each, below the columns' names")
+    for name in placed:
+        table[name] = _numbers(path, table, name, "a number, such as -84.3")
+    if ras and set(WORLD) <= set(placed):
+        table[["x_mm", "y_mm"]] *= -1
+    for name in WORLD:
+        if name not in table:
+            table[name] = np.nan
+    if "scan" in table:
+        # A spreadsheet writes whole numbers as 1.0.
+        scan = table["scan"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+        table["scan"] = [layout.scan_pattern.format(_stem(name)) if name else "" for name in scan]
+    else:
+        table["scan"] = ""
+    if "id" not in table:
+        table["id"] = [str(row + 1) for row in range(len(table))]
+    _refuse(path, table, table["id"] == "", "id is empty: fill it in, or leave the column out")
+    _check_unique(path, table)
+    if "label" in table:
+        table["label"] = _labels(path, table)
+    if "rating" in table:
+        table["rating"] = _numbers(path, table, "rating", "a rating from 1 to 5", empty=True)
+        bad = ~table["rating"].between(1, 5) & table["rating"].notna()
+        _refuse(path, table, bad, "rating is not between 1 and 5")
+    if "diameter_mm" in table:
+        table["diameter_mm"] = _numbers(path, table, "diameter_mm", "a diameter in mm", empty=True)
+        _refuse(path, table, table["diameter_mm"] <= 0, "diameter_mm must be above 0")
+    first = ["line", "id", "scan", *WORLD]
+    return table[first + [name for name in table.columns if name not in first]]
+
+
+def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
+    """1, 0 or NaN (none) per row: the label, else the rating's side of 3 (3 itself has none)."""
+    label = pd.Series(np.nan, table.index)
+    if "rating" in table:
+        rating = pd.to_numeric(table["rating"], errors="coerce")
+        label = (rating > 3).astype(float).where(rating.notna() & (rating != 3))
+    if "label" in table:
+        label = pd.to_numeric(table["label"], errors="coerce").fillna(label)
+    return label
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.(mhd|mha|nrrd|npy|npz|nii(\.gz)?)$", "", name, flags=re.IGNORECASE)
+
+
+def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
+    """The first line's cells, the other lines' numbers, and their cells column by column."""
+    try:
+        raw = path.expanduser().read_bytes()
+        utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+        text = raw.decode("utf-16" if utf16 else "utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); save it as UTF-8") from None
+    lines = text.splitlines(keepends=True)
+    said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], flags=re.IGNORECASE) if lines else None
+    start = next((k for k, line in enumerate(lines) if k >= bool(said) and line.strip()), None)
+    if start is None:
+        raise InputError(f"{path}: is empty; the columns {', '.join(WORLD)} are needed")
+    separator = said[1] if said else max(",;\t", key=lines[start].count)
+    header: list[str] = []
+    numbers: list[int] = []
+    columns: list[list[str]] = []
+    try:
+        reader = csv.reader(lines[start:], delimiter=separator, strict=True)
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if not header:
+                header = [cell.strip() for cell in row]
+                columns = [[] for _ in header]
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}: line {start + reader.line_num}: {len(row)} cells, but the first "
+                    f"line names {len(header)} columns"
+                )
+            numbers.append(start + reader.line_num)
+            for column, cell in zip(columns, row, strict=True):
+                column.append(cell.strip())
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error})") from None
+    return header, numbers, columns
+
+
+def _recognised(
+    path: Path, header: Sequence[str], coordinates: bool
+) -> tuple[Layout, dict[str, str]]:
+    """The table's layout, and which of its columns is which of ours (ours -> theirs)."""
+    given = {cell.lower(): cell for cell in header}
+    if len(given) < len(header):
+        again = next(cell for cell in header if given[cell.lower()] != cell or not cell)
+        raise InputError(f"{path}: column {again or '(without a name)'} occurs twice")
+    for axis in WORLD:
+        if axis in given and f"coord{axis[0]}" in given:
+            raise InputError(f"{path}: {axis} and coord{axis[0].upper()} are both there: leave one")
+    for layout in LAYOUTS:
+        found = {
+            name: next(given[one] for one in theirs if one in given)
+            for name, theirs in layout.columns.items()
+            if any(one in given for one in theirs)
+        }
+        if found.keys() >= set(layout.needs):
+            return layout, found
+    if not coordinates:
+        known = {t: n for n, theirs in _EVERYWHERE.items() for t in theirs if t in given}
+        return LAYOUTS[0], {name: given[theirs] for theirs, name in known.items()}
+    kinds = "; ".join(f"{one.name}: {', '.join(_wanted(one))}" for one in LAYOUTS)
+    raise InputError(
+        f"{path}: not a known kind of table; its columns are {', '.join(header)}. Wanted are, by "
+        f"kind of table, {kinds}"
+    )
+
+
+def _wanted(layout: Layout) -> list[str]:
+    return ["/".join(layout.columns[name]) for name in layout.needs]
+
+
+def _split_place(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """LUNGx's cell "135, 303": column and row in pixels."""
+    found = table["place"].str.extract(r"^(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)$")
+    bad = found[0].isna() & (table["place"] != "")
+    _refuse(path, table, bad, "the centre must be two pixel numbers, such as '135, 303'", "place")
+    return table.drop(columns="place").assign(column_px=found[0], row_px=found[1]).fillna("")
+
+
+def _numbers(
+    path: Path, table: pd.DataFrame, name: str, what: str, empty: bool = False
+) -> NDArray[np.float64]:
+    """A column as numbers; the decimal mark is a point or a comma, the minus any usual one."""
+    text = table[name].str.replace("\N{MINUS SIGN}", "-")
+    plain = text.str.replace(",", ".").where(~text.str.contains(".", regex=False), text)
+    number = pd.to_numeric(plain.where(~plain.str.contains("_")), errors="coerce").astype(float)
+    bad = ~number.abs().lt(np.inf) & ~((text == "") & empty)
+    _refuse(path, table, bad, f"must be {what}", name)
+    return np.asarray(number, np.float64)
+
+
+def _refuse(
+    path: Path, table: pd.DataFrame, bad: "pd.Series[bool]", why: str, name: str = ""
+) -> None:
+    """Raise for the first row that is bad."""
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        value = f"{name} is {table[name].iloc[row]!r}, but " if name else ""
+        raise InputError(f"{path}: line {table['line'].iloc[row]}: {value}{why}")
+
+
+def _check_unique(path: Path, table: pd.DataFrame) -> None:
+    """Nodules are often numbered within a scan: an id may come again in another one."""
+    twice = table[table.duplicated(["scan", "id"], keep=False)]
+    if len(twice):
+        name = twice["id"].iloc[0]
+        one, other = twice[(twice["id"] == name) & (twice["scan"] == twice["scan"].iloc[0])][
+            "line"
+        ].iloc[:2]
+        raise InputError(f"{path}: line {other}: id {name!r} of this scan is that of line {one}")
+
+
+def _labels(path: Path, table: pd.DataFrame) -> "pd.Series[float]":
+    """Labels 1 and 0 from numbers or words; empty cells and "unknown" have none."""
+    words = table["label"].str.lower().str.strip()
+    label = pd.Series(np.nan, table.index)
+    label[words.isin(["0", "0.0", "false", "no"]) | words.str.startswith("benign")] = 0
+    label[
+        words.isin(["1", "1.0", "true", "yes"]) | words.str.contains("cancer|^malignan|^metasta")
+    ] = 1
+    none = words.isin(["", "nan", "na", "unknown"])
+    bad = label.isna() & ~none
+    _refuse(path, table, bad, "must be 0 or 1, benign or malignant", "label")
+    return label

@@ -1,0 +1,218 @@
+"""Cubes and label images: where things lie, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from nodulebook.core.errors import InputError
+from nodulebook.patches.cube import extract_patch
+from study.own_scans.cubes import positions_of_labels, read_cubes, with_table
+from study.own_scans.positions import read_positions
+from study.own_scans.scans import find_scans
+
+ONE = (1.0, 1.0, 1.0)
+
+
+def marked(shape: tuple[int, int, int] = (40, 44, 48)) -> NDArray[np.int16]:
+    """Lung (zyx) with a bright block 5 mm to the head, 7 to the back and 9 to the left."""
+    cube = np.full(shape, -850, np.int16)
+    z, y, x = (n // 2 for n in shape)
+    cube[z + 4 : z + 6, y + 6 : y + 8, x + 8 : x + 10] = 300
+    return cube
+
+
+def block(path: Path, *given: Any) -> NDArray[np.float64]:
+    """Where the block lies in the patch of a file's only cube: zyx from the middle, in mm."""
+    folder, table = read_cubes(path, *given)
+    (row,) = table.to_dict("records")
+    patch = extract_patch(folder.one(row["scan"]).open(), [row["x_mm"], row["y_mm"], row["z_mm"]])
+    return np.argwhere(patch > 0).mean(axis=0) - 15.5
+
+
+@pytest.mark.parametrize("axes", ["zyx", "xyz", "yxz", "SPL", "RAS", "LPS", "ial"])
+def test_a_cube_lies_as_its_axes_say(tmp_path: Path, axes: str) -> None:
+    world = {"z": 0, "s": 0, "i": 0, "y": 1, "p": 1, "a": 1, "x": 2, "l": 2, "r": 2}
+    stored = marked().transpose([world[c] for c in axes.lower()])
+    flipped = tuple(slice(None, None, -1 if c in "iar" else 1) for c in axes.lower())
+    np.save(tmp_path / "one.npy", stored[flipped])
+    assert block(tmp_path / "one.npy", ONE, axes) == pytest.approx([4.5, 6.5, 8.5], abs=0.51)
+
+
+def test_spacing_is_in_the_order_of_the_axes(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", marked()[::2].transpose(1, 2, 0))  # y, x, z; z in steps of 2 mm
+    assert block(tmp_path, (1.0, 1.0, 2.0), "yxz") == pytest.approx([4.5, 6.5, 8.5], abs=0.6)
+
+
+def test_image_files_bring_their_spacing(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(marked())
+    image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+    image.SetOrigin([100, -50, 7])
+    sitk.WriteImage(image, str(tmp_path / "one.nii.gz"))
+    assert block(tmp_path / "one.nii.gz") == pytest.approx([4.5, -6.5, -8.5], abs=0.51)
+
+
+def test_medmnist_has_labels_and_bytes(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (3, 28, 28, 28)).astype(np.uint8)
+    labels = np.array([[1], [0], [1]])
+    np.savez(tmp_path / "nodule.npz", test_images=images, test_labels=labels)
+    folder, table = read_cubes(tmp_path / "nodule.npz", ONE, "zyx", (-1024, 1024))
+    assert table["label"].tolist() == [1, 0, 1]
+    assert table["id"].tolist() == [f"nodule-test_images-{k}" for k in range(3)]
+    hu = folder.one(table["id"][1]).open().region_hu((0, 0, 0), (28, 28, 28))
+    assert hu == pytest.approx(-1024 + images[1] * (2048 / 255), abs=0.01)
+
+
+def test_a_table_tells_of_cubes_by_id(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        np.save(tmp_path / f"{name}.npy", marked())
+    (tmp_path / "t.csv").write_text("id,label,patient_id\nb,1,p1\na.npy,0,p2\n")
+    (tmp_path / "s.csv").write_text("scan,label\na.npy,0\nc,1\n")
+    _, cubes = read_cubes(tmp_path, ONE)
+    told = with_table(cubes, read_positions(tmp_path / "t.csv", coordinates=False), tmp_path)
+    assert told[["id", "label", "patient_id"]].to_numpy().tolist() == [["b", 1, "p1"]]
+    told = with_table(cubes, read_positions(tmp_path / "s.csv", coordinates=False), tmp_path)
+    assert told["id"].tolist() == ["a", "c"]
+    with pytest.raises(InputError, match="none of the cubes"):
+        with_table(cubes, pd.DataFrame({"id": ["z"], "scan": [""]}), tmp_path)
+
+
+class _Runs:
+    """Would run code where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("the pickle was opened",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "given", "message"),
+    [
+        ("a.npy", np.array([_Runs()], object), (ONE,), "Python objects"),
+        ("a.npz", {"x": np.array([_Runs()], object)}, (ONE,), "Python objects"),
+        ("a.npy", b"", (ONE,), "cannot be read"),
+        ("a.npy", b"\x93NUMPY\x01\x00", (ONE,), "cannot be read"),
+        ("a.npz", b"PK\x03\x04 broken", (ONE,), "a.npz"),
+        ("a.npy", b"plain text", (ONE,), "a.npy"),
+        ("a.npy", np.zeros((4, 4)), (ONE,), "2 axes"),
+        ("a.npy", np.zeros((1, 1, 4, 4, 4)), (ONE,), "5 axes"),
+        ("a.npy", np.array(["lung"] * 8).reshape(2, 2, 2), (ONE,), "axes of <U4"),
+        ("a.npy", np.zeros((4, 4, 4), complex), (ONE,), "complex"),
+        ("a.npy", np.zeros((1, 4, 4)), (ONE,), "at least 2"),
+        ("a.npy", np.zeros((0, 4, 4)), (ONE,), "at least 2"),
+        ("a.npy", marked(), (None,), "--spacing"),
+        ("a.npy", marked(), ((1.0, 0.0, 1.0),), "above 0"),
+        ("a.npy", marked(), ((1.0, -1.0, 1.0),), "above 0"),
+        ("a.npy", marked(), ((1.0, float("nan"), 1.0),), "above 0"),
+        ("a.npy", marked(), (ONE, "zyz"), "axes 'zyz'"),
+        ("a.npy", marked(), (ONE, "zy"), "axes 'zy'"),
+        ("a.npy", marked(), (ONE, "abc"), "axes 'abc'"),
+        ("a.npy", marked(), (ONE, "RLS"), "axes 'RLS'"),
+        ("a.npy", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), (ONE,), "--hu"),
+        ("a.npy", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), (ONE, "zyx", (5.0, 5.0)), "--hu"),
+        ("a.npy", (marked() > 0).astype(np.int16), (ONE,), "mask"),
+        ("a.npz", {"x": marked(), "y": np.zeros(3)}, (ONE,), "y has 1 axes"),
+        ("a.npz", {"a_images": np.zeros((2, 4, 4, 4)), "a_labels": np.array([0, 1, 1])}, (ONE,),
+         "labels must"),
+        ("a.npz", {"a_images": np.zeros((2, 4, 4, 4)), "a_labels": np.array([0, 2])}, (ONE,),
+         "labels must"),
+        ("a.npz", {}, (ONE,), "no cube"),
+        ("a.txt", b"text", (ONE,), "not a cube"),
+        ("a.nii.gz", b"text", (), "a.nii.gz"),
+        ("a.mha", b"ObjectType = Image", (), "a.mha"),
+    ],
+)  # fmt: skip
+def test_wrong_cubes_are_refused(
+    tmp_path: Path, name: str, content: Any, given: tuple[Any, ...], message: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.save(path, content)
+    with pytest.raises(InputError, match=message):
+        read_cubes(path, *given)
+
+
+def test_a_cube_of_no_hu_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    voxels = marked().astype(np.float64)
+    voxels[20, 22, 24] = np.nan
+    np.save(tmp_path / "a.npy", voxels)
+    with pytest.raises(InputError, match="not a finite number"):
+        block(tmp_path / "a.npy", ONE)
+
+
+def test_no_cubes_at_all_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such"):
+        read_cubes(tmp_path / "absent", ONE)
+    with pytest.raises(InputError, match="holds no cube"):
+        read_cubes(tmp_path, ONE)
+    np.save(tmp_path / "a.npy", marked())
+    np.savez(tmp_path / "b.npz", marked())
+    (tmp_path / "sub").mkdir()
+    np.save(tmp_path / "sub" / "a.npy", marked())
+    with pytest.raises(InputError, match="a is there twice"):
+        read_cubes(tmp_path, ONE)
+
+
+# --------------------------------------------------------------------------------- label images
+
+
+@pytest.mark.parametrize("turned", ["plain", "mirrored", "oblique"])
+def test_positions_of_labels_are_their_parts_centres_in_the_world(
+    tmp_path: Path, turned: str
+) -> None:
+    mask = np.zeros((30, 40, 50), np.uint8)
+    mask[5:8, 10:13, 20:23] = 1  # centre: x 21, y 11, z 6
+    mask[20:22, 30:32, 40:42] = 1
+    mask[8:10, 13:15, 23:25] = 2  # touches the first, another label
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing([0.7, 0.8, 2.0])
+    image.SetOrigin([-30, 12, 100])
+    c, s = np.cos(0.2), np.sin(0.2)
+    direction = {
+        "plain": np.eye(3), "mirrored": np.diag([-1.0, -1, 1]),
+        "oblique": np.array([[1, 0, 0], [0, c, -s], [0, s, c]]),
+    }[turned]  # fmt: skip
+    image.SetDirection(direction.ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "case_1.nii.gz"))
+    table, left_out = positions_of_labels(tmp_path)
+    assert not left_out and table["scan"].tolist() == 3 * ["case_1"]
+    assert table["mask_value"].tolist() == [1, 1, 2] and table["id"].tolist() == ["1", "2", "3"]
+    expected = [
+        image.TransformContinuousIndexToPhysicalPoint(p)
+        for p in ([21.0, 11.0, 6.0], [40.5, 30.5, 20.5], [23.5, 13.5, 8.5])
+    ]
+    assert table[["x_mm", "y_mm", "z_mm"]].to_numpy() == pytest.approx(np.array(expected), abs=0.02)
+    volume = 27 * 0.7 * 0.8 * 2
+    assert table["diameter_mm"][0] == pytest.approx((6 * volume / np.pi) ** (1 / 3), abs=0.01)
+
+
+def test_label_images_belong_to_scans_of_their_name(tmp_path: Path) -> None:
+    for folder, name, voxels in (
+        ("scans", "case_1_0000", marked()),
+        ("masks", "case_1", (marked() > 0).astype(np.uint8)),
+        ("masks", "case_2", (marked() > 0).astype(np.uint8)),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / folder / f"{name}.nii"))
+    table, left_out = positions_of_labels(tmp_path / "masks", find_scans(tmp_path / "scans"))
+    assert table["scan"].tolist() == ["case_1_0000"]
+    assert len(left_out) == 1 and "case_2" in left_out[0]
+
+
+def test_what_is_no_label_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no label image"):
+        positions_of_labels(tmp_path)
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 4, 4), np.uint8)), str(tmp_path / "a.nii"))
+    with pytest.raises(InputError, match="no part"):
+        positions_of_labels(tmp_path / "a.nii")
+    noise = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / "b.nii"))
+    with pytest.raises(InputError, match="not a label image"):
+        positions_of_labels(tmp_path / "b.nii")

@@ -1,0 +1,188 @@
+"""Tables of positions: each public layout as a small made file, dialects, and wrong tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nodulebook.core.errors import InputError
+from study.own_scans.positions import labels_of, read_positions
+
+HEADER = "id,scan,x_mm,y_mm,z_mm\n"
+
+LUNA25 = (
+    "PatientID,SeriesInstanceUID,StudyDate,CoordX,CoordY,CoordZ,LesionID,AnnotationID,NoduleID,"
+    "label,Age_at_StudyDate,Gender\n"
+)
+LNDB = "LNDbID,RadID,RadFinding,FindingID,Nodule,x,y,z,DiamEq_Rad,Malignancy\n"
+DLCS = "patient-id,nodule_id,ct_nifti_file,coordX,coordY,coordZ,w,h,d,Malignant_lbl\n"
+LUNGX = (
+    'Scan Number,Nodule Number,"Nodule Center x,y Position*",Nodule Center Image,Final Diagnosis\n'
+)
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "p.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "scan", "id_", "place", "more"),
+    [
+        (
+            "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.3,-84.5,1,2,5.5\n",
+            "1.2.3", "1", (-84.5, 1, 2), {"diameter_mm": 5.5},
+        ),
+        (
+            "seriesuid,coordX,coordY,coordZ,class\n1.2.3,-84.5,1,2,0\n",
+            "1.2.3", "1", (-84.5, 1, 2), {"class": "0"},
+        ),
+        (
+            LUNA25 + "7,1.2.3,20000102,-72.9,-69.9,-91.5,2,7_2_20000102,7_2,1,63,Male\n",
+            "1.2.3", "7_2_20000102", (-72.9, -69.9, -91.5), {"patient_id": "7", "label": 1},
+        ),
+        (
+            "AnnotationID,CoordX,CoordY,CoordZ,label\n7_2_20000102,1,2,3,0\n",
+            "7_2_20000102", "7_2_20000102", (1, 2, 3), {"label": 0},
+        ),
+        (
+            LNDB + '1,"1,2,3","1,1,1",4,"1,1,1",-44.2,-119.0,-37.5,7.5,3.5\n',
+            "LNDb-0001", "4", (-44.2, -119, -37.5), {"rating": 3.5, "diameter_mm": 7.5},
+        ),
+        (
+            LNDB + "12.0,1,2,2,0,1,2,3,3.0,\n",
+            "LNDb-0012", "2", (1, 2, 3), {"diameter_mm": 3, "Nodule": "0"},
+        ),
+        (
+            DLCS + "DLCS_0001,DLCS_0001_01,DLCS_0001.nii.gz,-106,-63,-211,4,5,6,1\n",
+            "DLCS_0001", "DLCS_0001_01", (-106, -63, -211), {"patient_id": "DLCS_0001", "label": 1},
+        ),
+        (
+            LUNGX + 'LUNGx-CT003,1,"374, 302",146,Primary lung cancer\n',
+            "LUNGx-CT003", "1", None,
+            {"column_px": 374, "row_px": 302, "slice": 146, "label": 1,
+             "patient_id": "LUNGx-CT003"},
+        ),
+        ("column_px,row_px,slice,scan\n1,2,3,one\n", "one", "1", None, {"slice": 3}),
+        ("id,scan,x_mm,y_mm,z_mm,malignancy_mean\na,one.nii.gz,1,2,3,4.25\n",
+         "one", "a", (1, 2, 3), {"rating": 4.25}),
+    ],
+)  # fmt: skip
+def test_public_tables_are_read_as_they_are(
+    tmp_path: Path, text: str, scan: str, id_: str, place: tuple[float, ...] | None, more: dict
+) -> None:
+    (row,) = read_positions(written(tmp_path, text)).to_dict("records")
+    assert (row["scan"], row["id"], row["line"]) == (scan, id_, 2)
+    if place is None:
+        assert np.isnan([row["x_mm"], row["y_mm"], row["z_mm"]]).all()
+    else:
+        assert (row["x_mm"], row["y_mm"], row["z_mm"]) == place
+    assert {name: row[name] for name in more} == more
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x_mm,y_mm,z_mm\n-1.5,2e1,3\n",
+        "\ufeffX_MM, y_mm ,z_mm\r\n-1.5,20,3\r\n,,\r\n",
+        "sep=;\nx_mm;y_mm;z_mm\n-1,5;20;3\n",
+        '"sep=;"\nx_mm;y_mm;z_mm\n-1,5;20,0;3\n',
+        "sep=,\nx_mm,y_mm,z_mm\n-1.5,20,3\n",
+        "x_mm\ty_mm\tz_mm\n-1,5\t20\t3\n",
+        'x_mm,y_mm,z_mm\n"-1,5",20,3\n',
+        "x_mm;y_mm;z_mm\n\N{MINUS SIGN}1.5;20;3\n",
+        "x_mm,y_mm,z_mm\n-1.5,20,3\n".encode("utf-16"),
+        "\n\nx_mm,y_mm,z_mm\n\n-1.5,20,3\n",
+    ],
+)
+def test_dialects_of_spreadsheets_are_understood(tmp_path: Path, text: str | bytes) -> None:
+    table = read_positions(written(tmp_path, text))
+    assert table[["x_mm", "y_mm", "z_mm"]].to_numpy().tolist() == [[-1.5, 20, 3]]
+
+
+def test_ids_may_repeat_from_scan_to_scan(tmp_path: Path) -> None:
+    table = read_positions(written(tmp_path, HEADER + "1,a,1,2,3\n1,b,1,2,3\n2,a,1,2,3\n"))
+    assert table["id"].tolist() == ["1", "1", "2"]
+
+
+def test_ras_turns_x_and_y(tmp_path: Path) -> None:
+    table = read_positions(written(tmp_path, HEADER + "a,one,1,2,3\n"), ras=True)
+    assert table[["x_mm", "y_mm", "z_mm"]].to_numpy().tolist() == [[-1, -2, 3]]
+
+
+def test_findings_without_a_place_are_left_out_and_lines_stay(tmp_path: Path) -> None:
+    table = read_positions(written(tmp_path, LNDB + "5,,,3,,,,,2,\n5,1,1,4,1,1,2,3,4,2\n"))
+    assert table["line"].tolist() == [3] and table["id"].tolist() == ["4"]
+
+
+def test_a_label_comes_before_a_rating_and_three_has_none(tmp_path: Path) -> None:
+    text = (
+        "id,x_mm,y_mm,z_mm,label,rating\na,1,2,3,benign,5\nb,1,2,3,,3\nc,1,2,3,,3.5\nd,1,2,3,1,\n"
+    )
+    labels = labels_of(read_positions(written(tmp_path, text)))
+    assert labels.fillna(-1).tolist() == [0, -1, 1, 1]
+
+
+def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) -> None:
+    table = read_positions(written(tmp_path, "x_mm,y_mm,z_mm,line,note\n1,2,3,old,b\n"))
+    assert table["line"].tolist() == [2] and "b" in table["note"].tolist()
+    assert "old" in table.iloc[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("sep=;\n", "is empty"),
+        (HEADER, "has no position"),
+        (LNDB + "5,,,3,,,,,2,\n", "has no position"),
+        ("id,x_mm,y_mm\na,1,2\n", "not a known kind.*id, x_mm, y_mm.*z_mm"),
+        ("x,y,z\n1,2,3\n", "not a known kind.*lndbid"),
+        ("column_px,row_px\n1,2\n", "not a known kind.*slice"),
+        ("coordX,coordY\n1,2\n", "not a known kind.*coordz"),
+        ("x_mm,coordX,y_mm,z_mm\n1,1,2,3\n", "leave one"),
+        ("x_mm,X_mm,y_mm,z_mm\n1,1,2,3\n", "occurs twice"),
+        ("x_mm,y_mm,z_mm,,\n1,2,3,,\n", "without a name"),
+        (HEADER + "a,one,1,2,3\nb,one,left,2,3\n", "line 3: x_mm is 'left'"),
+        (HEADER + "a,one,1,nan,3\n", "line 2: y_mm is 'nan'"),
+        (HEADER + "a,one,1,2,inf\n", "line 2: z_mm is 'inf'"),
+        (HEADER + "a,one,1,2,\n", "line 2: z_mm is ''"),
+        (HEADER + 'a,one,"1.000,5",2,3\n', "line 2: x_mm is '1.000,5'"),
+        (HEADER + 'a,one,"1,000,5",2,3\n', "line 2: x_mm is '1,000,5'"),
+        (HEADER + "a,one,1_0,2,3\n", "line 2: x_mm is '1_0'"),
+        (HEADER + "a,one,0x1,2,3\n", "line 2: x_mm is '0x1'"),
+        (HEADER + "a,one,1 mm,2,3\n", "line 2: x_mm is '1 mm'"),
+        (HEADER + "a,one,1,2\n", "line 2: 4 cells"),
+        (HEADER + "a,one,1,2,3,4\n", "line 2: 6 cells"),
+        ("x_mm;y_mm;z_mm\n1;2\n", "line 2: 2 cells"),
+        (HEADER + "a,one,1,2,3\n\nb,one,1,2,3\na,one,4,5,6\n", "line 5: id 'a'.*line 2"),
+        (HEADER + ",one,1,2,3\n", "line 2: id is empty"),
+        (HEADER + 'a,"one,1,2,3\n', "not a CSV file"),
+        (HEADER.encode() + b"a\xe4,one,1,2,3\n", "UTF-8"),
+        (LUNA25 + "7,1.2,3,1,2,3,2,a,b,maybe,63,Male\n", "line 2: label is 'maybe'"),
+        (LUNA25 + "7,1.2,3,1,2,3,2,a,b,2,63,Male\n", "line 2: label is '2'"),
+        (LUNA25 + "7,1.2,3,1,2,3,2,a,b,0.5,63,Male\n", "line 2: label is '0.5'"),
+        (LNDB + "1,1,1,1,1,1,2,3,4,6\n", "line 2: rating is not between"),
+        (LNDB + "1,1,1,1,1,1,2,3,4,0\n", "line 2: rating is not between"),
+        (LNDB + "1,1,1,1,1,1,2,3,4,high\n", "line 2: rating is 'high'"),
+        (LNDB + "1,1,1,1,1,1,2,3,-4,2\n", "line 2: diameter_mm must be above 0"),
+        (LNDB + "1,1,1,1,1,1,2,3,big,2\n", "line 2: diameter_mm is 'big'"),
+        (LUNGX + 'CT001,1,"135; 303",142,Benign nodule\n', "line 2: place is '135; 303'"),
+        (LUNGX + "CT001,1,135,142,Benign nodule\n", "line 2: place is '135'"),
+        (LUNGX + 'CT001,1,"135, -3",142,Benign nodule\n', "line 2: place"),
+        (LUNGX + 'CT001,1,"135, 303",x,Benign nodule\n', "line 2: slice is 'x'"),
+        (LUNGX + 'CT001,1,"135, 303",142,Perhaps\n', "line 2: label is 'Perhaps'"),
+        (DLCS + "D1,D1_01,D1.nii.gz,1,2,3,4,5,6,yes?\n", "line 2: label is 'yes\\?'"),
+    ],
+)
+def test_wrong_tables_are_refused_by_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=rf"p\.csv.*{message}"):
+        read_positions(written(tmp_path, text))
+
+
+def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.csv", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_positions(path)
