@@ -1,5 +1,7 @@
 """The model card's table: how good the released networks are on held-out patients."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -40,7 +42,7 @@ def release_results(release: Manifest) -> pd.DataFrame:
     for name, unit, edges in (
         ("diameter_mm", "diameter", SIZES_MM), ("spacing_mm", "slice spacing", SPACINGS_MM),
     ):  # fmt: skip
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             label = f"{unit} above {low:g} mm" if np.isinf(high) else f"{unit} to {high:g} mm"
             inside = (table[name] > low) & (table[name] <= high)
             parts[label] = table[inside]
@@ -48,11 +50,11 @@ def release_results(release: Manifest) -> pd.DataFrame:
     patients = table.groupby("patient_id")[["p_malignant", "diameter_mm"]].max()
     known = patients.join(diagnoses, how="inner").query("patient_diagnosis > 0").reset_index()
     parts["patients with a diagnosis"] = known.assign(label=known["patient_diagnosis"] > 1)
-    rows = []
+    texts = []
     for name, part in parts.items():
         part = part.astype({"label": int})
         ruler = part.assign(p_malignant=part["diameter_mm"])
-        rows.append(
+        texts.append(
             {
                 "nodules of": name,
                 "n": str(len(part)),
@@ -61,4 +63,4 @@ def release_results(release: Manifest) -> pd.DataFrame:
                 "AUC of the ruler": interval(patient_bootstrap(ruler, "roc_auc")),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(texts)
