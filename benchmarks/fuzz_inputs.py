@@ -26,7 +26,8 @@ import pydicom
 import SimpleITK as sitk
 
 from nodulebook.core.errors import InputError
-from nodulebook.ct.dicom import find_dicom, read_dicom_series
+from nodulebook.ct.dicom import read_dicom_series
+from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.ct.find import find_scans
 from nodulebook.patches.cube import extract_patch
 from study.own_scans.scans import read_positions

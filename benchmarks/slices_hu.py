@@ -14,7 +14,8 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.files import write_csv
-from nodulebook.ct.dicom import find_dicom, open_dicom
+from nodulebook.ct.dicom import open_dicom
+from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches.cube import LUNG_HU, WINDOW_HU

@@ -1,16 +1,11 @@
-"""CT series as DICOM: files found, headers checked, slices put in order, pixels read on demand."""
+"""CT series as DICOM: headers checked, slices put in order, pixels read on demand."""
 
-import hashlib
 import math
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -20,187 +15,15 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import read_json, write_json
-from nodulebook.ct.folder import AGAIN, files_below, listed, reading, utf8_path
+from nodulebook.ct.dicom_files import image_type, read_header, text_of
+from nodulebook.ct.folder import AGAIN, listed, reading, utf8_path
 from nodulebook.ct.spacing import missing_notes
 from nodulebook.ct.volume import STRAY_MM, Box, Geometry, Three, Volume, numbers
 
-CT_IMAGE, ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
-_CT_CLASSES = (CT_IMAGE, ENHANCED_CT, "1.2.840.10008.5.1.4.1.1.2.2", "")
-_NOT_SLICES = {
-    "LOCALIZER": "a scout",
-    "SCOUT": "a scout",
-    "TOPOGRAM": "a scout",
-    "MIP": "a projection",
-    "MINIP": "a projection",
-    "PROJECTION IMAGE": "a projection",
-    "VRT": "a rendering",
-    "DOSE": "a dose report",
-    "DOSE_INFO": "a dose report",
-    "SCREEN SAVE": "a screen shot",
-    "SCREEN_SAVE": "a screen shot",
-}
-"""Values of ImageType whose pixels are no slice of a scan."""
-
-_OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
-_MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
-_INDEX = "2"  # raised where the index of an older version cannot be used
 MAX_ASIDE_MM = 0.5
 """So far may a slice lie aside of the line of the others."""
 
 _FEW = 5  # slices: fewer original ones among derived ones are no scan
-
-
-# --------------------------------------------------------------------------------- finding
-
-
-@dataclass(eq=False)
-class DicomFiles:
-    """What a folder holds of DICOM."""
-
-    series: dict[str, list[Path]] = field(default_factory=dict)  # CT slices by SeriesInstanceUID
-    others: dict[str, Counter[str]] = field(default_factory=dict)  # of a series: what, how many
-    about: dict[str, tuple[str, str]] = field(default_factory=dict)  # description, PatientID
-    damaged: list[str] = field(default_factory=list)  # files and what is wrong with them
-
-
-def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
-    """The CT series in a folder and the folders in it, whatever the layout.
-
-    A series is all files of one SeriesInstanceUID, wherever they are. Files that are no DICOM are
-    left alone.
-
-    Args:
-        folder: where to look.
-        index_json: remembers what each folder held, by names, sizes and times of its files, so
-            that only new folders are read again. Where it cannot be written, nothing is remembered.
-    """
-    known = _known_folders(index_json)
-    now: dict[str, Any] = {}
-    by_folder: dict[Path, list[Path]] = {}
-    for path in files_below(folder):
-        if path.suffix.lower() not in _OTHERS:
-            by_folder.setdefault(path.parent, []).append(path)
-    found = DicomFiles()
-    for here, files in by_folder.items():
-        stamp = _stamp(files)
-        entry = known.get(str(here))
-        if not isinstance(entry, dict) or entry.get("stamp") != stamp:
-            entry = {"stamp": stamp} | _folder_entry(files)
-        now[str(here)] = entry
-        for name, uid, kind in entry["files"]:
-            if kind:
-                found.others.setdefault(uid, Counter())[kind] += 1
-            else:
-                found.series.setdefault(uid, []).append(here / name)
-        for uid, about in entry["about"].items():
-            found.about.setdefault(uid, (about[0], about[1]))
-        found.damaged += entry["damaged"]
-    if index_json is not None and now != known:
-        with suppress(OSError):  # it only saves time
-            write_json(now, index_json)
-    found.series = dict(sorted(found.series.items()))
-    return found
-
-
-def _known_folders(index_json: Path | None) -> dict[str, Any]:
-    try:
-        known = read_json(index_json) if index_json is not None else {}
-    except (InputError, OSError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _stamp(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(_INDEX.encode())
-    for path in files:
-        about = path.stat()
-        digest.update(os.fsencode(f"{path.name} {about.st_size} {about.st_mtime_ns}\n"))
-    return digest.hexdigest()
-
-
-def _folder_entry(files: Sequence[Path]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"files": [], "about": {}, "damaged": []}
-    for path in files:
-        try:
-            header = read_header(path)
-            if header is None:
-                continue
-            uid = _text(header, "SeriesInstanceUID")
-            if not uid:
-                raise InputError(f"{path}: DICOM without a SeriesInstanceUID")
-        except InputError as error:
-            entry["damaged"].append(str(error))
-            continue
-        entry["files"].append((path.name, uid, not_ct(header)))
-        about = (_text(header, "SeriesDescription"), _text(header, "PatientID"))
-        entry["about"].setdefault(uid, about)
-    return entry
-
-
-_TAGS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesDescription",
-    "PatientID",
-    "Modality",
-    "ImageType",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "SliceThickness",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "NumberOfFrames",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]
-
-
-def read_header(path: Path) -> pydicom.Dataset | None:
-    """The header of a DICOM file, also of one without the marker "DICM"; None of another file.
-
-    Raises:
-        InputError: it cannot be read, or is DICOM and damaged.
-    """
-    with reading(path):
-        with path.open("rb") as file:
-            start = file.read(132)
-        marked = start[128:] == b"DICM"
-        if not marked and start[:2] not in _MAY_BE_DICOM:
-            return None
-    with reading(path, "its DICOM header cannot be read"):
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)  # type: ignore[arg-type]
-        # A file of another kind may begin with these two bytes by chance.
-        return header if marked or _text(header, "SOPClassUID").startswith("1.2.840.") else None
-
-
-def _text(header: pydicom.Dataset, tag: str) -> str:
-    """A value as text; "" where it is absent or damaged."""
-    try:
-        value = header.get(tag)
-        return "" if value is None else str(value).strip("\0 ")
-    except Exception:  # pydicom converts a value when it is asked for, and raises many things
-        return ""
-
-
-def _image_type(header: pydicom.Dataset) -> set[str]:
-    return set(re.findall(r"[A-Z][A-Z0-9_ ]*", _text(header, "ImageType").upper()))
-
-
-def not_ct(header: pydicom.Dataset) -> str:
-    """What a DICOM file is instead of slices of a CT scan; "" where it is such slices."""
-    modality, kind = _text(header, "Modality").upper(), _text(header, "SOPClassUID")
-    for value in sorted(_image_type(header) & _NOT_SLICES.keys()):
-        return f"{_NOT_SLICES[value]} (ImageType {value})"
-    if kind not in _CT_CLASSES:
-        return f"{UID(kind).name} ({modality})" if modality else UID(kind).name
-    return "" if modality in ("", "CT") else modality
 
 
 # --------------------------------------------------------------------------------- headers
@@ -238,7 +61,7 @@ def read_dicom_slices(path: Path, series_uid: str) -> list[DicomSlice]:
     header = read_header(path)
     if header is None:
         raise InputError(f"{path}: no readable DICOM file; {AGAIN}")
-    if (uid := _text(header, "SeriesInstanceUID")) != series_uid:
+    if (uid := text_of(header, "SeriesInstanceUID")) != series_uid:
         raise InputError(f"{path}: SeriesInstanceUID is {uid!r}, but must be {series_uid}")
     frames = int(_numbers(path, [header], "NumberOfFrames", 1, 1.0)[0])
     with reading(path, "its frames cannot be read"):
@@ -248,8 +71,8 @@ def read_dicom_slices(path: Path, series_uid: str) -> list[DicomSlice]:
         return [_slice(path, header, [header], None)]
     if len(each) != frames:
         raise InputError(
-            f"{path}: {frames} frames in one file ({UID(_text(header, 'SOPClassUID')).name}) that "
-            "does not say where each lies; export the scan as one file per slice or as enhanced CT"
+            f"{path}: {frames} frames in one file of {UID(text_of(header, 'SOPClassUID')).name}, "
+            "which does not say where each lies; export one file per slice, or enhanced CT"
         )
     with reading(path, "its frames cannot be read"):
         return [
@@ -272,9 +95,9 @@ def _slice(
     if not (row_mm > 0 and column_mm > 0):
         raise InputError(f"{path}: PixelSpacing {row_mm:g} {column_mm:g} must be above 0")
     rows, columns = (int(_numbers(path, [header], tag, 1)[0]) for tag in ("Rows", "Columns"))
-    if min(rows, columns) < 1 or _text(header, "SamplesPerPixel") != "1":
+    if min(rows, columns) < 1 or text_of(header, "SamplesPerPixel") != "1":
         raise InputError(
-            f"{path}: {rows} x {columns} pixels of {_text(header, 'SamplesPerPixel')} numbers: "
+            f"{path}: {rows} x {columns} pixels of {text_of(header, 'SamplesPerPixel')} numbers: "
             "no CT image"
         )
     # Without these the stored numbers are not known to be Hounsfield units.
@@ -285,9 +108,9 @@ def _slice(
     one = DicomSlice(
         path=path,
         frame=frame,
-        sop_uid=f"{_text(header, 'SOPInstanceUID')} {frame}",
+        sop_uid=f"{text_of(header, 'SOPInstanceUID')} {frame}",
         number=int(_numbers(path, [header], "InstanceNumber", 1, -1.0)[0]) if frame is None else -1,
-        derived=bool(_image_type(header) & {"DERIVED", "MPR"}),
+        derived=bool(image_type(header) & {"DERIVED", "MPR"}),
         position_xyz_mm=position,
         orientation=orientation,
         spacing_xy_mm=np.array([column_mm, row_mm]),
@@ -315,7 +138,7 @@ def _numbers(
     """A value's numbers from the first place that has it; a default where it is not needed."""
     value = ""
     for place in places:
-        value = _text(place, tag)
+        value = text_of(place, tag)
         if value:
             break
     try:

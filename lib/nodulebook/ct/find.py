@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from nodulebook.core.errors import InputError
-from nodulebook.ct.dicom import find_dicom, open_dicom
+from nodulebook.ct.dicom import open_dicom
+from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.ct.folder import files_below, listed, printable, scan_identity
 from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.ct.nifti import open_nifti

@@ -26,7 +26,7 @@ MARKER = "unpacked.json"
 """Written into an unpacked folder: the archive, its checksum, and the size of each file."""
 
 _BLOCK = 1 << 20  # bytes
-_PACKED_BLOCK = 1 << 13  # bytes; a hostile one may become 29,000 times as large in memory
+_PACKED_BLOCK = 1 << 13  # bytes at a time: a hostile one may grow a lot in memory
 _DEFLATE64 = 9  # some packers use it for files above 2 GB; the module zipfile does not read it
 
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.ct.dicom import find_dicom, open_dicom, read_dicom_series
+from nodulebook.ct.dicom import open_dicom, read_dicom_series
+from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.ct.find import find_images
 from nodulebook.ct.metaimage import open_metaimage
 from nodulebook.ct.spacing import check_spacing
@@ -394,7 +395,7 @@ def test_the_index_remembers_folders_and_sees_what_is_new(
     write_series(data / "a", some_voxels(3), "1.2.3")
     first = find_dicom(data, index).series
     with monkeypatch.context() as patch:
-        patch.setattr("nodulebook.ct.dicom.read_header", None)  # would fail if it were called
+        patch.setattr("nodulebook.ct.dicom_files.read_header", None)  # would fail if it were called
         assert find_dicom(data, index).series == first
     write_series(data / "b", some_voxels(3), "1.2.4")
     assert list(find_dicom(data, index).series) == ["1.2.3", "1.2.4"]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from nodulebook.core import paths
-from nodulebook.ct.dicom import find_dicom
+from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.ct.find import FoundScan
 from nodulebook.patches.sources import scans
 

@@ -1,7 +1,9 @@
 """Where a point of the annotations lies in a scan's own file."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +12,15 @@ from scipy.ndimage import binary_dilation
 from nodulebook.core.errors import InputError
 from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import Scan
+from nodulebook.data.cohort import cluster_readings
 from nodulebook.data.contours import ConsensusMask
 from nodulebook.patches.cube import extract_patch
-from nodulebook.patches.mask import mask_patch
+from nodulebook.patches.mask import mask_patch, reference_mask
+from nodulebook.patches.store import Patch
+
+MIN_IMAGED = 1 / 3
+"""A nodule of which less than this share of the consensus lies in the scan's slices is left out."""
+
 
 MAX_ASIDE_MM = 0.5
 """So far may slices lie aside of each other where outlines in pixels are laid into a patch."""
@@ -92,7 +100,7 @@ def nodule_world(
     return volume.geometry.to_world(np.array([column, row, slice_number]))
 
 
-def pixel_axes(volume: Volume, flips: tuple[bool, bool]) -> NDArray[np.float64]:
+def _pixel_axes(volume: Volume, flips: tuple[bool, bool]) -> NDArray[np.float64]:
     """Where the annotations' columns and rows count to in the world, and the slices upwards."""
     axes = volume.geometry.direction.copy()
     axes[:, :2] *= np.where(flips, -1, 1)
@@ -129,7 +137,7 @@ def placement(
                 patch = extract_patch(volume, world)
             except InputError:
                 return -np.inf
-            mask = mask_patch(consensus, centre_xyz, pixel_axes(volume, flips))
+            mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
             around = binary_dilation(mask, iterations=5) & ~binary_dilation(mask)
             if mask.any() and around.any():
                 differences.append(patch[mask].mean() - patch[around].mean())
@@ -139,3 +147,77 @@ def placement(
     best = max(contrasts, key=lambda flips: contrasts[flips])
     stored = (False, False)
     return best if contrasts[best] > contrasts[stored] + MIRROR_MARGIN_HU else stored
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What came of one scan."""
+
+    series_uid: str
+    made: tuple[str, ...]  # nodule_ids
+    left_out: dict[str, str]  # nodule_id -> reason
+    problem: str  # with the scan as a whole; "" where there is none
+    note: str = ""  # worth knowing, but nothing is wrong
+
+
+def scan_patches(
+    volume: Volume, scan: Scan, rows: Sequence[dict[str, Any]]
+) -> tuple[list[Patch], ScanResult]:
+    """The patches of one scan's nodules.
+
+    Args:
+        volume: the scan's voxels.
+        scan: its annotations.
+        rows: the nodules, with the columns named in `patches`.
+
+    Returns:
+        The patches, and what is to be said of them.
+
+    Raises:
+        InputError: the scan cannot be read, or is not the one that was annotated.
+    """
+    first = first_slice(volume, scan)
+    lesions = cluster_readings(scan)
+    known_z_mm = np.unique(scan.slice_z_mm)
+    count = volume.geometry.size_xyz[2]
+    there = known_z_mm[first : first + count]
+    left_out: dict[str, str] = {}
+    wanted: list[tuple[str, ConsensusMask, NDArray[np.float64]]] = []
+    for row in rows:
+        name, cluster = str(row["nodule_id"]), int(row["cluster"])
+        if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != row["readers"]:
+            raise InputError(
+                f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
+                "what the annotations of its scan give; make the nodule table anew"
+            )
+        consensus = reference_mask(scan, lesions[cluster])
+        voxels = consensus.mask.sum(axis=(1, 2))
+        imaged = voxels[np.isin(consensus.z_mm, there)].sum() / voxels.sum()
+        if imaged < MIN_IMAGED:
+            left_out[name] = f"only {imaged:.0%} of the nodule lies in the slices that are there"
+        else:
+            centre_xyz = np.array(
+                [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
+            )
+            wanted.append((name, consensus, centre_xyz))
+    flips = placement(volume, scan, first, [(c, centre) for _, c, centre in wanted])
+    made = []
+    for name, consensus, centre_xyz in wanted:
+        world = nodule_world(volume, scan, first, centre_xyz, flips)
+        volume_hu = extract_patch(volume, world)
+        if volume_hu.min() == volume_hu.max():
+            left_out[name] = "its voxels all have one value: an incomplete download?"
+            continue
+        mask = mask_patch(consensus, centre_xyz, _pixel_axes(volume, flips))
+        made.append(Patch(name, np.rint(volume_hu).astype(np.int16), mask))
+    problem = ""
+    if count < len(known_z_mm):
+        problem = (
+            f"only {count} of the scan's {len(known_z_mm)} slices are there (z "
+            f"{there[0]:g} to {there[-1]:g} mm): patches that reach beyond them are filled up"
+        )
+    note = ""
+    if any(flips):
+        note = "its voxels are stored mirrored against the annotations; laid by contrast"
+    names = tuple(patch.nodule_id for patch in made)
+    return made, ScanResult(scan.series_uid, names, left_out, problem, note)

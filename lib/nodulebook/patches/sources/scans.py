@@ -28,28 +28,20 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import write_csv, written_aside
 from nodulebook.ct.find import FoundScan
 from nodulebook.ct.folder import printable
-from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import DATABASE_SHA256, Scan, database_path, read_scans
-from nodulebook.data.cohort import cluster_readings, read_nodules
-from nodulebook.data.contours import ConsensusMask
-from nodulebook.patches.cube import LUNG_HU, extract_patch
-from nodulebook.patches.mask import mask_patch, reference_mask
-from nodulebook.patches.sources.placement import first_slice, nodule_world, pixel_axes, placement
+from nodulebook.data.cohort import read_nodules
+from nodulebook.patches.cube import LUNG_HU
+from nodulebook.patches.sources.placement import ScanResult, scan_patches
 from nodulebook.patches.store import Patch
 
 VERSION = "1"
 """Raised with every change that can change a voxel."""
-
-
-MIN_IMAGED = 1 / 3
-"""A nodule of which less than this share of the consensus lies in the scan's slices is left out."""
 
 
 Found = dict[str, FoundScan]
@@ -117,17 +109,6 @@ class _Task:
     rows: list[dict[str, Any]]
     part: Path
     key: str  # what the part depends on
-
-
-@dataclass(frozen=True)
-class ScanResult:
-    """What came of one scan."""
-
-    series_uid: str
-    made: tuple[str, ...]  # nodule_ids
-    left_out: dict[str, str]  # nodule_id -> reason
-    problem: str  # with the scan as a whole; "" where there is none
-    note: str = ""  # worth knowing, but nothing is wrong
 
 
 def patches(
@@ -317,69 +298,6 @@ def make_scan(task: _Task) -> ScanResult:
         return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), reason)
     _write_part(task, result, made)
     return result
-
-
-def scan_patches(
-    volume: Volume, scan: Scan, rows: Sequence[dict[str, Any]]
-) -> tuple[list[Patch], ScanResult]:
-    """The patches of one scan's nodules.
-
-    Args:
-        volume: the scan's voxels.
-        scan: its annotations.
-        rows: the nodules, with the columns named in `patches`.
-
-    Returns:
-        The patches, and what is to be said of them.
-
-    Raises:
-        InputError: the scan cannot be read, or is not the one that was annotated.
-    """
-    first = first_slice(volume, scan)
-    lesions = cluster_readings(scan)
-    known_z_mm = np.unique(scan.slice_z_mm)
-    count = volume.geometry.size_xyz[2]
-    there = known_z_mm[first : first + count]
-    left_out: dict[str, str] = {}
-    wanted: list[tuple[str, ConsensusMask, NDArray[np.float64]]] = []
-    for row in rows:
-        name, cluster = str(row["nodule_id"]), int(row["cluster"])
-        if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != row["readers"]:
-            raise InputError(
-                f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
-                "what the annotations of its scan give; make the nodule table anew"
-            )
-        consensus = reference_mask(scan, lesions[cluster])
-        voxels = consensus.mask.sum(axis=(1, 2))
-        imaged = voxels[np.isin(consensus.z_mm, there)].sum() / voxels.sum()
-        if imaged < MIN_IMAGED:
-            left_out[name] = f"only {imaged:.0%} of the nodule lies in the slices that are there"
-        else:
-            centre_xyz = np.array(
-                [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
-            )
-            wanted.append((name, consensus, centre_xyz))
-    flips = placement(volume, scan, first, [(c, centre) for _, c, centre in wanted])
-    made = []
-    for name, consensus, centre_xyz in wanted:
-        world = nodule_world(volume, scan, first, centre_xyz, flips)
-        volume_hu = extract_patch(volume, world)
-        if volume_hu.min() == volume_hu.max():
-            left_out[name] = "its voxels all have one value: an incomplete download?"
-            continue
-        mask = mask_patch(consensus, centre_xyz, pixel_axes(volume, flips))
-        made.append(Patch(name, np.rint(volume_hu).astype(np.int16), mask))
-    problem = ""
-    if count < len(known_z_mm):
-        problem = (
-            f"only {count} of the scan's {len(known_z_mm)} slices are there (z "
-            f"{there[0]:g} to {there[-1]:g} mm): patches that reach beyond them are filled up"
-        )
-    note = ""
-    if any(flips):
-        note = "its voxels are stored mirrored against the annotations; laid by contrast"
-    names = tuple(patch.nodule_id for patch in made)
-    return made, ScanResult(scan.series_uid, names, left_out, problem, note)
 
 
 def _write_part(task: _Task, result: ScanResult, made: Sequence[Patch]) -> None:

@@ -1,0 +1,192 @@
+"""The DICOM files of a folder: which are slices of CT, and of which series."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.uid import UID
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_json, write_json
+from nodulebook.ct.folder import files_below, reading
+
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+_CT_CLASSES = (_CT, f"{_CT}.1", f"{_CT}.2", "")  # one slice, enhanced, converted, not said
+_NOT_SLICES = {
+    "LOCALIZER": "a scout",
+    "SCOUT": "a scout",
+    "TOPOGRAM": "a scout",
+    "MIP": "a projection",
+    "MINIP": "a projection",
+    "PROJECTION IMAGE": "a projection",
+    "VRT": "a rendering",
+    "DOSE": "a dose report",
+    "DOSE_INFO": "a dose report",
+    "SCREEN SAVE": "a screen shot",
+    "SCREEN_SAVE": "a screen shot",
+}
+"""Values of ImageType whose pixels are no slice of a scan."""
+
+_OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
+_MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
+_INDEX = "2"  # raised where the index of an older version cannot be used
+
+
+# --------------------------------------------------------------------------------- finding
+
+
+@dataclass(eq=False)
+class DicomFiles:
+    """What a folder holds of DICOM."""
+
+    series: dict[str, list[Path]] = field(default_factory=dict)  # CT slices by SeriesInstanceUID
+    others: dict[str, Counter[str]] = field(default_factory=dict)  # of a series: what, how many
+    about: dict[str, tuple[str, str]] = field(default_factory=dict)  # description, PatientID
+    damaged: list[str] = field(default_factory=list)  # files and what is wrong with them
+
+
+def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
+    """The CT series in a folder and the folders in it, whatever the layout.
+
+    A series is all files of one SeriesInstanceUID, wherever they are. Files that are no DICOM are
+    left alone.
+
+    Args:
+        folder: where to look.
+        index_json: remembers what each folder held, by names, sizes and times of its files, so
+            that only new folders are read again. Where it cannot be written, nothing is remembered.
+    """
+    known = _known_folders(index_json)
+    now: dict[str, Any] = {}
+    by_folder: dict[Path, list[Path]] = {}
+    for path in files_below(folder):
+        if path.suffix.lower() not in _OTHERS:
+            by_folder.setdefault(path.parent, []).append(path)
+    found = DicomFiles()
+    for here, files in by_folder.items():
+        stamp = _stamp(files)
+        entry = known.get(str(here))
+        if not isinstance(entry, dict) or entry.get("stamp") != stamp:
+            entry = {"stamp": stamp} | _folder_entry(files)
+        now[str(here)] = entry
+        for name, uid, kind in entry["files"]:
+            if kind:
+                found.others.setdefault(uid, Counter())[kind] += 1
+            else:
+                found.series.setdefault(uid, []).append(here / name)
+        for uid, about in entry["about"].items():
+            found.about.setdefault(uid, (about[0], about[1]))
+        found.damaged += entry["damaged"]
+    if index_json is not None and now != known:
+        with suppress(OSError):  # it only saves time
+            write_json(now, index_json)
+    found.series = dict(sorted(found.series.items()))
+    return found
+
+
+def _known_folders(index_json: Path | None) -> dict[str, Any]:
+    try:
+        known = read_json(index_json) if index_json is not None else {}
+    except (InputError, OSError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(_INDEX.encode())
+    for path in files:
+        about = path.stat()
+        digest.update(os.fsencode(f"{path.name} {about.st_size} {about.st_mtime_ns}\n"))
+    return digest.hexdigest()
+
+
+def _folder_entry(files: Sequence[Path]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"files": [], "about": {}, "damaged": []}
+    for path in files:
+        try:
+            header = read_header(path)
+            if header is None:
+                continue
+            uid = text_of(header, "SeriesInstanceUID")
+            if not uid:
+                raise InputError(f"{path}: DICOM without a SeriesInstanceUID")
+        except InputError as error:
+            entry["damaged"].append(str(error))
+            continue
+        entry["files"].append((path.name, uid, not_ct(header)))
+        about = (text_of(header, "SeriesDescription"), text_of(header, "PatientID"))
+        entry["about"].setdefault(uid, about)
+    return entry
+
+
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "PatientID",
+    "Modality",
+    "ImageType",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+
+def read_header(path: Path) -> pydicom.Dataset | None:
+    """The header of a DICOM file, also of one without the marker "DICM"; None of another file.
+
+    Raises:
+        InputError: it cannot be read, or is DICOM and damaged.
+    """
+    with reading(path):
+        with path.open("rb") as file:
+            start = file.read(132)
+        marked = start[128:] == b"DICM"
+        if not marked and start[:2] not in _MAY_BE_DICOM:
+            return None
+    with reading(path, "its DICOM header cannot be read"):
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)  # type: ignore[arg-type]
+        # A file of another kind may begin with these two bytes by chance.
+        return header if marked or text_of(header, "SOPClassUID").startswith("1.2.840.") else None
+
+
+def text_of(header: pydicom.Dataset, tag: str) -> str:
+    """A value as text; "" where it is absent or damaged."""
+    try:
+        value = header.get(tag)
+        return "" if value is None else str(value).strip("\0 ")
+    except Exception:  # pydicom converts a value when it is asked for, and raises many things
+        return ""
+
+
+def image_type(header: pydicom.Dataset) -> set[str]:
+    """The values of ImageType, in capitals."""
+    return set(re.findall(r"[A-Z][A-Z0-9_ ]*", text_of(header, "ImageType").upper()))
+
+
+def not_ct(header: pydicom.Dataset) -> str:
+    """What a DICOM file is instead of slices of a CT scan; "" where it is such slices."""
+    modality, kind = text_of(header, "Modality").upper(), text_of(header, "SOPClassUID")
+    for value in sorted(image_type(header) & _NOT_SLICES.keys()):
+        return f"{_NOT_SLICES[value]} (ImageType {value})"
+    if kind not in _CT_CLASSES:
+        return f"{UID(kind).name} ({modality})" if modality else UID(kind).name
+    return "" if modality in ("", "CT") else modality
