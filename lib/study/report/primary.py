@@ -1,0 +1,181 @@
+"""The primary comparisons of `data/analysis_plan.yml`: one family, one verdict each.
+
+Every page that prints a primary result takes it from here, so that the same result has the same
+word everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.data.cohort import read_nodules
+from nodulebook.runs.contract import Run
+from nodulebook.stats.added_value import Comparison, added_value, compare
+from nodulebook.stats.bootstrap import Interval
+from nodulebook.stats.paired_tests import holm
+from nodulebook.stats.text import interval, number
+
+PLAN = "data/analysis_plan.yml"
+ALPHA = 0.05
+
+NAMES = {
+    "paper-usual": "Paper's network, usual width",
+    "paper-usual-no-se": "Paper's network, usual width, no gates",
+    "paper": "Paper's network, narrow",
+    "paper-no-se": "Paper's network, narrow, no gates",
+    "paper-slab": "Paper's network, narrow, 4 mm slab",
+    "honest": "Best recipe, 3D",
+    "honest-slices": "Best recipe, three slices",
+    "robust-slices": "Best recipe, three slices, random shifts",
+    "features-all": "Hand-crafted features (use outlines)",
+    "laptop": "Short training, narrow",
+    "quick": "Quick test",
+    "diameter": "Ruler (diameter alone)",
+}
+"""What the book calls a run, by its name without the source and the seed."""
+
+MAIN = ("paper-usual", "paper-usual-no-se", "paper", "paper-no-se", "honest", "honest-slices",
+        "robust-slices")  # fmt: skip
+"""Networks that the pages of results compare, where they have been run."""
+
+SOURCE = "lidc_slices"
+
+
+@dataclass(frozen=True)
+class Primary:
+    """One primary comparison and what it gave."""
+
+    id: str
+    runs: tuple[str, ...]
+    """The run, and the one that it is compared with where that is not the ruler."""
+    seeds: tuple[int, ...]
+    """How many seeds each of `runs` has."""
+    stand_in: bool
+    """Whether the planned runs have no ten folds yet and the plan's fallback is used."""
+    result: Comparison
+    p_holm: float
+    """The fold-aware p value, corrected for the comparisons of the family."""
+    verdict: str
+    """One of "higher", "lower" and "no difference shown"."""
+
+
+def name_of(run: str) -> str:
+    """What the book calls a run; for the runs of another source, with it."""
+    base = run.partition("-seed")[0]
+    if base in NAMES:
+        return NAMES[base]
+    profile, _, source = base.rpartition("-")
+    known = NAMES.get(profile, profile)
+    return known if source == SOURCE else f"{known} ({source})"
+
+
+def seeds_of(runs: Mapping[str, Run], name: str) -> list[pd.DataFrame]:
+    """The pooled predictions of a run's complete seeds: `<name>` and `<name>-seed<k>`."""
+    own = [one for one in runs if one == name or one.startswith(f"{name}-seed")]
+    return [runs[one].probabilities for one in sorted(own)]
+
+
+def main_runs(runs: Mapping[str, Run]) -> dict[str, list[pd.DataFrame]]:
+    """The main networks on real CT that are complete: the run's name, its seeds' predictions."""
+    names = [f"{profile}-{SOURCE}" for profile in MAIN]
+    return {name: tables for name in names if (tables := seeds_of(runs, name))}
+
+
+def diameters() -> pd.Series:
+    """The ruler: the mean of the readers' diameters (mm), by nodule_id."""
+    return read_nodules().set_index("nodule_id")["diameter_mm"]
+
+
+def read_plan() -> dict[str, Any]:
+    """The committed plan."""
+    plan: dict[str, Any] = yaml.safe_load((paths.ROOT / PLAN).read_text(encoding="utf-8"))
+    return plan
+
+
+def primary_family(runs: Mapping[str, Run], n_draws: int = 20_000) -> dict[str, Primary]:
+    """The plan's primary comparisons by id, corrected together.
+
+    Args:
+        runs: complete runs by name.
+        n_draws: draws of patients and seeds.
+
+    Raises:
+        InputError: neither a planned run nor its fallback has all its folds.
+    """
+    mm, found = diameters(), {}
+    for entry in read_plan()["primary"]:
+        names, stand_in = _chosen(entry, runs)
+        tables = [seeds_of(runs, name) for name in names]
+        result = added_value(tables[0], mm, n_draws) if len(names) == 1 else compare(
+            tables[0], tables[1], n_draws
+        )  # fmt: skip
+        found[entry["id"]] = (names, tuple(len(one) for one in tables), stand_in, result)
+    corrected = holm([result.by_fold.p_value for *_, result in found.values()])
+    return {
+        key: Primary(key, *rest, result, float(p), verdict_word(result.auc, float(p)))
+        for (key, (*rest, result)), p in zip(found.items(), corrected, strict=True)
+    }
+
+
+def _chosen(entry: dict[str, Any], runs: Mapping[str, Run]) -> tuple[tuple[str, ...], bool]:
+    """The planned runs, or where one is incomplete the fallback, and which of the two it is."""
+    planned = (entry["run"], entry["against"]) if "against" in entry else (entry["run"],)
+    fallback = entry["fallback"]
+    fallback = tuple(fallback) if isinstance(fallback, list) else (fallback,)
+    for names, stand_in in ((planned, False), (fallback, True)):
+        if all(seeds_of(runs, name) for name in names):
+            return names, stand_in
+    raise InputError(
+        f"{PLAN}: {entry['id']}: neither {', '.join(planned)} nor {', '.join(fallback)} has all "
+        "ten folds; run one of them"
+    )
+
+
+def verdict_word(auc: Interval, p_holm: float) -> str:
+    """The plan's word: the corrected test and the interval must both say that there is one."""
+    if p_holm < ALPHA and (auc.low > 0 or auc.high < 0):
+        return "higher" if auc.low > 0 else "lower"
+    return "no difference shown"
+
+
+def texts(family: Mapping[str, Primary]) -> dict[str, str]:
+    """Short texts of each primary comparison for glue: `verdict-<id>`, `auc-`, `p-`, `run-`."""
+    out = {}
+    for key, one in family.items():
+        fewest = min(one.seeds)
+        out |= {
+            f"verdict-{key}": one.verdict,
+            f"auc-{key}": interval(one.result.auc),
+            f"p-{key}": number(one.p_holm),
+            f"run-{key}": name_of(one.runs[0]),
+            f"seeds-{key}": "one seed" if fewest == 1 else f"{fewest} seeds",
+            f"planned-{key}": "a stand-in" if one.stand_in else "as planned",
+        }
+    return out
+
+
+def sources(family: Mapping[str, Primary]) -> dict[str, tuple[str, ...]]:
+    """What each of `texts` is computed from, for `trace.glue_texts`."""
+    return {name: (*family[key].runs, PLAN) for key in family for name in texts({key: family[key]})}
+
+
+def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
+    """The primary comparisons as the book prints them, one row each."""
+    estimates = {entry["id"]: entry["estimate"] for entry in read_plan()["primary"]}
+    return pd.DataFrame(
+        {
+            "comparison": [estimates[key] for key in family],
+            "run": [f"{name_of(one.runs[0])} (`{one.runs[0]}`)" for one in family.values()],
+            "seeds": [" and ".join(str(n) for n in one.seeds) for one in family.values()],
+            "planned": ["stand-in" if one.stand_in else "yes" for one in family.values()],
+            "n": [f"{one.result.n:,}" for one in family.values()],
+            "difference in AUC": [interval(one.result.auc) for one in family.values()],
+            "p, Holm": [number(one.p_holm) for one in family.values()],
+            "verdict": [one.verdict for one in family.values()],
+        }
+    )
