@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,7 +23,7 @@ def forest_figure(
         text: the axis label.
         zero: where a line marks "no difference"; None: no line.
     """
-    figure, axes = _figure(size=(5.2, 1.1 + 0.36 * len(rows)))
+    figure, axes = _figure(size=(4.6, 1.1 + 0.44 * len(rows)))
     axis = axes[0, 0]
     kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
@@ -34,12 +35,10 @@ def forest_figure(
     if len(kinds) > 1:
         for kind in kinds:
             axis.plot([], [], MARKERS[kinds.index(kind)], color=colours[kind], label=kind)
-        axis.legend(frameon=False, fontsize="small", ncols=2, loc="lower center",
-                    bbox_to_anchor=(0.3, 1.0))  # fmt: skip
+        figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside upper center")
     axis.xaxis.set_major_locator(MaxNLocator(5))
-    axis.set(xlabel=text, yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.grid(axis="x", color="0.9")
+    axis.set(xlabel=text)
+    _name_rows(axis, [name for name, _, _ in rows])
     return figure
 
 
@@ -57,8 +56,8 @@ def dumbbell_figure(
         text: the axis label.
         claim: a value that is drawn as a vertical line, and its name.
     """
-    names = list(rows[0][2])
-    figure, axes = _figure(size=(5.6, 1.6 + 0.42 * len(rows)))
+    names = list(dict.fromkeys(name for _, _, networks in rows for name in networks))
+    figure, axes = _figure(size=(4.6, 1.5 + 0.46 * len(rows)))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(names) + 1)
     for place, (_, value, networks) in enumerate(rows):
@@ -66,13 +65,25 @@ def dumbbell_figure(
         axis.plot([min(ends), max(ends)], [place, place], color="0.75", linewidth=2, zorder=1)
         axis.plot(value, place, "|", color="black", markersize=13, markeredgewidth=2.5)
         for number, name in enumerate(names):
-            axis.plot(networks[name], place, MARKERS[number], color=colours[number], markersize=6)
+            if name in networks:
+                axis.plot(
+                    networks[name], place, MARKERS[number], color=colours[number], markersize=6
+                )
     axis.plot([], [], "|", color="black", markersize=11, markeredgewidth=2.5, label=ruler)
     for number, name in enumerate(names):
         axis.plot([], [], MARKERS[number], color=colours[number], label=name)
     axis.axvline(claim[0], color="0.35", linestyle="--", linewidth=1.2, label=claim[1])
-    axis.set(xlabel=text, yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.grid(axis="x", color="0.9")
+    axis.set(xlabel=text)
+    _name_rows(axis, [name for name, _, _ in rows])
     figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside upper center")
     return figure
+
+
+def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Each row's name above its marks, so that a narrow figure keeps its full width for them."""
+    for place, name in enumerate(names):
+        where = axis.get_yaxis_transform()
+        axis.text(0.01, place - 0.16, name, transform=where, fontsize=8.5, va="bottom")
+    axis.set(yticks=[], ylim=(len(names) - 0.6, -0.75))
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="x", color="0.9")
