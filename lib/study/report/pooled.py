@@ -543,7 +543,7 @@ def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
         values = part.drop_duplicates("metric").set_index("metric")["value"]
         rows.append(
             {
-                "row of the paper": (f"Table {table}: " if str(table).isdigit() else "")
+                "row of the paper": (f"paper's Table {table}: " if str(table).isdigit() else "")
                 + (f"{row} {{cite:p}}`{first['citation']}`" if first["citation"] else str(row)),
                 "what it is": first["what_it_is"],
                 "data": first["data"],
