@@ -22,14 +22,13 @@ PAGES = [ROOT / "index.md", *sorted((ROOT / "chapters").glob("*.md"))]
 # What is not yet as it must be; these lists only become shorter.
 TOO_LONG: set[str] = {
     "nodulebook/ct/dicom.py", "nodulebook/download/datasets.py", "nodulebook/model/training.py",
-    "nodulebook/patches/sources/scans.py", "nodulebook/stats/bootstrap.py",
+    "nodulebook/patches/sources/scans.py",
     "nodulebook/stats/readers.py", "study/cli/main.py", "study/experiments/deep_features.py",
     "study/experiments/features.py", "study/figures/plots.py",
-    "study/report/pooled.py",
 }  # fmt: skip
 TOO_MANY_NAMES: set[str] = {
-    "counterparts.md", "data_selection.md", "explanations.md", "index.md",
-    "patch_extraction.md", "results.md", "se_architecture.md", "training.md",
+    "counterparts.md", "data_selection.md", "explanations.md",
+    "patch_extraction.md", "se_architecture.md", "training.md",
 }  # fmt: skip
 
 

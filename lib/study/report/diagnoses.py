@@ -57,4 +57,5 @@ def patient_scores(
     table = table[table["patient_diagnosis"].isin((BENIGN, *malignant))].reset_index(drop=True)
     label = table["patient_diagnosis"].isin(malignant).astype(int)
     table = table.assign(nodule_id=table["patient_id"], label=label, fold=0)
-    return table[["nodule_id", "patient_id", "label", "p_malignant", "fold"]]
+    columns = ["nodule_id", "patient_id", "label", "p_malignant", "fold"]
+    return pd.DataFrame(table[columns])

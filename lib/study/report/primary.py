@@ -107,18 +107,20 @@ def primary_family(runs: Mapping[str, Run], n_draws: int = 20_000) -> dict[str, 
     Raises:
         InputError: neither a planned run nor its fallback has all its folds.
     """
-    mm, found = diameters(), {}
+    mm, drawn = diameters(), []
     for entry in read_plan()["primary"]:
         names, stand_in = _chosen(entry, runs)
         tables = [seeds_of(runs, name) for name in names]
-        result = added_value(tables[0], mm, n_draws) if len(names) == 1 else compare(
-            tables[0], tables[1], n_draws
-        )  # fmt: skip
-        found[entry["id"]] = (names, tuple(len(one) for one in tables), stand_in, result)
-    corrected = holm([result.by_fold.p_value for *_, result in found.values()])
+        if len(tables) == 1:
+            result = added_value(tables[0], mm, n_draws)
+        else:
+            result = compare(tables[0], tables[1], n_draws)
+        seeds = tuple(len(one) for one in tables)
+        drawn.append((str(entry["id"]), names, seeds, stand_in, result))
+    corrected = holm([result.by_fold.p_value for *_, result in drawn])
     return {
-        key: Primary(key, *rest, result, float(p), verdict_word(result.auc, float(p)))
-        for (key, (*rest, result)), p in zip(found.items(), corrected, strict=True)
+        one[0]: Primary(*one, float(p), verdict_word(one[-1].auc, float(p)))
+        for one, p in zip(drawn, corrected, strict=True)
     }
 
 
@@ -145,7 +147,7 @@ def verdict_word(auc: Interval, p_holm: float) -> str:
 
 def texts(family: Mapping[str, Primary]) -> dict[str, str]:
     """Short texts of each primary comparison for glue: `verdict-<id>`, `auc-`, `p-`, `run-`."""
-    out = {}
+    out: dict[str, str] = {}
     for key, one in family.items():
         fewest = min(one.seeds)
         out |= {

@@ -30,12 +30,10 @@ from study.report.pooled import (
     complete_runs,
     diameter_table,
     fold_mean_table,
-    headline,
     layer_table,
     literature_table,
     per_fold_metrics,
     pooled_table,
-    provenance_table,
 )
 
 NAN = float("nan")
@@ -206,108 +204,6 @@ def test_damaged_run_is_refused(folder, file, old, new, why):
         complete_runs()
 
 
-def test_headline_without_runs():
-    assert headline({"quick-phantom": _run()}) == {
-        "headline-real": "no run is here yet",
-        "headline-diameter": "has not been run",
-        "headline-difference": "",
-        "headline-gates": "",
-        "headline-verdict": "That is open: nothing has been run on real CT yet.",
-    }
-
-
-@pytest.mark.parametrize(
-    ("profile_name", "skill", "verdict"),
-    [
-        ("quick", 9.0, "That is open. What has been run whole on real CT so far is a small"),
-        ("paper", 0.5, "Not on the data that we have. The paper's settings, as far as"),
-        ("paper", 9.0, "It may. The paper's settings, as far as"),
-    ],
-)
-def test_the_verdict_follows_from_what_was_run(profile_name, skill, verdict):
-    run = _run("p", "lidc_slices", skill, profile_name=profile_name)
-    assert headline({"p": run})["headline-verdict"].startswith(verdict)
-
-
-def test_headline_takes_the_longest_run_on_real_ct():
-    short, long = (_run(n, "lidc_slices", s, e) for n, s, e in (("q", 1, 3), ("p", 6, 9)))
-    diameter = _run("diameter", "annotations", 0.0, 1)
-    out = headline({"q": short, "p": long, "phantom": _run(epochs=20), "diameter": diameter})
-    auc, right = (patient_bootstrap(long.probabilities, s) for s in ("roc_auc", "accuracy"))
-    assert f"the run p reaches AUC {interval(auc)}" in out["headline-real"]
-    assert f"accuracy {interval(right)} on 80 nodules" in out["headline-real"]
-    auc = patient_bootstrap(diameter.probabilities, "roc_auc")
-    assert f"reaches AUC {interval(auc)}" in out["headline-diameter"]
-    wanted = paired_bootstrap_difference(long.probabilities, diameter.probabilities, "roc_auc")
-    assert interval(wanted) in out["headline-difference"] and wanted.low > 0
-    assert "the network's is above that of diameter alone" in out["headline-difference"]
-
-
-@pytest.mark.parametrize(
-    ("network", "diameter", "verdict"),
-    [
-        (0.0, 6.0, "the network's is below that of diameter alone"),
-        (1.0, 1.0, "cannot be told apart"),  # -0.020 (-0.102 to 0.074)
-        (1.0, 0.8, "cannot be told apart"),  # 0.037 (-0.058 to 0.147)
-    ],
-)
-def test_headline_says_what_the_interval_allows(network, diameter, verdict):
-    out = headline(
-        {
-            "p": _run("p", "lidc_slices", network, 9),
-            "diameter": _run("diameter", "annotations", diameter, 1),
-        }
-    )
-    assert verdict in out["headline-difference"]
-
-
-@pytest.mark.parametrize(
-    ("gated", "plain", "verdict"),
-    [
-        (6.0, 0.0, "with the gates it is above that without them"),
-        (0.0, 6.0, "with the gates it is below that without them"),
-        (1.0, 1.0, "no gain and no loss by the gates can be seen"),
-    ],
-)
-def test_headline_says_what_the_gates_do(gated, plain, verdict):
-    names = ("paper-lidc_slices", "paper-no-se-lidc_slices")
-    both = [_run(n, "lidc_slices", s) for n, s in zip(names, (gated, plain), strict=True)]
-    runs = dict(zip(names, both, strict=True))
-    assert verdict in headline(runs)["headline-gates"]
-    assert headline({names[0]: runs[names[0]]})["headline-gates"] == ""
-    phantom = dict(zip(("paper-phantom", "paper-no-se-phantom"), both, strict=True))
-    assert headline(phantom)["headline-gates"] == ""
-
-
-def test_an_arm_is_told_beside_those_that_are_there():
-    names = ("honest-lidc_slices", "paper-lidc_slices", "paper-phantom", "diameter")
-    skills = (6.0, 0.0, 9.0, 9.0)
-    runs = {
-        name: _run(name, "phantom" if "phantom" in name else "lidc_slices", skill)
-        for name, skill in zip(names, skills, strict=True)
-    }
-    honest, paper, _, diameter = runs.values()
-    by = [
-        paired_bootstrap_difference(honest.probabilities, other.probabilities, "roc_auc")
-        for other in (diameter, paper)
-    ]
-    assert by[0].low <= 0 <= by[0].high and by[1].low > 0
-    auc = patient_bootstrap(honest.probabilities, "roc_auc")
-    assert report.arm_sentence(runs, "honest", ("diameter", "paper", "absent")) == (
-        f"AUC {interval(auc)} on 80 nodules; minus “diameter” {interval(by[0])}, not to be told "
-        f"apart from it; minus “paper” {interval(by[1])}, above it"
-    )
-    assert report.arm_sentence(runs, "paper", ("honest",)).endswith(", below it")
-    assert report.arm_sentence(runs, "paper-slab", ("diameter",)) == "not run whole yet"
-
-
-def test_headline_compares_the_nodules_that_both_have():
-    real = _run("p", "lidc_slices")
-    fewer = replace(real, probabilities=real.probabilities.iloc[:60])
-    out = headline({"p": fewer, "diameter": _run("diameter", "annotations")})
-    assert out["headline-difference"].startswith("On the 60 nodules that both have")
-
-
 def test_literature_table_cites_where_there_is_a_source():
     columns = ["table", "row", "citation", "what_it_is", "data", "metric", "value", "how_seen"]
     literature = pd.DataFrame(
@@ -322,9 +218,9 @@ def test_literature_table_cites_where_there_is_a_source():
     )
     table = literature_table(literature)
     assert table["row of the paper"].tolist() == [
-        "Table 3: [1] A {cite:p}`key2020`",
-        "Table 4: [2] B",
-        "Table 4: [3] C",
+        "paper's Table 3: [1] A {cite:p}`key2020`",
+        "paper's Table 4: [2] B",
+        "paper's Table 4: [3] C",
     ]
     assert table["acc., %"].tolist() == ["90", "", ""]
     assert table["AUC"].tolist() == ["", "0.9", ""]
@@ -335,22 +231,6 @@ def test_runs_of_the_comparison_chapter_are_left_out_unless_wanted(folder):
     _copy(folder, "features-size-x", "lidc_slices")
     assert "features-size-x" not in complete_runs()
     assert "features-size-x" in complete_runs(compared=True)
-
-
-def test_provenance_has_the_command_that_makes_the_run():
-    runs = {
-        "quick-phantom": _run("quick-phantom", profile_name="quick"),
-        "mine": _run("mine", "lidc_slices", profile_name="paper"),
-        "diameter": _run("diameter", "annotations"),
-    }
-    table = provenance_table(runs)
-    assert table["command"].tolist() == [
-        "`make folds PROFILE=quick SOURCE=phantom`",
-        "`make folds PROFILE=paper SOURCE=lidc_slices RUN=mine`",
-        "`nodulebook baseline`",
-    ]
-    assert table["seconds"].tolist() == ["1,045"] * 3  # 10 * 100 + 0 + 1 + ... + 9
-    assert table["ended"].tolist() == ["2024-01-10"] * 3
 
 
 def test_layer_table_has_every_parameter_once():
@@ -418,13 +298,6 @@ def test_pooling_within_the_convolution_does_not_change_its_multiply_adds():
     assert counts == {f"{32**3 * 4 * 27:,}"}
 
 
-def test_captions_name_run_source_and_n():
-    run = _run("quick-phantom")
-    text = report.fold_caption(run.folds[3])
-    assert "quick-phantom, fold 3" in text and "not CT" in text and "20 training" in text
-    assert "quick-phantom: 80 nodules, phantom" in report.runs_caption({"quick-phantom": run})
-
-
 def test_arms_are_compared_where_both_are_there():
     one = _run("paper-phantom", "phantom")
     one = replace(one, probabilities=one.probabilities.iloc[:60])
@@ -459,13 +332,6 @@ def test_every_arm_that_is_compared_is_a_profile():
     assert {arm for pair in report.PAIRS for arm in pair} <= {*profile_names(), "diameter"}
 
 
-def test_the_papers_settings_stand_for_all_runs_on_real_ct():
-    faithful = _run("paper-luna16", "luna16", profile_name="paper")
-    longer = _run("wide-lidc_slices", "lidc_slices", epochs=9, profile_name="wide")
-    text = headline({"wide": longer, "paper": faithful})["headline-real"]
-    assert "the run paper-luna16 reaches" in text and "(LUNA16 CT scans;" in text
-
-
 def test_making_adds_up_hours_and_names_all_devices():
     run = _run("q", epochs=7, backend="jax", versions={"jax": "0.1"}, device="CPU: a")
     run.folds[3].run["device"] = "CPU: b"
@@ -478,12 +344,3 @@ def test_making_adds_up_hours_and_names_all_devices():
         "device": "CPU: a; CPU: b",
         "hours": "0.29",  # 1,045 s
     }
-
-
-def test_each_headline_names_the_runs_that_it_is_computed_from() -> None:
-    runs = report.complete_runs()
-    assert "no gain and no loss" in report.headline(runs)["headline-gates"]  # what C003 says
-    whole = report.headline(runs)
-    for key, names in report.headline_runs(runs).items():
-        part = report.headline({name: runs[name] for name in names})
-        assert names and part[key] == whole[key], key
