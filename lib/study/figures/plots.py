@@ -195,7 +195,7 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     Args:
         bands: name -> (band, text for the legend).
     """
-    figure, axes = _figure(size=(5.4, 4.8))
+    figure, axes = _figure(size=(5.0, 5.2))
     axis = axes[0, 0]
     styles = zip(
         sns.color_palette("colorblind", len(bands)),
@@ -210,17 +210,17 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
         xlabel="false-positive rate (1 − specificity)", ylabel="true-positive rate (sensitivity)"
     )
     axis.set_aspect("equal")
-    axis.legend(frameon=False, fontsize="small", loc="lower right")
+    figure.legend(frameon=False, fontsize="small", loc="outside lower center")
     return figure
 
 
 def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Share of malignant nodules beside the probability given, with intervals.
+    """Share of malignant nodules against predicted probability, with intervals.
 
     Args:
         curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
     """
-    figure, axes = _figure(size=(5.4, 4.8))
+    figure, axes = _figure(size=(5.0, 5.2))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(curves))
     for (name, curve), colour, marker in zip(
@@ -236,7 +236,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
         xlabel="mean probability of a group", ylabel="share of malignant nodules",
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
     )  # fmt: skip
-    axis.legend(frameon=False, fontsize="small", loc="upper left")
+    figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside lower center")
     return figure
 
 
