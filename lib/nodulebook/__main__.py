@@ -1,5 +1,5 @@
 """`python -m nodulebook` is the command line."""
 
-from study.cli.main import main
+from nodulebook.cli.main import main
 
 main()

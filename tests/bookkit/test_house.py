@@ -21,9 +21,9 @@ PAGES = [ROOT / "index.md", *sorted((ROOT / "chapters").glob("*.md"))]
 
 # What is not yet as it must be; these lists only become shorter.
 TOO_LONG: set[str] = {
-    "nodulebook/ct/dicom.py", "nodulebook/download/datasets.py", "nodulebook/model/training.py",
+    "nodulebook/ct/dicom.py", "nodulebook/download/datasets.py",
     "nodulebook/patches/sources/scans.py",
-    "nodulebook/stats/readers.py", "study/cli/main.py", "study/experiments/deep_features.py",
+    "nodulebook/stats/readers.py", "study/experiments/deep_features.py",
     "study/experiments/features.py", "study/figures/plots.py",
 }  # fmt: skip
 TOO_MANY_NAMES: set[str] = {

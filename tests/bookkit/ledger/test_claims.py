@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from bookkit.ledger import claims, labels
 from browser import opened
+from nodulebook.cli.main import commands
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from study.cli.main import commands
 
 ENTRY = {
     "id": "C001",

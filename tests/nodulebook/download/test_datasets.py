@@ -25,6 +25,7 @@ import pandas as pd
 import pydicom
 import pytest
 
+from nodulebook.cli import main as cli
 from nodulebook.core.errors import InputError
 from nodulebook.data.cohort import read_nodules, read_scan_table
 from nodulebook.download import datasets
@@ -38,7 +39,6 @@ from nodulebook.download.datasets import (
 )
 from nodulebook.patches.sources.presence import ABSENT_CSV, presence, report_presence
 from repository_server import Repository, serving
-from study.cli import main as cli
 
 FIRST, SECOND = "3723295", "4121926"  # the two records
 USAGE = namedtuple("USAGE", "total used free")

@@ -14,11 +14,11 @@ import nbformat
 import pandas as pd
 import pytest
 
+from nodulebook.cli import main as cli
 from nodulebook.core import paths
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import read_fold
 from nodulebook.runs.map_scores import EXPLANATIONS, SANITY, read_explanations
-from study.cli import main as cli
 
 pytestmark = pytest.mark.slow
 

@@ -20,6 +20,7 @@ from test_volumes import lidc_dicom, real_dicom, write_series
 
 from browser import opened
 from conftest import TINY
+from nodulebook.cli import main as cli
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import Profile, TrainingSettings
@@ -29,7 +30,6 @@ from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import read_scans
 from nodulebook.data.cohort import read_nodules
 from nodulebook.patches.cube import LUNG_HU, extract_patch
-from study.cli import main as cli
 from study.own_scans import networks as sources
 from study.own_scans import page, released, scoring
 from study.own_scans.cubes import positions_of_labels, read_cubes

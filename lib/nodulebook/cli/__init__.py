@@ -1,0 +1,1 @@
+"""The command line: `nodulebook COMMAND`, or `python -m nodulebook COMMAND`."""
