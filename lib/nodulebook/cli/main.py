@@ -10,10 +10,10 @@ import os
 import sys
 import tomllib
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import click
 
-from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
 GROUP = "nodulebook.commands"
@@ -36,7 +36,7 @@ class _Registered(click.Group):
 def _commands() -> dict[str, EntryPoint]:
     """The registered commands; those of the checkout, where it is newer than its installation."""
     found = {point.name: point for point in entry_points(group=GROUP)}
-    project = paths.ROOT / "pyproject.toml"
+    project = Path(__file__).resolve().parents[3] / "pyproject.toml"
     if not found and project.is_file():
         values = tomllib.loads(project.read_text(encoding="utf-8"))
         listed = values.get("project", {}).get("entry-points", {}).get(GROUP, {})

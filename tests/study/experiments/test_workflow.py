@@ -31,7 +31,7 @@ def _command(runs: Path, *options: str) -> list[str]:
 
 
 def _marks(runs: Path) -> set[str]:
-    return {path.name for path in (runs / ".marks" / RUN).glob("fold-*")}
+    return {path.name for path in (runs / ".marks" / RUN).glob("*/fold-*")}
 
 
 def test_a_killed_fold_is_run_again_alone(
@@ -89,6 +89,24 @@ def test_through_a_schedulers_submit_command(
     done = subprocess.run(command, cwd=graph_root, env=world_env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert is_done(runs / RUN / "fold-1") and _marks(runs) == {"fold-1"}
+
+
+def test_what_is_asked_is_done_although_a_book_is_built(
+    graph_root: Path, tmp_path: Path, world_env: dict[str, str]
+) -> None:
+    """Another profile, source or seed is another question; the shell words are quoted."""
+    (graph_root / "_build" / "html").mkdir(parents=True, exist_ok=True)
+    (graph_root / "_build" / "html" / "index.html").touch()
+    program = str(Path(sys.executable).with_name("snakemake"))
+    base = [program, "-n", "-p", "--cores", "1", "--config", f"runs_folder={tmp_path / 'a b'}"]
+    for asked in (["profile=tiny"], ["profile=tiny", "seed=5"], ["profile=laptop"]):
+        done = subprocess.run(
+            [*base, *asked], cwd=graph_root, env=world_env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(" fold --fold ") == 10
+        assert f"NODULEBOOK_RUNS='{tmp_path}/a b'" in done.stdout
+        assert ("--run tiny-phantom-seed5 --seed 5" in done.stdout) == ("seed=5" in asked)
 
 
 @pytest.mark.parametrize("wrong", ["[0,12]", "1-3", "[]", "all"])
