@@ -19,25 +19,11 @@ from nodulebook.stats.added_value import Comparison, added_value, compare
 from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import holm
 from nodulebook.stats.text import interval, number
+from study.report.names import keyed
+from study.report.names import title as title
 
 PLAN = "data/analysis_plan.yml"
 ALPHA = 0.05
-
-NAMES = {
-    "paper-usual": "Paper's network, usual width",
-    "paper-usual-no-se": "Paper's network, usual width, no gates",
-    "paper": "Paper's network, narrow",
-    "paper-no-se": "Paper's network, narrow, no gates",
-    "paper-slab": "Paper's network, narrow, 4 mm slab",
-    "honest": "Best recipe, 3D",
-    "honest-slices": "Best recipe, three slices",
-    "robust-slices": "Best recipe, three slices, random shifts",
-    "features-all": "Hand-crafted features (use outlines)",
-    "laptop": "Short training, narrow",
-    "quick": "Quick test",
-    "diameter": "Ruler (diameter alone)",
-}
-"""What the book calls a run, by its name without the source and the seed."""
 
 MAIN = ("paper-usual", "paper-usual-no-se", "paper", "paper-no-se", "honest", "honest-slices",
         "robust-slices")  # fmt: skip
@@ -62,16 +48,6 @@ class Primary:
     """The fold-aware p value, corrected for the comparisons of the family."""
     verdict: str
     """One of "higher", "lower" and "no difference shown"."""
-
-
-def name_of(run: str) -> str:
-    """What the book calls a run; for the runs of another source, with it."""
-    base = run.partition("-seed")[0]
-    if base in NAMES:
-        return NAMES[base]
-    profile, _, source = base.rpartition("-")
-    known = NAMES.get(profile, profile)
-    return known if source == SOURCE else f"{known} ({source})"
 
 
 def seeds_of(runs: Mapping[str, Run], name: str) -> list[pd.DataFrame]:
@@ -154,7 +130,7 @@ def texts(family: Mapping[str, Primary]) -> dict[str, str]:
             f"verdict-{key}": one.verdict,
             f"auc-{key}": interval(one.result.auc),
             f"p-{key}": number(one.p_holm),
-            f"run-{key}": name_of(one.runs[0]),
+            f"run-{key}": title(one.runs[0]),
             f"seeds-{key}": "one seed" if fewest == 1 else f"{fewest} seeds",
             f"planned-{key}": "a stand-in" if one.stand_in else "as planned",
         }
@@ -172,7 +148,7 @@ def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "comparison": [estimates[key] for key in family],
-            "run": [f"{name_of(one.runs[0])} (`{one.runs[0]}`)" for one in family.values()],
+            "run": [keyed(one.runs[0]) for one in family.values()],
             "seeds": [" and ".join(str(n) for n in one.seeds) for one in family.values()],
             "planned": ["stand-in" if one.stand_in else "yes" for one in family.values()],
             "n": [f"{one.result.n:,}" for one in family.values()],

@@ -16,7 +16,6 @@ from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import holm
 from study.report.primary import (
     family_table,
-    name_of,
     primary_family,
     read_plan,
     seeds_of,
@@ -100,16 +99,6 @@ def test_a_skilled_network_adds_to_the_ruler_and_a_guess_does_not():
 def test_the_plan_is_of_the_committed_cohort():
     mm = read_nodules().set_index("nodule_id")["diameter_mm"]
     assert (mm.reindex(read_folds()["nodule_id"]) > 0).all()
-
-
-@pytest.mark.parametrize("run, name", [
-    ("paper-lidc_slices-seed3", "Paper's network, narrow"),
-    ("paper-phantom", "Paper's network, narrow (phantom)"),
-    ("diameter", "Ruler (diameter alone)"),
-    ("rival-x-lidc_slices", "rival-x"),
-])  # fmt: skip
-def test_names_of_runs(run, name):
-    assert name_of(run) == name
 
 
 def test_no_page_types_a_verdict():
