@@ -23,6 +23,9 @@ from nodulebook.core.files import read_yaml
 N_FOLDS = 10
 """The paper's section 5: "10 subgroups"."""
 
+MARGIN = 5
+"""Voxels around a patch, in the axial plane, that a patch store keeps for random shifts."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -96,6 +99,13 @@ class RivalSettings(_Strict):
     input_pooling: Literal[1, 2] = 1
     """As in `NetworkSettings`."""
     batch_norm_momentum: float = Field(default=0.9, gt=0, lt=1)
+    slices: Literal["three_axes", "axial_mean", "axial_three"] = "three_axes"
+    """resnet2d: the slices across z, y and x through the middle; or one image of axial planes,
+    the mean of the middle four, or three channels, each the mean of two of the middle six."""
+    stem_stride: Literal[1, 2] = 2
+    """resnet2d: steps of the first convolution."""
+    stages: int = Field(default=4, ge=1, le=4)
+    """resnet2d: how many stages, each of twice the channels of the one before."""
 
 
 def _kind_of_network(values: Any) -> str:
@@ -126,6 +136,12 @@ class TrainingSettings(_Strict):
     flips: bool = True
     quarter_turns: bool = True
     """Random turns by multiples of 90 degrees in the axial plane."""
+    shift_mm: int = Field(default=0, ge=0, le=MARGIN)
+    """Move training patches in the axial plane, by whole voxels, as far as this."""
+    shift_z_mm: int = Field(default=0, ge=0, le=8)
+    """Move what the central slab shows along z, as far as this up or down."""
+    hu_jitter: float = Field(default=0, ge=0)
+    """Standard deviation, in HU, of a number that is added to all of a training patch."""
     central_slab_mm: int = Field(default=0, ge=0, le=32)
     """Show this much along z of every nodule, in training and test, and no more; 0: all there is.
 
@@ -149,12 +165,19 @@ class TrainingSettings(_Strict):
     """Predictions to average for a test nodule: one, or one for each symmetry of the patch."""
 
     @property
+    def margin(self) -> int:
+        """Voxels that patches need beyond their 32 on each side, in the axial plane."""
+        return MARGIN if self.shift_mm else 0
+
+    @property
     def beyond_labels(self) -> bool:
         """Whether a lesion's target is more than its label 0 or 1."""
         return self.soft_labels or self.characteristics_weight > 0 or self.lesions == "all"
 
     @model_validator(mode="after")
     def _drops_rise(self) -> Self:
+        if self.shift_z_mm and not 0 < self.central_slab_mm <= 32 - 2 * self.shift_z_mm:
+            raise ValueError("shift_z_mm needs central_slab_mm, with room for the shift within 32")
         if self.learning_rate_drops and self.schedule != "drops":
             raise ValueError("learning_rate_drops go with schedule drops")
         if self.loss == "dynamic" and self.beyond_labels:
@@ -191,10 +214,11 @@ class Trial(_Strict):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     question: str
     """What it is tried for, as the book's table says it."""
-    group: Literal["seed", "why", "recipe", "slices"]
+    group: Literal["seed", "why", "recipe", "slices", "robust"]
     """seed: the paper's recipe from another seed; why: one thing changed in it; recipe: a
-    candidate for the honest one; slices: the honest one with another work's network."""
-    source: Literal["phantom", "lidc_slices", "lidc_grey"] = "lidc_slices"
+    candidate for the honest one; slices: the honest one with another work's network; robust: a
+    candidate for the one that is trained with random shifts."""
+    source: Literal["phantom", "lidc_slices", "lidc_exact", "lidc_grey"] = "lidc_slices"
     settings: Profile
 
 
@@ -204,7 +228,7 @@ class Rule(_Strict):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     question: str
     """What is changed, as the book's table says it."""
-    source: Literal["phantom", "lidc_slices"] = "lidc_slices"
+    source: Literal["phantom", "lidc_slices", "lidc_exact"] = "lidc_slices"
     split: Literal["patient", "nodule", "copy"] = "patient"
     """What is dealt to folds: patients with all their nodules, nodules, or flipped and turned
     copies of nodules."""
@@ -222,7 +246,9 @@ class FoldParameters(_Strict):
 
     fold: int = Field(default=0, ge=0, lt=N_FOLDS)
     profile: str = Field(default="quick", pattern=r"^[\w-]+$")
-    source: Literal["phantom", "lidc_slices", "lidc_grey", "luna16", "idc", "own"] = "phantom"
+    source: Literal["phantom", "lidc_slices", "lidc_exact", "lidc_grey", "luna16", "idc", "own"] = (
+        "phantom"
+    )
     run: str = Field(default="", pattern=r"^[\w-]*$")
     data: str = ""
     explain: bool = True

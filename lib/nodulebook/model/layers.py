@@ -351,6 +351,42 @@ class CentreCrop3D(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("nodulebook")
+class AxialPlanes(layers.Layer):
+    """The middle axial planes of a patch as the channels of one image.
+
+    Args:
+        channels: images, side by side along z, symmetric about the middle.
+        planes: neighbouring planes whose mean is one image.
+        options: of every layer.
+    """
+
+    def __init__(self, channels: int, planes: int, **options: Any) -> None:
+        """Take numbers whose product is even, as the middle lies between two planes."""
+        super().__init__(**options)
+        if channels * planes % 2:
+            raise ValueError("AxialPlanes takes an even number of planes altogether")
+        self.channels, self.planes = channels, planes
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes this layer again."""
+        config: dict[str, Any] = super().get_config()
+        return config | {"channels": self.channels, "planes": self.planes}
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(batch, z, y, x, 1) to (batch, y, x, channels)."""
+        return (input_shape[0], *input_shape[2:4], self.channels)
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, z, y, x, 1) -> (batch, y, x, channels)."""
+        first = (inputs.shape[1] - self.channels * self.planes) // 2
+        images = [
+            ops.mean(inputs[:, k : k + self.planes, :, :, 0], axis=1)
+            for k in range(first, first + self.channels * self.planes, self.planes)
+        ]
+        return ops.stack(images, axis=-1)
+
+
+@keras.saving.register_keras_serializable("nodulebook")
 class CentralSlices(layers.Layer):
     """The three slices through the middle of a patch: across z, across y, across x."""
 

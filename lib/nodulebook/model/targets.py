@@ -17,7 +17,10 @@ from nodulebook.patches.store import PatchStore
 
 @dataclass(frozen=True, eq=False)
 class FoldData:
-    """A fold's patches, scaled to [0, 1], (n, 32, 32, 32) zyx, and its tables."""
+    """A fold's patches, scaled to [0, 1], (n, 32, 32, 32) zyx, and its tables.
+
+    Training patches that are to be shifted have a margin of `shift_mm` along y and x.
+    """
 
     train: pd.DataFrame  # nodule_id, patient_id; label, or what `lesion_targets` gives
     test: pd.DataFrame  # nodule_id, patient_id, label, fold
@@ -83,15 +86,26 @@ def split_fold(
     lesions["label"] = lesions["nodule_id"].map(test.set_index("nodule_id")["label"])
     lesions = lesions.sort_values("nodule_id", ignore_index=True)
 
-    def volumes(table: pd.DataFrame, store: PatchStore = store) -> NDArray[np.float32]:
-        volumes_hu = store.volumes_hu[store.rows(table["nodule_id"])]
+    shift = settings.shift_mm if settings else 0
+    if shift and store.margin < shift:
+        raise InputError(
+            f"the {store.source} patches have a margin of {store.margin} mm, and training with "
+            f"shift_mm {shift} needs as much as that"
+        )
+
+    def volumes(
+        table: pd.DataFrame, store: PatchStore = store, margin: int = 0, room: int = 0
+    ) -> NDArray[np.float32]:
+        """Scaled patches with a margin, in a slab with room for shifts along z."""
+        cut = slice(store.margin - margin, store.volumes_hu.shape[-1] - store.margin + margin)
+        volumes_hu = store.volumes_hu[store.rows(table["nodule_id"])][:, :, cut, cut]
         slab = settings.central_slab_mm if settings else 0
-        return scale_to_unit(central_slab(volumes_hu, slab) if slab else volumes_hu)
+        return scale_to_unit(central_slab(volumes_hu, slab + 2 * room) if slab else volumes_hu)
 
     return FoldData(
         train=train,
         test=test,
-        train_volumes=volumes(train),
+        train_volumes=volumes(train, store, shift, settings.shift_z_mm if settings else 0),
         test_volumes=volumes(test),
         absent=absent_nodules(folds, fold, store.table["nodule_id"].tolist()),
         digest=store.digest,

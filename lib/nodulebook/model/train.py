@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import Profile, RivalSettings, TrainingSettings
-from nodulebook.model.augment import augmented_epoch, symmetries
+from nodulebook.model.augment import Moves, augmented_epoch, symmetries
 from nodulebook.model.backend import make_deterministic
 from nodulebook.model.checkpoint import (
     checkpoint_key,
@@ -29,6 +29,7 @@ from nodulebook.model.losses import DynamicCrossEntropy
 from nodulebook.model.rivals import build_network
 from nodulebook.model.senet import CHARACTERISTICS, MALIGNANCY, MALIGNANT, with_characteristics
 from nodulebook.model.targets import CHARACTERISTICS_TASK, FoldData
+from nodulebook.patches.cube import WINDOW_HU
 
 ARM = "senet"
 
@@ -153,7 +154,12 @@ def train(
     for epoch in range(len(history), settings.epochs):
         start = time.monotonic()
         volumes, order = augmented_epoch(
-            data.train_volumes, profile.seed, epoch, settings.flips, settings.quarter_turns
+            data.train_volumes,
+            profile.seed,
+            epoch,
+            settings.flips,
+            settings.quarter_turns,
+            moves_of(settings),
         )
         # Batch by batch: `fit` goes through a data pipeline that, on a CPU, was seen to wait up to
         # five seconds at each epoch's end, and has nothing to do here, the patches being in memory.
@@ -192,6 +198,19 @@ def train(
             f"accuracy {history[-1]['accuracy']:.3f} ({left:.0f} s left)"
         )
     return history
+
+
+def moves_of(settings: TrainingSettings) -> Moves | None:
+    """What training patches are shifted by, or None where they stay in their places."""
+    if not (settings.shift_mm or settings.shift_z_mm or settings.hu_jitter):
+        return None
+    low, high = WINDOW_HU
+    return Moves(
+        shift=settings.shift_mm,
+        shift_z=settings.shift_z_mm,
+        add=settings.hu_jitter / (high - low),
+        slab=settings.central_slab_mm,
+    )
 
 
 def _targets(

@@ -32,10 +32,10 @@ from nodulebook.patches.cube import PATCH_SIZE
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """One nodule's cube. Both arrays are (32, 32, 32) zyx, 1 mm voxels."""
+    """One nodule's cube, (32, 32, 32) zyx of 1 mm voxels; the volume may have a margin."""
 
     nodule_id: str
-    volume_hu: NDArray[np.int16]
+    volume_hu: NDArray[np.int16]  # (32, 32 + 2 margin, 32 + 2 margin)
     mask: NDArray[np.bool_]
 
 
@@ -44,11 +44,16 @@ class PatchStore:
     """A source's patches on disk, in the order of `table`'s rows."""
 
     source: str
-    volumes_hu: NDArray[np.int16]  # (n, 32, 32, 32) zyx
+    volumes_hu: NDArray[np.int16]  # (n, 32, 32 + 2 margin, 32 + 2 margin) zyx
     masks: NDArray[np.bool_]  # (n, 32, 32, 32) zyx; the readers' consensus
     table: pd.DataFrame  # nodule_id, patient_id, series_uid
     digest: str  # SHA-256 over volumes, masks and table
     recipe: dict[str, str]
+
+    @property
+    def margin(self) -> int:
+        """Voxels that the volumes have beyond the patch on each side, in the axial plane."""
+        return (int(self.volumes_hu.shape[-1]) - PATCH_SIZE) // 2
 
     def rows(self, nodule_ids: Iterable[str]) -> NDArray[np.int64]:
         """Row numbers of the nodules, in the order asked for.
@@ -73,6 +78,7 @@ def write_store(
     patches: Iterator[Patch],
     nodules: pd.DataFrame,
     recipe: dict[str, str],
+    margin: int = 0,
 ) -> None:
     """Write a source's patches as a store; nothing is left behind if it is interrupted.
 
@@ -82,11 +88,13 @@ def write_store(
         patches: the source's patches, at most one a row of `nodules`, in any order.
         nodules: columns nodule_id, patient_id, series_uid; the nodules that may come.
         recipe: what the patches depend on, as text; a store is used again while it is equal.
+        margin: voxels that the volumes have beyond the patch on each side, in the axial plane.
     """
     with folder_written_aside(folder) as aside:
         wanted = nodules.set_index("nodule_id")
         shape = (len(nodules), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
-        volumes = _new_array(aside / "volumes_hu.npy", np.int16, shape)
+        wide = (*shape[:2], PATCH_SIZE + 2 * margin, PATCH_SIZE + 2 * margin)
+        volumes = _new_array(aside / "volumes_hu.npy", np.int16, wide)
         masks = _new_array(aside / "masks.npy", np.bool_, shape)
         names: list[str] = []
         start = time.monotonic()
@@ -115,7 +123,8 @@ def write_store(
         table = wanted.loc[names, ["patient_id", "series_uid"]].reset_index()
         write_csv(table, aside / "table.csv")
         digest = sha256(*(aside / name for name in ("volumes_hu.npy", "masks.npy", "table.csv")))
-        write_json({"source": source, "digest": digest, "recipe": recipe}, aside / "store.json")
+        about = {"source": source, "digest": digest, "recipe": recipe}
+        write_json(about | ({"margin": margin} if margin else {}), aside / "store.json")
 
 
 def _new_array(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
@@ -148,9 +157,13 @@ def read_store(folder: Path) -> PatchStore:
     table = read_csv(
         folder / "table.csv", {"nodule_id": "str", "patient_id": "str", "series_uid": "str"}
     )
-    shape = (len(table), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+    cube = (len(table), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
+    edge = PATCH_SIZE + 2 * int(about.get("margin", 0))
     arrays = {}
-    for name, dtype in (("volumes_hu.npy", np.int16), ("masks.npy", np.bool_)):
+    for name, dtype, shape in (
+        ("volumes_hu.npy", np.int16, (*cube[:2], edge, edge)),
+        ("masks.npy", np.bool_, cube),
+    ):
         try:
             # Unlike np.load, this takes a .npy file only, and no pickle.
             arrays[name] = np.lib.format.open_memmap(folder / name, mode="r")

@@ -207,7 +207,9 @@ def network_job(parameters: FoldParameters, into: str = "") -> FoldJob:
     settings = {"profile_hash": profile.hash(), "source": parameters.source}
     if parameters.source != "phantom":
         where = Path(parameters.data) if parameters.data else None
-        digest = built_digest(parameters.source, where, profile.training.lesions)
+        digest = built_digest(
+            parameters.source, where, profile.training.lesions, profile.training.margin
+        )
         if digest is not None:
             settings["data_hash"] = digest
     mend = ", or give another name with --run"

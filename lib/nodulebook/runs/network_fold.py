@@ -26,7 +26,7 @@ from nodulebook.model.train import (
     predict_malignant,
     train,
 )
-from nodulebook.patches.sources import REAL_CT, open_source
+from nodulebook.patches.sources import REAL_CT, open_for_training, open_source
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import EACH_EPOCH
 from nodulebook.runs.job import FoldJob, Outcome
@@ -89,7 +89,7 @@ def open_fold(
     # The phantom is rendered for minutes: its other lesions are worth that to nobody.
     more = store is None and recipe.lesions != "all" and parameters.source in REAL_CT
     every = open_source(parameters.source, where, "all") if more else None
-    store = store or open_source(parameters.source, where, recipe.lesions)
+    store = store or open_for_training(parameters.source, where, recipe)
     table = read_folds() if folds is None else folds
     given = (table, store, parameters.fold, recipe, read_nodules(), hidden)
     return split_fold(*given, every=every), store

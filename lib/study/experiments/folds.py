@@ -12,7 +12,7 @@ from nodulebook.core.files import exclusive, naming_the_folder, written_aside
 from nodulebook.core.settings import N_FOLDS, FoldParameters
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.patches.sources import REAL_CT, SOURCES, open_source
+from nodulebook.patches.sources import REAL_CT, SOURCES, open_for_training, open_source
 from nodulebook.runs.contract import list_runs, read_run
 from nodulebook.runs.job import FoldJob, network_job
 from study.experiments.baseline import RUN, run_diameter
@@ -130,8 +130,9 @@ def run_folds(
         return
     # Built here, once, before the folds ask for them in parallel.
     where = Path(first.data) if first.data else None
-    open_source(first.source, where, first.settings.training.lesions)
-    if first.source in REAL_CT:
+    settings = first.settings.training
+    open_for_training(first.source, where, settings)
+    if first.source in REAL_CT and settings.lesions != "all":
         open_source(first.source, where, "all")
     if notebooks:
         run_parallel([(run_fold, one) for one in waiting], jobs)

@@ -20,7 +20,7 @@ from nodulebook.explain.scores import Explanations
 from nodulebook.model.checkpoint import CHECKPOINT
 from nodulebook.model.targets import FoldData, split_fold
 from nodulebook.model.train import ARM, build_model, predict_malignant, train
-from nodulebook.patches.sources import SOURCES, open_source
+from nodulebook.patches.sources import SOURCES, open_for_training
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import Fold, read_fold
 from nodulebook.runs.map_scores import read_explanations, write_explanations
@@ -137,7 +137,7 @@ def fold_with_model(
             f"nodulebook explain --run {run} --fold {fold} --train-again trains it again "
             f"({committed.run['wall_seconds']:.0f} s when it was made)"
         )
-    store = open_source(parameters.source, source_data, profile.training.lesions)
+    store = open_for_training(parameters.source, source_data, profile.training)
     if store.digest != committed.run["data_hash"]:
         raise InputError(f"{folder}: made with other patches than those of {parameters.source} now")
     data = split_fold(folds, store, fold, profile.training, read_nodules())

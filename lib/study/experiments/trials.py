@@ -17,7 +17,7 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import Trial, check_fold_parameters, read_trials
 from nodulebook.data.folds import read_folds
-from nodulebook.patches.sources import open_source
+from nodulebook.patches.sources import open_for_training
 from nodulebook.runs.contract import Fold, read_fold
 from nodulebook.runs.job import FoldJob
 from nodulebook.stats.bootstrap import WeightedStatistic, weighted_auc
@@ -120,10 +120,9 @@ def run_trials(names: Sequence[str], data: str = "", jobs: int | None = None) ->
     unknown = [name for name in names if name not in trials]
     if unknown:
         raise InputError(f"trial {unknown[0]!r} is not one of {', '.join(trials)}")
-    for source, lesions in {
-        (trials[name].source, trials[name].settings.training.lesions) for name in names
-    }:
-        open_source(source, Path(data) if data else None, lesions)
+    for name in names:
+        settings = trials[name].settings.training
+        open_for_training(trials[name].source, Path(data) if data else None, settings)
     todo = [
         (name, split)
         for name in names

@@ -42,6 +42,7 @@ _ENDS = "trained on slices that end at the readers' marks, with"
 CAVEATS = {
     "phantom": "trained on a phantom: its probability says nothing about CT",
     "lidc_slices": f"{_ENDS} estimated HU: whole scans are new to it",
+    "lidc_exact": f"{_ENDS} HU that are exact for half of the slices: whole scans are new to it",
     "lidc_grey": f"{_ENDS} grey values for HU: whole scans are new to it",
 }
 """What a source's networks cannot know of a whole scan."""

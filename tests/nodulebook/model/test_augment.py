@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodulebook.model.augment import augment, augmented_epoch, symmetries
+from nodulebook.model.augment import Moves, augment, augmented_epoch, moved, symmetries
 
 CUBE = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
 
@@ -153,3 +153,53 @@ def test_the_symmetries_are_all_that_augmentation_can_give_each_once():
     }
     assert given == seen
     assert next(iter(symmetries(CUBE[None]))).tolist() == CUBE[None].tolist()
+
+
+# -------------------------------------------------------------------------------- shifts
+
+
+def _places(size: int, margin: int) -> np.ndarray:
+    """Each voxel holds its own place: 10,000 z + 100 y + x, counted from the patch's corner."""
+    z, y, x = np.meshgrid(np.arange(size), *2 * [np.arange(-margin, size + margin)], indexing="ij")
+    return (10_000 * z + 100 * y + x).astype(np.float32)
+
+
+def test_shifts_fill_a_disc_of_their_radius_and_voxels_keep_their_neighbours() -> None:
+    volume = _places(6, 3)
+    seen = set()
+    for seed in range(400):
+        out = moved(volume, np.random.default_rng(seed), Moves(shift=3), size=6)
+        corner = out[0, 0, 0]
+        y = round(corner / 100)
+        seen.add((y, int(corner - 100 * y)))
+        assert (out - corner == _places(6, 0)).all()
+    assert all(y * y + x * x <= 3.6**2 for y, x in seen)  # rounded from within 3
+    assert {(3, 0), (-3, 0), (0, 3), (0, -3), (2, 2), (0, 0)} <= seen
+
+
+def test_a_shift_along_z_moves_the_slab_and_leaves_its_place() -> None:
+    # A slab of 2 of 8 planes with room for 1 more on each side; outside is lung, 0.5 here.
+    volume = np.full((8, 8, 8), 0.5, np.float32)
+    volume[2:6] = np.arange(2, 6)[:, None, None] / 10
+    planes = set()
+    for seed in range(40):
+        out = moved(volume, np.random.default_rng(seed), Moves(shift_z=1, slab=2), size=8)
+        assert (np.delete(out, [3, 4], axis=0) == 0.5).all()
+        planes.add(tuple((10 * out[3:5, 0, 0]).round().astype(int)))
+    assert planes == {(2, 3), (3, 4), (4, 5)}
+
+
+def test_one_number_is_added_to_a_whole_patch_and_values_stay_in_the_window() -> None:
+    volume = np.full((500, 4, 4, 4), 0.5, np.float32)
+    out, _ = augmented_epoch(volume, 0, 0, False, False, Moves(add=0.1))
+    assert np.ptp(out, axis=(1, 2, 3)).max() == 0
+    assert out[:, 0, 0, 0].std() == pytest.approx(0.1, rel=0.1)
+    out, _ = augmented_epoch(volume, 0, 0, False, False, Moves(add=10))
+    assert out.min() == 0 and out.max() == 1
+
+
+def test_moves_do_not_change_the_flips_and_turns_of_an_epoch() -> None:
+    volumes = _volumes(9)
+    plain, order = augmented_epoch(volumes, 3, 7, True, True)
+    still, same = augmented_epoch(volumes, 3, 7, True, True, Moves())
+    assert (plain == still).all() and (order == same).all()

@@ -26,7 +26,7 @@ from nodulebook.data.annotations import Contour, Reading, Scan
 from nodulebook.data.cohort import cluster_readings, luna16_scans, nodule_table
 from nodulebook.data.contours import consensus_mask
 from nodulebook.patches.cube import LUNG_HU
-from nodulebook.patches.sources import lidc_grey, lidc_slices, open_source
+from nodulebook.patches.sources import lidc_exact, lidc_grey, lidc_slices, open_source
 from nodulebook.patches.sources.grey_to_hu import estimate_hu_map, slices_to_hu
 from nodulebook.patches.sources.lidc_slices import (
     Frame,
@@ -203,6 +203,63 @@ def test_grey_values_as_they_are_differ_from_the_estimate_in_the_slices_only(
     assert ((grey.volume_hu == LUNG_HU) == (estimated.volume_hu == LUNG_HU)).all()
     assert (grey.mask == estimated.mask).all()
     assert lidc_grey.recipe(archive) != recipe(archive)
+
+
+def test_slices_with_a_known_line_are_exact_and_the_others_estimated(
+    tmp_path: Path, nodule: pd.DataFrame, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_zip(tmp_path / "a.zip", files)
+    csv = tmp_path / "exact.csv"
+    csv.write_text(
+        "patient_id,nodule,slice,hu_scale,hu_offset\n"
+        f"{PATIENT},0,3,2,100\n{PATIENT},1,4,5,500\nLIDC-IDRI-0003,0,4,5,500\n"
+    )
+    monkeypatch.setattr(lidc_exact, "TABLE", csv)
+    lines = lidc_exact.read_lines(csv)[PATIENT, 0]
+    assert lines == {3: (2.0, 100.0)}
+    images = np.stack([chest(0), chest(1), chest(2), chest(3)])
+    known, estimate = lidc_exact.exact_where_known(images, lines), slices_to_hu(images)
+    assert (known[:3] == estimate[:3]).all()
+    assert (known[3] == 2.0 * images[3] + 100).all() and (known[3] != estimate[3]).any()
+    (exact,), old = lidc_exact.patches(nodule, archive), only(nodule, archive)
+    assert (exact.volume_hu != old.volume_hu).any() and (exact.mask == old.mask).all()
+    before = lidc_exact.recipe(archive)
+    csv.write_text(csv.read_text().replace("2,100", "2,101"))
+    assert lidc_exact.recipe(archive) != before
+
+
+def test_a_line_of_a_slice_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="slice 4"):
+        lidc_exact.exact_where_known(np.zeros((4, 128, 128), np.uint8), {4: (1.0, 0.0)})
+
+
+def test_the_committed_lines_are_those_of_a_ct() -> None:
+    lines = [
+        line for of in lidc_exact.read_lines(lidc_exact.TABLE).values() for line in of.values()
+    ]
+    scale, offset = np.array(lines).T
+    assert len(lines) == 7243
+    # A stretched slice runs from air or padding up to soft tissue at the least, metal at the most.
+    assert (scale > 0).all() and (offset < -500).all() and (offset > -3072).all()
+
+
+def test_a_margin_continues_the_patch_to_all_sides_in_the_plane(
+    tmp_path: Path, nodule: pd.DataFrame, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODULEBOOK_PATCHES", str(tmp_path / "patches"))
+    monkeypatch.setattr("nodulebook.patches.sources.read_nodules", lambda: nodule)
+    archive = write_zip(tmp_path / "a.zip", files)
+    narrow = open_source("lidc_slices", archive)
+    wide = open_source("lidc_slices", archive, margin=3)
+    assert wide.volumes_hu.shape == (1, 32, 38, 38) and (narrow.margin, wide.margin) == (0, 3)
+    assert (wide.volumes_hu[:, :, 3:-3, 3:-3] == narrow.volumes_hu).all()
+    assert (wide.masks == narrow.masks).all() and wide.digest != narrow.digest
+    # The patch 3 mm further along x, cut by itself.
+    pixel_mm = 0.703125
+    further = nodule.assign(centroid_x_px=nodule["centroid_x_px"] + 3 / pixel_mm)
+    assert (only(further, archive).volume_hu == wide.volumes_hu[0, :, 3:-3, 6:]).all()
+    with pytest.raises(InputError, match="phantom"):
+        open_source("phantom", margin=3)
 
 
 # ----------------------------------------------------------------------------------- geometry

@@ -4,10 +4,13 @@ import keras
 from keras import layers, ops
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.layers import CentralSlices
+from nodulebook.model.layers import AxialPlanes, CentralSlices
 from nodulebook.model.rivals.parts import Parts
 
 BLOCKS = (2, 2, 2, 2)
+
+AXIAL = {"axial_mean": (1, 4), "axial_three": (3, 2)}
+"""Channels, and planes in each."""
 
 
 @keras.saving.register_keras_serializable("nodulebook")
@@ -32,6 +35,9 @@ def resnet2d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
     are what [30] is about, since every row here starts from random weights; the three views share
     their weights; the first convolution is 3^2 in steps of 2, for slices of 32^2.
 
+    Our own variants (`RivalSettings.slices`, `stem_stride`, `stages`) take one image of axial
+    planes, without joining, with a first convolution of full resolution, or have fewer stages.
+
     There is no layer "last_convolution": the maps are of slices, not of the patch.
 
     Returns:
@@ -50,13 +56,19 @@ def resnet2d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
         return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, u]))
 
     inputs, x = make.patch()
-    x = CentralSlices(name="slices")(x)
-    x = make.normalise(make.convolve2d(x, settings.width, 3, "first", 2), "first")
+    if settings.slices == "three_axes":
+        x = CentralSlices(name="slices")(x)
+    else:
+        x = AxialPlanes(*AXIAL[settings.slices], name="slices")(x)
+    stem = make.convolve2d(x, settings.width, 3, "first", settings.stem_stride)
+    x = make.normalise(stem, "first")
     x = layers.ReLU(name="first_relu")(x)
-    for stage, depth in enumerate(BLOCKS):
+    for stage, depth in enumerate(BLOCKS[: settings.stages]):
         for index in range(depth):
             stride = 2 if stage and not index else 1
             name = f"stage{stage + 1}_block{index + 1}"
             x = block(x, settings.width * 2**stage, stride, name)
     x = layers.GlobalAveragePooling2D(name="slice_pool")(x)
-    return make.classify(inputs, JoinSlices(name="join")(x))
+    if settings.slices == "three_axes":
+        x = JoinSlices(name="join")(x)
+    return make.classify(inputs, x)

@@ -16,12 +16,14 @@ from typing import Literal
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import exclusive, sha256
+from nodulebook.core.settings import TrainingSettings
 from nodulebook.data.cohort import REFERENCE_READERS, read_nodules
 from nodulebook.patches.store import PatchStore, read_store, write_store
 
 SOURCES = {
     "phantom": "phantom, rendered from the readers' contours; not CT",
     "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
+    "lidc_exact": "LIDC-IDRI CT slices, 8 bit, HU exact where known",
     "lidc_grey": "LIDC-IDRI CT slices, 8 bit, one grey scale for all",
     "luna16": "LUNA16 CT scans",
     "idc": "LIDC-IDRI CT scans, DICOM",
@@ -29,8 +31,11 @@ SOURCES = {
 }
 """The sources' names and what to call each beneath a figure."""
 
-REAL_CT = ("luna16", "idc", "lidc_slices", "lidc_grey")
+REAL_CT = ("luna16", "idc", "lidc_slices", "lidc_exact", "lidc_grey")
 """Those that show real CT, the closest to the paper's data first."""
+
+SLICE_SOURCES = ("lidc_slices", "lidc_exact", "lidc_grey")
+"""Those that read LIDC-IDRI-slices; they can cut patches with a margin."""
 
 SCAN_SOURCES = ("luna16", "idc")
 """Those that read whole scans; they may hold a part of the nodules and grow (`sources.scans`)."""
@@ -52,6 +57,7 @@ def open_source(
     lesions: Literal["labelled", "all"] = "labelled",
     jobs: int | None = None,
     again: bool = False,
+    margin: int = 0,
 ) -> PatchStore:
     """The patches of a source; built on first use, under `data/patches/`.
 
@@ -61,14 +67,21 @@ def open_source(
         lesions: the reference nodules, marked by at least three readers, the labelled ones among
             them; or every lesion that a reader marked, in a store of its own.
         jobs: processes that read scans, in `SCAN_SOURCES`; one a core where None.
+        margin: voxels beyond the patch on each side, in the axial plane; in `SLICE_SOURCES`.
         again: in `SCAN_SOURCES`, try again what is not in the store (scans that could not be read).
 
     Raises:
-        InputError: an unknown source, or its data is missing, damaged or not as expected.
+        InputError: an unknown source, one that has no margin, or its data is missing, damaged or
+            not as expected.
     """
     check_source(source)
+    if margin and source not in SLICE_SOURCES:
+        raise InputError(
+            f"source {source!r} cuts patches without a margin, which random shifts need: take one "
+            f"of {', '.join(SLICE_SOURCES)}, or a profile with shift_mm 0"
+        )
     module = import_module(f"nodulebook.patches.sources.{source}")
-    folder, recipe = _folder_and_recipe(source, data, lesions)
+    folder, recipe = _folder_and_recipe(source, data, lesions, margin)
     again = again and source in SCAN_SOURCES
     if not again and (store := _built(folder, recipe)):
         return store
@@ -80,26 +93,34 @@ def open_source(
         if lesions != "all":
             nodules = nodules[nodules["readers"] >= REFERENCE_READERS]
         options = {"jobs": jobs} if source in SCAN_SOURCES else {}
-        write_store(folder, source, module.patches(nodules, data, **options), nodules, recipe)
+        if margin:
+            options["margin"] = margin
+        found = module.patches(nodules, data, **options)
+        write_store(folder, source, found, nodules, recipe, margin)
         return read_store(folder)
 
 
-def built_digest(source: str, data: Path | None, lesions: str) -> str | None:
+def built_digest(source: str, data: Path | None, lesions: str, margin: int = 0) -> str | None:
     """The digest of the patches that `open_source` would give without building any, or None."""
     check_source(source)
     try:
-        store = _built(*_folder_and_recipe(source, data, lesions))
+        store = _built(*_folder_and_recipe(source, data, lesions, margin))
     except InputError:  # its data is not here
         return None
     return store.digest if store else None
 
 
-def _folder_and_recipe(source: str, data: Path | None, lesions: str) -> tuple[Path, dict[str, str]]:
+def _folder_and_recipe(
+    source: str, data: Path | None, lesions: str, margin: int
+) -> tuple[Path, dict[str, str]]:
     module = import_module(f"nodulebook.patches.sources.{source}")
     recipe = module.recipe(data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
+    name = source
     if lesions == "all":
-        return paths.patch_stores() / f"{source}-all", recipe | {"lesions": "all"}
-    return paths.patch_stores() / source, recipe
+        name, recipe = f"{name}-all", recipe | {"lesions": "all"}
+    if margin:
+        name, recipe = f"{name}-margin", recipe | {"margin": str(margin)}
+    return paths.patch_stores() / name, recipe
 
 
 def _built(folder: Path, recipe: dict[str, str]) -> PatchStore | None:
@@ -108,6 +129,15 @@ def _built(folder: Path, recipe: dict[str, str]) -> PatchStore | None:
         return None
     store = read_store(folder)
     return store if store.recipe == recipe else None
+
+
+def open_for_training(source: str, data: Path | None, settings: TrainingSettings) -> PatchStore:
+    """The patches that a recipe is trained on: its lesions, with the margin that it needs.
+
+    Raises:
+        InputError: see `open_source`.
+    """
+    return open_source(source, data, settings.lesions, margin=settings.margin)
 
 
 def closest_store() -> PatchStore:

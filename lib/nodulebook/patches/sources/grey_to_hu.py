@@ -11,7 +11,10 @@ from nodulebook.patches.cube import LUNG_HU
 Grey = NDArray[np.uint8]
 
 
-ToHu = Callable[[Grey], NDArray[np.float32]]
+Folder = tuple[str, int]
+"""A nodule's folder in the set: patient and number."""
+
+ToHu = Callable[[Grey, Folder], NDArray[np.float32]]
 
 
 _TEMPLATE_HU = (
@@ -36,7 +39,7 @@ _PADDING_GAP = 20
 """Grey values 1 to 20 all unused: 0 is not air, but the filling outside the field of view."""
 
 
-_HU_RANGE = (-1024.0, 3071.0)
+HU_RANGE = (-1024.0, 3071.0)
 
 
 def slices_to_hu(images: Grey) -> NDArray[np.float32]:
@@ -44,8 +47,13 @@ def slices_to_hu(images: Grey) -> NDArray[np.float32]:
     volume_hu = np.empty(images.shape, np.float32)
     for grey, plane in zip(images, volume_hu, strict=True):
         scale, offset = estimate_hu_map(grey)
-        plane[...] = np.clip(scale * grey + offset, *_HU_RANGE)
+        plane[...] = np.clip(scale * grey + offset, *HU_RANGE)
     return volume_hu
+
+
+def estimated(images: Grey, _: Folder) -> NDArray[np.float32]:
+    """As `slices_to_hu`, whatever the folder."""
+    return slices_to_hu(images)
 
 
 def estimate_hu_map(grey: Grey) -> tuple[float, float]:

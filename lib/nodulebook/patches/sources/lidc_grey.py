@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.patches.sources import lidc_slices
+from nodulebook.patches.sources.grey_to_hu import Folder
 from nodulebook.patches.store import Patch
 
 SCALE, OFFSET = 7.9, -990.0
@@ -24,10 +25,10 @@ def recipe(data: Path | None = None) -> dict[str, str]:
     return lidc_slices.recipe(data) | {"grey_to_hu": f"{SCALE} x grey + {OFFSET}"}
 
 
-def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
+def patches(nodules: pd.DataFrame, data: Path | None = None, margin: int = 0) -> Iterator[Patch]:
     """The patches; see `lidc_slices.patches`."""
-    return lidc_slices.patches(nodules, data, to_hu=_one_map)
+    return lidc_slices.patches(nodules, data, _one_map, margin)
 
 
-def _one_map(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _one_map(images: NDArray[np.uint8], _: Folder) -> NDArray[np.float32]:
     return images.astype(np.float32) * np.float32(SCALE) + np.float32(OFFSET)

@@ -44,7 +44,7 @@ from nodulebook.data.contours import (
 )
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
 from nodulebook.patches.mask import reference_mask
-from nodulebook.patches.sources.grey_to_hu import ToHu, slices_to_hu
+from nodulebook.patches.sources.grey_to_hu import ToHu, estimated
 from nodulebook.patches.sources.slices_files import IMAGE_SIZE, DataSet, open_data
 from nodulebook.patches.store import Patch
 
@@ -95,7 +95,7 @@ def recipe(data: Path | None = None) -> dict[str, str]:
 
 
 def patches(
-    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None
+    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None, margin: int = 0
 ) -> Iterator[Patch]:
     """The patches of the nodules that can be placed; the others are named on stderr.
 
@@ -106,7 +106,8 @@ def patches(
         nodules: columns nodule_id, patient_id, series_uid, cluster, readers, centroid_x_px,
             centroid_y_px, centroid_z_mm (see `cohort.COLUMNS`); others are not looked at.
         data: as in `recipe`.
-        to_hu: turns (n, 128, 128) grey values into HU; `slices_to_hu` where None.
+        to_hu: turns (n, 128, 128) grey values of a folder into HU; `slices_to_hu` where None.
+        margin: voxels that the volumes have beyond the patch on each side, in the axial plane.
 
     Yields:
         The patches, those of one series together.
@@ -115,7 +116,7 @@ def patches(
         InputError: the data is missing or damaged, or a row does not fit the annotations.
     """
     left_out = {}
-    for nodule_id, patch in patches_or_reasons(nodules, data, to_hu):
+    for nodule_id, patch in patches_or_reasons(nodules, data, to_hu, margin):
         if isinstance(patch, Patch):
             yield patch
         else:
@@ -127,7 +128,7 @@ def patches(
 
 
 def patches_or_reasons(
-    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None
+    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None, margin: int = 0
 ) -> Iterator[tuple[str, Patch | str]]:
     """Every nodule's name with its patch, or with the reason why it has none (see `patches`)."""
     with open_data(data) as found:
@@ -142,7 +143,7 @@ def patches_or_reasons(
                         f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
                         "what the annotations of its scan give; make the nodule table anew"
                     )
-                yield name, _patch(found, scan, lesions[cluster], row, to_hu or slices_to_hu)
+                yield name, _patch(found, scan, lesions[cluster], row, to_hu or estimated, margin)
 
 
 def _patch(
@@ -151,6 +152,7 @@ def _patch(
     readings: Sequence[Reading],
     row: dict[Any, Any],
     to_hu: ToHu,
+    margin: int,
 ) -> Patch | str:
     folder = (str(row["patient_id"]), int(row["cluster"]))
     if folder not in found.nodules:
@@ -168,7 +170,7 @@ def _patch(
     )
     return Patch(
         nodule_id=str(row["nodule_id"]),
-        volume_hu=resample_hu(to_hu(images), frame, centre_xyz),
+        volume_hu=resample_hu(to_hu(images, folder), frame, centre_xyz, margin),
         mask=occupancy_on_grid(consensus, centre_xyz, PATCH_SIZE) >= 0.5,
     )
 
@@ -183,14 +185,15 @@ class Frame:
     pixel_spacing_mm: float
     slice_spacing_mm: float
 
-    def index(self, centre_xyz: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    def index(self, centre_xyz: NDArray[np.float64], margin: int = 0) -> list[NDArray[np.float64]]:
         """Positions of a patch's voxels along z, y and x of the PNGs, in slices and pixels.
 
         Args:
             centre_xyz: centre of the patch: x and y in the scan's pixels, z in mm.
+            margin: further voxels on each side, along y and x.
         """
         offsets_mm = grid_offsets_mm(PATCH_SIZE)
-        offsets_px = offsets_mm / self.pixel_spacing_mm
+        offsets_px = grid_offsets_mm(PATCH_SIZE + 2 * margin) / self.pixel_spacing_mm
         return [
             np.interp(centre_xyz[2] + offsets_mm, self.z_mm, np.arange(len(self.z_mm))),
             centre_xyz[1] - self.y0_px + offsets_px,
@@ -295,7 +298,10 @@ def _imaged_share(consensus: ConsensusMask, frame: Frame) -> float:
 
 
 def resample_hu(
-    volume_hu: NDArray[np.float32], frame: Frame, centre_xyz: NDArray[np.float64]
+    volume_hu: NDArray[np.float32],
+    frame: Frame,
+    centre_xyz: NDArray[np.float64],
+    margin: int = 0,
 ) -> NDArray[np.int16]:
     """Interpolate linearly to a patch; what lies off the PNGs is `LUNG_HU`.
 
@@ -306,11 +312,12 @@ def resample_hu(
         volume_hu: (n, 128, 128) the nodule's slices, in increasing z.
         frame: where they lie.
         centre_xyz: centre of the patch: x and y in the scan's pixels, z in mm.
+        margin: as in `Frame.index`.
 
     Returns:
-        (32, 32, 32) zyx, 1 mm voxels.
+        (32, 32 + 2 margin, 32 + 2 margin) zyx, 1 mm voxels.
     """
-    z, y, x = frame.index(centre_xyz)
+    z, y, x = frame.index(centre_xyz, margin)
     patch: NDArray[np.float32] = map_coordinates(
         volume_hu, np.meshgrid(z, y, x, indexing="ij"), order=1, mode="nearest"
     )
