@@ -179,6 +179,16 @@ def repeat(run: str, data: Path | None, jobs: int | None) -> None:
 
 
 @click.command()
+@click.option("--run", required=True, help="a whole run of a network, with its weights here")
+@DATA_OPTION
+def shifts(run: str, data: Path | None) -> None:
+    """Score a run's held-out nodules at positions off their middle; write its shifts.csv."""
+    from study.experiments.shifts import write_shifts
+
+    click.echo(write_shifts(run, str(data or "")))
+
+
+@click.command()
 @click.option("--run", required=True, help="a run of papermill_runs/ that has all ten folds")
 def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""

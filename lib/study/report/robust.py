@@ -1,0 +1,46 @@
+"""AUC against the distance of a position from the nodule's middle: table and figure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.data.folds import read_folds
+from nodulebook.stats.metrics import roc_auc
+from study.experiments.shifts import POSITIONS, SHIFTS
+
+
+def shift_aucs(run: str) -> pd.Series:
+    """AUC pooled over the folds, by distance in mm; the mean over the directions of a distance.
+
+    Raises:
+        InputError: the run has no `shifts.csv`, or it lacks a position.
+    """
+    path = paths.runs_folder() / run / SHIFTS
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; make it with `nodulebook shifts`")
+    table = pd.read_csv(path).merge(read_folds()[["nodule_id", "label"]], on="nodule_id")
+    names = {f"p_{y}_{x}": max(abs(y), abs(x)) for y, x in POSITIONS}
+    missing = sorted(set(names) - set(table.columns))
+    if missing:
+        raise InputError(f"{path}: column {missing[0]} is missing; make the file again")
+    label = table["label"].to_numpy()
+    aucs = {name: roc_auc(label, table[name].to_numpy(float)) for name in names}
+    return pd.Series(aucs).groupby(pd.Series(names)).mean().rename_axis("shift_mm")
+
+
+def shift_figure(runs: Sequence[str], names: Sequence[str]) -> Figure:
+    """A line for each run: AUC against distance in mm."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (run, name), marker in zip(zip(runs, names, strict=True), "os^D", strict=False):
+        aucs = shift_aucs(run)
+        axes.plot(aucs.index, aucs, marker=marker, label=name)
+    axes.set_xlabel("position off the middle, in the axial plane (mm)")
+    axes.set_ylabel("AUC, one view")
+    axes.set_xticks(np.arange(0, 6))
+    axes.legend(frameon=False)
+    return figure
