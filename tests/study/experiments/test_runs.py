@@ -258,7 +258,7 @@ def test_folds_side_by_side_end_with_their_command(
         ),
         (
             ["fold", "--fold", "3", "--source", "luna"],
-            "'lidc_grey', 'luna16' or 'idc'",
+            "'lidc_exact', 'lidc_grey', ",
         ),
         (["folds", "--run", "a/b"], "run"),
         (["patches", "--source", "x"], "phantom, lidc_slices"),
