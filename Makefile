@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Snakemake's options, for example: make graph GRAPH='--cores 4 --config profile=laptop'
 GRAPH ?= --cores 2
 
-.PHONY: help env graph backends bench book print test test-all fold folds check lint clean cohort format
+.PHONY: help env graph backends bench book ct print test test-all fold folds check lint clean cohort format
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,20 @@ $(BIN)/.installed: requirements.txt requirements-uv.txt pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-book: env ## build the book; where no run is committed, run the quick profile on the phantom first
+# CT=1: two scans of LIDC-IDRI are fetched once (250 MB, no login), and the pages show real CT.
+CT      ?=
+CT_DATA := $(CURDIR)/data/downloads/lidc
+ifneq ($(CT),)
+export NODULEBOOK_DATA ?= $(CT_DATA)
+endif
+
+ct: env ## fetch two scans of LIDC-IDRI for the pages (make book CT=1); checked, kept in data/downloads
+	@mkdir -p "$(CT_DATA)"
+	@{ $(BIN)/python -c 'import idc_index' 2>/dev/null || $(PIP) idc-index; } && \
+	  $(BIN)/nodulebook get lidc --patients LIDC-IDRI-0001,LIDC-IDRI-0013 --to "$(CT_DATA)" || \
+	  echo 'The scans cannot be fetched for the reason above: the pages show the phantom, and say so.'
+
+book: env $(if $(CT),ct) ## build the book; where no run is committed, run the quick profile on the phantom first
 	@$(BIN)/nodulebook prepare
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter-book build . --quiet 2> >(grep -vE "$(CHATTER)" >&2)
 	@echo; echo 'The book: $(CURDIR)/_build/html/index.html'

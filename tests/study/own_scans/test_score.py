@@ -5,6 +5,7 @@ is absent.
 """
 
 import csv
+import os
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -568,6 +569,18 @@ def test_a_table_of_all_candidates_gives_a_page_that_a_browser_can_open(
     assert "60 positions" in text and "20,000 positions" in text
     assert len(pd.read_csv(out / "left_out.csv")) == 20_000
     assert (out / "left_out.csv").stat().st_size < 150 * 20_000
+
+
+def test_output_is_as_private_as_the_umask_says(lab: Lab, tmp_path: Path) -> None:
+    write_mhd(tmp_path / "scans")
+    rows = write_positions(tmp_path / "p.csv", "a,,12,-7,30")
+    before = os.umask(0o077)
+    try:
+        score(tmp_path / "scans", rows, tmp_path / "out", lab.networks)
+    finally:
+        os.umask(before)
+    paths_written = [tmp_path / "out", *(tmp_path / "out").iterdir()]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in paths_written)
 
 
 def test_a_position_far_from_the_tissue_is_said_where_the_shift_is_beyond_the_training(
