@@ -29,11 +29,14 @@ def band(n: int, size: int) -> NDArray[np.float32]:
     return np.stack([np.eye(n, k=size // 2 - a, dtype=np.float32) for a in range(size)])
 
 
+FUSED_FROM = 8
+"""Channels from which on TensorFlow's own batch normalisation is the fastest on a CPU."""
+
 ROWS_BELOW = 200
 """`RowConv3D` computes rows where x * C * filters is smaller, else a plain convolution.
 
 A row multiplies x / k times as many numbers, but by long vectors; a plain convolution reaches the
-processor's speed from about 4 channels on (`benchmarks/layers.py`).
+processor's speed from about 4 channels on.
 """
 
 
@@ -173,7 +176,8 @@ def _convolve_rows(inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> kera
 class BatchNorm(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, on TensorFlow in one operation.
 
-    Keras computes moments and normalisation in separate passes over memory, four times as slow.
+    Keras computes moments and normalisation in separate passes over memory, four times as slow;
+    with fewer channels than `FUSED_FROM`, that operation is slower than products of long rows.
     The variance is the mean square of what is left after the mean has been subtracted, so that
     nothing cancels where the mean is much larger than the deviation.
     """
@@ -205,12 +209,14 @@ class BatchNorm(layers.BatchNormalization):
     ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
         """The outcome, in any shape of as many numbers, and the mean and variance of the batch."""
         channels = inputs.shape[-1]
-        if keras.backend.backend() != "tensorflow":
-            rows = ops.reshape(inputs, (-1, channels))
-            mean = _mean_of_rows(rows)
-            centred = rows - mean
-            variance = _mean_of_rows(ops.square(centred))
-            out = centred * (self.gamma * ops.rsqrt(variance + self.epsilon)) + self.beta
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        if not on_tensorflow or channels < FUSED_FROM:
+            rows = ops.reshape(inputs, (-1, places * channels))
+            mean = _mean_of_rows(rows, channels)
+            centred = rows - ops.tile(mean, places)
+            variance = _mean_of_rows(ops.square(centred), channels)
+            scale = self.gamma * ops.rsqrt(variance + self.epsilon)
+            out = centred * ops.tile(scale, places) + ops.tile(self.beta, places)
             return out, mean, variance
         from tensorflow.raw_ops import FusedBatchNormV3
 
@@ -231,8 +237,13 @@ class BatchNorm(layers.BatchNormalization):
         return done.y, done.batch_mean, variance
 
 
-def _mean_of_rows(rows: keras.KerasTensor) -> keras.KerasTensor:
-    """(n, C) -> (C,): the mean, in a stack over the patches that count."""
+def _mean_of_rows(rows: keras.KerasTensor, channels: int) -> keras.KerasTensor:
+    """(n, places * C) -> (C,): the mean, in a stack over the patches that count."""
+    if keras.backend.backend() == "tensorflow":  # long rows as a product: fast, and exact enough
+        n = ops.cast(ops.shape(rows)[0], rows.dtype)
+        sums = ops.matmul(ops.ones((1, ops.shape(rows)[0]), rows.dtype), rows) / n
+        return ops.mean(ops.reshape(sums, (-1, channels)), axis=0)
+    rows = ops.reshape(rows, (-1, channels))
     if not _stack:
         return ops.mean(rows, axis=0)
     kept = _stack[-1][0]
@@ -259,6 +270,8 @@ class VoxelMean(layers.GlobalAveragePooling3D):
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, C)."""
         _, z, y, x, channels = inputs.shape
+        if _stack:  # a product may be computed in a lower precision
+            return ops.mean(inputs, axis=(1, 2, 3))
         ones = np.full((1, z * y), 1 / (z * y * x), np.float32)
         rows = ops.matmul(ones, ops.reshape(inputs, (-1, z * y, x * channels)))
         return ops.sum(ops.reshape(rows, (-1, x, channels)), axis=1)
