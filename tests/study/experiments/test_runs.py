@@ -172,6 +172,24 @@ def test_a_fold_of_other_settings_is_not_overwritten(
     read_fold(finished / "tiny-phantom" / "fold-3")
 
 
+def test_settings_of_the_site_do_not_matter(
+    finished: Path, world_env: dict[str, str], tmp_path: Path
+) -> None:
+    """Another project's keras.json, and a kernel "python3" of a site that comes first."""
+    kernel = tmp_path / "site" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = ["/nowhere/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "Site", "language": "python"}))
+    wrong = {"backend": "torch", "floatx": "float64", "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(wrong))
+    env = world_env | {"JUPYTER_PATH": str(tmp_path / "site"), "KERAS_HOME": str(tmp_path)}
+    done = command(*fold_command(3), env=env)
+    assert done.returncode == 0, done.stderr
+    name = Path("tiny-phantom") / "fold-3" / "probabilities.csv"
+    theirs = Path(env["NODULEBOOK_RUNS"]) / name
+    assert theirs.read_bytes() == (finished / name).read_bytes()
+
+
 def test_plain_papermill_does_the_same(
     finished: Path, world_env: dict[str, str], tmp_path: Path
 ) -> None:
