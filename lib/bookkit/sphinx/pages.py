@@ -114,12 +114,14 @@ def run_html(page: str, parameters: list[Parameter], links: dict[str, str]) -> s
     elsewhere = ", ".join(
         f'<a href="{html.escape(address)}">{name}</a>' for name, address in links.items()
     )
+    name = f"{html.escape(page.rpartition('/')[2])}.ipynb"
     return (
         '<details class="run-this-page"><summary>Run this page</summary>'
         "<p>In the folder of the book, with its environment active:</p>"
         '<div class="highlight-bash notranslate"><div class="highlight"><pre>'
         f"{html.escape(run_command(page, parameters))}\n</pre></div></div>"
         + (f"<p>Its parameters:</p><ul>{words}</ul>" if words else "")
+        + f'<p>The page as a notebook with its outputs: <a href="{name}" download>{name}</a></p>'
         + (f"<p>Without installing anything: {elsewhere}.</p>" if elsewhere else "")
         + "</details>"
     )

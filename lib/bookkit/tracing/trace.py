@@ -14,7 +14,7 @@ from IPython.display import display
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.paper import CLAIMED_AUC
+from nodulebook.core.paper import CLAIMED_ACCURACY, CLAIMED_AUC
 from nodulebook.runs.contract import Run, list_runs
 
 SOURCE_MIME = "application/vnd.nodulebook.source+json"
@@ -31,6 +31,12 @@ ANNOTATIONS = "annotations"
 
 NUMBER = re.compile(r"[−-]?\d[\d.,]*\d(?:\s?%)?(?: \([^()]*\d[^()]*\))?|[−-]?\d(?:\s?%)?(?![\w])")
 """A number as the book prints it, with its interval in brackets behind it."""
+
+CLAIMED = {str(CLAIMED_AUC), str(CLAIMED_ACCURACY), f"{100 * CLAIMED_ACCURACY:.2f}"}
+"""The paper's numbers, which no file of ours gives."""
+
+NO_RESULT = re.compile(r"\b(?:[Ff]olds?|[Ss]eed|[Tt]able|[Ff]ig\.) #|#[ -]?bit\b")
+"""What surrounds a number (here `#`) that names or counts a setting: "fold 0", "8 bit"."""
 
 MOST_NAMED = 3
 """Sources that are named one by one; of more, the page of runs has the list."""
@@ -110,8 +116,8 @@ def _one_source(name: str) -> tuple[str, str]:
 def parts(text: str) -> list[tuple[str, bool]]:
     """A text cut at its numbers: (part, whether it is a number).
 
-    The interval's level is the book's choice and the claimed AUC the paper's: both stay text. So
-    do digits within names, as in `fold-3` and LUNA16.
+    The interval's level is the book's choice and the claimed numbers the paper's: they stay text.
+    So do digits within names (`fold-3`, LUNA16) and settings ("fold 3", "8 bit").
     """
     cut: list[tuple[str, bool]] = []
     end = 0
@@ -120,7 +126,9 @@ def parts(text: str) -> list[tuple[str, bool]]:
         if before.isalnum() or before in ("-", "_", "/") or found[0].startswith("95 %"):
             continue
         number = found[0].rstrip(".,")
-        if number == str(CLAIMED_AUC):
+        if number.removesuffix(" %") in CLAIMED or NO_RESULT.search(
+            f"{text[: found.start()][-12:]}#{text[found.start() + len(number) :][:6]}"
+        ):
             continue
         if found.start() > end:
             cut.append((text[end : found.start()], False))

@@ -80,8 +80,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small book as it was built, and rendered again: the folders of both."""
     root = tmp_path_factory.mktemp("book")
     shutil.copy(paths.ROOT / "_config.yml", root)
-    (root / "_static").mkdir()
-    (root / "_static" / "book.css").write_text("")
+    shutil.copytree(paths.ROOT / "_static", root / "_static")
     (root / "references.bib").write_text("@misc{joshua, author={A. Joshua}, year=2021, title={T}}")
     (root / "_toc.yml").write_text(
         "format: jb-book\nroot: index\nchapters: [{file: chapters/one}, {file: chapters/runs}]\n"
@@ -144,6 +143,19 @@ def test_two_hundred_random_changes_of_pages_are_found(book: tuple[Path, Path]) 
         copy.write_text(whole[: start + one.start(1)] + other + whole[start + one.end(1) :])
         found += bool(rerender.compare_pages(copy, again / page))
     assert found >= 0.98 * 200
+
+
+def test_what_is_published_with_the_pages(book: tuple[Path, Path]) -> None:
+    """Notebooks to download, hover cards, the crate; how to cite on the first page only."""
+    built, _ = book
+    first, other = ((built / page).read_text() for page in PAGES[:2])
+    assert (built / "index.ipynb").is_file() and (built / "ro-crate-metadata.json").is_file()
+    assert 'name="citation_title"' in first and "@software{" in first
+    assert "citation_title" not in other and "THEBE_JS_URL" not in first + other
+    cards = "".join(path.read_text() for path in (built / "_static" / "tippy").rglob("*.js"))
+    for target in ("#tab-one", "runs.html#id", "one.html#equation-eq-one"):
+        assert target in cards
+    assert "unpkg" not in first + cards
 
 
 def test_a_notebook_of_another_text_is_refused(book: tuple[Path, Path], tmp_path: Path) -> None:
