@@ -93,22 +93,5 @@ def repeats_table(pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def repeat_sentence(pairs: dict[str, tuple[Run, Run]], run: str) -> str:
-    """How far a run moved when it was made again; says so where it has not been."""
-    if run not in pairs:
-        return f"The run {run} has not been made again on another machine yet."
-    (row,) = repeats_table({run: pairs[run]}).to_dict("records")
-    return (
-        f"Made again on another machine, with nothing else changed, the run {run} has AUC "
-        f"{row['AUC again']} instead of {row['AUC']}; the difference, with its 95 % "
-        f"patient-bootstrap interval, is {row['again minus committed']}."
-    )
-
-
-def repeat_sources(pairs: dict[str, tuple[Run, Run]], run: str) -> list[str]:
-    """What `repeat_sentence` is computed from, for `trace.glue_texts`: the run, and its repeat."""
-    return [run, *([f"{AGAIN}/{run}"] if run in pairs else [])]
-
-
 def _auc(table: pd.DataFrame) -> float:
     return roc_auc(table["label"], table["p_malignant"])

@@ -37,7 +37,7 @@ def read_references(path: Path | None = None) -> pd.DataFrame:
 
     Returns:
         Columns number (as "[17]"; empty where it is not cited), author, year (int), title, place
-        (one of `PLACES`) and passages (the paper's sections that retell the work, ";" between).
+        (one of `PLACES`) and passages (the paper's sections that match the work, ";" between).
 
     Raises:
         InputError: the file is not there, or a row has an unknown place.

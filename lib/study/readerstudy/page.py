@@ -1,7 +1,7 @@
 """The paper's study with readers (its section 3.1.5), as an instrument: page, answers, numbers.
 
-The study that the paper prints is that of Selvaraju et al. 2017, sections 5.1 and 5.2, with other
-digits. Here are its two parts for nodules, without any answers:
+The study that the paper describes matches that of Selvaraju et al. 2017, sections 5.1 and 5.2.
+Here are its two parts for nodules, without any answers:
 
 class   one map of a nodule, by one of four techniques; which class is it for? 90 nodule-class
         pairs and four techniques make 360 pictures.

@@ -58,14 +58,6 @@ def test_the_differences_are_those_of_the_files(runs_folder: Path) -> None:
     assert off > 0.005
     wanted = f"{number(off / 10)} on average, {number(off)} at most"
     assert row["a fold's AUC differs by"] == wanted
-    assert repeats.repeat_sentence({RUN: (committed, again)}, RUN) == (
-        f"Made again on another machine, with nothing else changed, the run {RUN} has AUC "
-        f"{row['AUC again']} instead of {row['AUC']}; the difference, with its 95 % "
-        f"patient-bootstrap interval, is {row['again minus committed']}."
-    )
-    assert repeats.repeat_sources({RUN: (committed, again)}, RUN) == [RUN, f"again/{RUN}"]
-    assert "not been made again" in repeats.repeat_sentence({}, RUN)
-    assert repeats.repeat_sources({}, RUN) == [RUN]
 
 
 def _auc(run: Run, fold: int | None = None) -> float:
