@@ -30,7 +30,7 @@ from nodulebook.ct.dicom import read_dicom_series
 from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.ct.find import find_scans
 from nodulebook.patches.cube import extract_patch
-from study.own_scans.scans import read_positions
+from study.own_scans.positions import read_positions
 
 LIMIT_S = 30
 RADIUS_MM = 6.0

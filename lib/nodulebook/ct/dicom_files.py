@@ -32,7 +32,7 @@ _NOT_SLICES = {
     "SCREEN SAVE": "a screen shot",
     "SCREEN_SAVE": "a screen shot",
 }
-"""Values of ImageType whose pixels are no slice of a scan."""
+"""Values of ImageType whose pixels are not a slice of a scan."""
 
 _OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
 _MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
@@ -55,7 +55,7 @@ class DicomFiles:
 def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
     """The CT series in a folder and the folders in it, whatever the layout.
 
-    A series is all files of one SeriesInstanceUID, wherever they are. Files that are no DICOM are
+    A series is all files of one SeriesInstanceUID, wherever they are. Files that are not DICOM are
     left alone.
 
     Args:

@@ -152,8 +152,8 @@ class Volume:
             raise InputError(f"{self.name}: voxel x {x}, y {y}, slice {z} is not a finite number")
         if box.size and not (float(box.min()) >= -32768 and float(box.max()) <= 32767):
             raise InputError(
-                f"{self.name}: values from {box.min():g} to {box.max():g} are no Hounsfield units; "
-                "is the file another image, or its number type another?"
+                f"{self.name}: values from {box.min():g} to {box.max():g} are not Hounsfield "
+                "units; is the file another image, or its number type another?"
             )
         return box.astype(np.float32)
 

@@ -30,7 +30,7 @@ CHARACTERISTICS = (
     "spiculation",
     "texture",
 )
-"""The eight rated characteristics beside malignancy, each 1 to 5 (calcification: 1 to 6)."""
+"""The eight rated characteristics other than malignancy, each 1 to 5 (calcification: 1 to 6)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ def _read_scans(connection: sqlite3.Connection, wanted: set[str] | None) -> list
     absent = (wanted or set()) - {row[2] for row in rows}
     if absent:
         raise InputError(f"series {min(absent)} is not in the LIDC-IDRI annotation database")
-    # The tables have no index, so each is read in one pass instead of once a scan.
+    # The tables have no index, so each is read in one pass instead of once per scan.
     chosen = {row[0] for row in rows if wanted is None or row[2] in wanted}
     slice_z = defaultdict(list)
     for scan_id, z_mm in connection.execute("SELECT scan_id, val FROM zvals"):

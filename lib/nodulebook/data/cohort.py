@@ -1,7 +1,8 @@
 """LIDC-IDRI scans to LUNA16's 888, readings to lesions, ratings to labels (paper 3.1.1, 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,10 +55,10 @@ COLUMNS = {
     "centroid_y_px": "float",
     "centroid_z_mm": "float",
 } | dict.fromkeys(CHARACTERISTICS, "str")
-"""Columns of `data/nodules.csv`, a row a lesion.
+"""Columns of `data/nodules.csv`, one row per lesion.
 
 `cluster` numbers a scan's lesions from 0; `readers` counts the readings in it (5 and more where
-lesions lie too close to be told apart); `malignancy` and the characteristics list the ratings,
+lesions are too close to be separated); `malignancy` and the characteristics list the ratings,
 joined by `;` in the database's order; sizes and the centroid are means over the readings.
 """
 
@@ -71,7 +72,7 @@ SCAN_COLUMNS = {
     "slices": "int",
     "lesions": "int",
 }
-"""Columns of `data/scans.csv`, a row a scan, also scans without a lesion.
+"""Columns of `data/scans.csv`, one row per scan, also scans without a lesion.
 
 `slices` counts the scan's images; `lesions` counts its rows in `data/nodules.csv`.
 """
@@ -121,6 +122,21 @@ def cluster_readings(scan: Scan, max_size: int = 4) -> list[list[Reading]]:
     height = np.array([p[:, 2].mean() for p in points])
     order = sorted(np.unique(label), key=lambda c: np.mean(height[label == c]))
     return [[scan.readings[i] for i in np.flatnonzero(label == c)] for c in order]
+
+
+def readings_of(lesions: Sequence[list[Reading]], row: Mapping[Any, Any]) -> list[Reading]:
+    """The readings of a row of `data/nodules.csv` among the lesions of its scan.
+
+    Raises:
+        InputError: the scan has no such lesion, or one of another number of readers.
+    """
+    name, cluster, readers = str(row["nodule_id"]), int(row["cluster"]), row["readers"]
+    if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != readers:
+        raise InputError(
+            f"nodule {name}: cluster {cluster} with {readers} readers is not what the annotations "
+            "of its scan give; make the nodule table again"
+        )
+    return lesions[cluster]
 
 
 def _components(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -178,7 +194,7 @@ def nodule_id(scan: Scan, cluster: int) -> str:
 
 
 def nodule_table(scans: Sequence[Scan]) -> pd.DataFrame:
-    """One row a lesion, with the columns of `COLUMNS`; sizes are means over its readings."""
+    """One row per lesion, with the columns of `COLUMNS`; sizes are means over its readings."""
     rows = []
     for scan in scans:
         for cluster, readings in enumerate(cluster_readings(scan)):
@@ -211,7 +227,7 @@ def nodule_table(scans: Sequence[Scan]) -> pd.DataFrame:
 
 
 def scan_table(scans: Sequence[Scan], nodules: pd.DataFrame) -> pd.DataFrame:
-    """One row a scan, with the columns of `SCAN_COLUMNS`; `nodules` are the scans' lesions."""
+    """One row per scan, with the columns of `SCAN_COLUMNS`; `nodules` are the scans' lesions."""
     lesions = nodules["series_uid"].value_counts()
     rows = [
         (

@@ -33,7 +33,7 @@ def check_fold(fold: object) -> None:
     """Refuse what is not the number of a fold.
 
     Raises:
-        InputError: `fold` is no whole number (True and 1.0 are none), or not 0 to 9.
+        InputError: `fold` is not an int (bool and float are rejected), or not 0 to 9.
     """
     if isinstance(fold, bool) or not isinstance(fold, int | np.integer) or not 0 <= fold < N_FOLDS:
         raise InputError(f"fold {fold!r}: must be a whole number from 0 to {N_FOLDS - 1}")
@@ -79,7 +79,7 @@ def read_folds(path: Path = FOLDS_CSV) -> pd.DataFrame:
     """The committed table `data/folds.csv`, checked against `data/nodules.csv`.
 
     Returns:
-        The columns nodule_id, patient_id, label, fold; a row a labelled nodule.
+        The columns nodule_id, patient_id, label, fold; one row per labelled nodule.
 
     Raises:
         InputError: a table is missing or a cell of it is wrong; a labelled nodule is missing,
@@ -101,8 +101,8 @@ def read_folds(path: Path = FOLDS_CSV) -> pd.DataFrame:
 
     name = folds["nodule_id"]
     refuse(~folds["fold"].between(0, N_FOLDS - 1), f"fold {{fold}} is not 0 to {N_FOLDS - 1}")
-    refuse(name.duplicated(), "nodule {nodule_id} stands there a second time")
-    refuse(~name.isin(labelled.index), "nodule {nodule_id} is no labelled nodule of nodules.csv")
+    refuse(name.duplicated(), "nodule {nodule_id} is listed twice")
+    refuse(~name.isin(labelled.index), "nodule {nodule_id} is not a labelled nodule of nodules.csv")
     given = labelled.loc[name]
     refuse(
         folds["patient_id"] != given["patient_id"].to_numpy(),

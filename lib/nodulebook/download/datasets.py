@@ -99,7 +99,7 @@ def parse_subsets(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*([0-9])(?:\s*-\s*([0-9]))?\s*", part)
         if not found or (found[2] and found[2] < found[1]):
-            raise InputError(f"--subsets {text}: {part!r} is no subset; give 0 to 9, 2-5, or all")
+            raise InputError(f"--subsets {text}: {part!r} is not a subset; give 0 to 9, 2-5, all")
         wanted |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
     return sorted(wanted)
 

@@ -2,7 +2,7 @@
 
 pooch knows how the repository Zenodo lists the files of a DOI with their checksums. It does not
 resume, and files of LUNA16 hold 7 GB: the transfer is therefore made here. A file is kept as
-`<name>.part` until it has the checksum that the DOI lists; what is there of it is never fetched
+`<name>.part` until it has the checksum that the DOI lists; what has arrived is never fetched
 again, as long as the server can continue a file (HTTP status 206).
 """
 
@@ -28,7 +28,7 @@ ZENODO_API: str = ZenodoRepository.base_api_url
 """Where records are listed; `NODULEBOOK_ZENODO` names another place (a mirror, a test)."""
 
 WAITS_S: tuple[float, ...] = (1, 3, 10, 30, 60)
-"""Waits before each further try, in seconds; counted anew once a try has brought some bytes."""
+"""Waits before each further try, in seconds; the first again once a try has brought some bytes."""
 
 LONGEST_WAIT_S = 120.0
 """The longest that a server may ask to wait (Retry-After), in seconds."""
@@ -179,7 +179,7 @@ def os_errors_named(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: {error.strerror or error}; mend this and give the "
-            "same command again: what is there is kept"
+            "same command again: what has arrived is kept"
         ) from error
 
 
@@ -232,13 +232,13 @@ def _insist(name: str, attempt: Callable[[], Result], progress: Callable[[], int
         try:
             return attempt()
         except _TryAgainError as error:
-            # A server that cannot continue a file starts it anew: only more than ever counts.
+            # A server that cannot continue a file starts it again: only more than ever counts.
             now = progress()
             failures = 0 if now > furthest else failures + 1
             furthest = max(now, furthest)
             if failures > len(WAITS_S):
                 raise InputError(
-                    f"{name}: given up after {failures} tries: {error}. What is there is kept: "
+                    f"{name}: given up after {failures} tries: {error}. What has arrived is kept: "
                     "give the same command again to go on"
                 ) from None
             wait_s = max(error.wait_s, WAITS_S[max(failures - 1, 0)] if WAITS_S else 0.0)
@@ -269,7 +269,7 @@ def _opened(name: str, url: str, headers: dict[str, str]) -> Iterator[requests.R
         requests.exceptions.InvalidSchema,
         requests.exceptions.MissingSchema,
     ) as error:
-        raise InputError(f"{name}: {url!r} is no address of a file ({error})") from None
+        raise InputError(f"{name}: {url!r} is not the address of a file ({error})") from None
     except requests.exceptions.RequestException as error:
         raise _TryAgainError(f"{url} broke off or cannot be reached ({_cause(error)})") from None
 

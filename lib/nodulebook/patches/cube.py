@@ -22,7 +22,7 @@ WINDOW_HU = (-1200.0, 600.0)
 
 
 LUNG_HU = -860
-"""Typical aerated lung; stands where a source has no image."""
+"""Typical aerated lung; used where a source has no image."""
 
 
 def scale_to_unit(volume_hu: NDArray[Any]) -> NDArray[np.float32]:
@@ -155,7 +155,7 @@ def _oblique(
     offsets_mm: NDArray[np.float64],
     background_hu: float,
 ) -> NDArray[np.float32] | None:
-    """A patch of a scan that lies anyhow."""
+    """A patch of a scan whose axes are not those of the world."""
     z, y, x = np.meshgrid(offsets_mm, offsets_mm, offsets_mm, indexing="ij")
     index_xyz = volume.geometry.to_index(np.stack([x, y, z], axis=-1) + centre)
     last = np.array(volume.geometry.size_xyz) - 1

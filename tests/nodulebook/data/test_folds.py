@@ -113,11 +113,11 @@ def tampered(folds):
         "fold -1": (edited(folds, 7, fold=-1), "line 9: fold -1 is not 0 to 9"),
         "nodule twice": (
             pd.concat([folds, folds.iloc[[3]]], ignore_index=True),
-            f"line {len(folds) + 2}: nodule {name[3]} stands there a second time",
+            f"line {len(folds) + 2}: nodule {name[3]} is listed twice",
         ),
         "unlabelled nodule": (
             edited(folds, 0, nodule_id="LIDC-IDRI-0002-s1-n00"),
-            "line 2: nodule LIDC-IDRI-0002-s1-n00 is no labelled nodule",
+            "line 2: nodule LIDC-IDRI-0002-s1-n00 is not a labelled nodule",
         ),
         "other patient": (
             edited(folds, 0, patient_id="LIDC-IDRI-0002"),

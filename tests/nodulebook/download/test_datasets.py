@@ -283,7 +283,7 @@ def test_a_disk_that_fills_up_is_an_error_without_traceback(
     said = process.communicate()[1]
     assert process.returncode == 2
     assert "Traceback" not in said
-    assert "give the same command again: what is there is kept" in said
+    assert "give the same command again: what has arrived is kept" in said
     assert names(tmp_path) == {"annotations.csv", "subset0.zip.part"}
     get_luna16(tmp_path, [0])
     assert present(tmp_path) == 2

@@ -33,9 +33,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from nodulebook.core.errors import InputError
 from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
-from nodulebook.data.cohort import cluster_readings
+from nodulebook.data.cohort import cluster_readings, readings_of
 from nodulebook.data.contours import (
     ConsensusMask,
     consensus_mask,
@@ -137,13 +136,9 @@ def patches_or_reasons(
             scan = scans[str(series_uid)]
             lesions = cluster_readings(scan)
             for row in rows.to_dict("records"):
-                name, cluster = str(row["nodule_id"]), int(row["cluster"])
-                if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != row["readers"]:
-                    raise InputError(
-                        f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
-                        "what the annotations of its scan give; make the nodule table anew"
-                    )
-                yield name, _patch(found, scan, lesions[cluster], row, to_hu or estimated, margin)
+                readings = readings_of(lesions, row)
+                patch = _patch(found, scan, readings, row, to_hu or estimated, margin)
+                yield str(row["nodule_id"]), patch
 
 
 def _patch(

@@ -18,9 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from nodulebook.core.errors import InputError
 from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
-from nodulebook.data.cohort import cluster_readings
+from nodulebook.data.cohort import cluster_readings, readings_of
 from nodulebook.data.contours import grid_offsets_mm, lesion_distance_on_grid
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
 from nodulebook.patches.mask import reference_mask
@@ -88,13 +87,7 @@ def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
         scan = scans[series_uid]
         lesions = cluster_readings(scan)
         for row in rows:
-            name, cluster = row["nodule_id"], row["cluster"]
-            if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != row["readers"]:
-                raise InputError(
-                    f"nodule {name}: lesion {cluster} of its scan does not have {row['readers']} "
-                    "readers in the annotation database; make the nodule table anew"
-                )
-            readings = lesions[cluster]
+            name, readings = row["nodule_id"], readings_of(lesions, row)
             centre_xyz = np.array(
                 [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
             )

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation
 from nodulebook.core.errors import InputError
 from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import Scan
-from nodulebook.data.cohort import cluster_readings
+from nodulebook.data.cohort import cluster_readings, readings_of
 from nodulebook.data.contours import ConsensusMask
 from nodulebook.patches.cube import extract_patch
 from nodulebook.patches.mask import mask_patch, reference_mask
@@ -184,13 +184,8 @@ def scan_patches(
     left_out: dict[str, str] = {}
     wanted: list[tuple[str, ConsensusMask, NDArray[np.float64]]] = []
     for row in rows:
-        name, cluster = str(row["nodule_id"]), int(row["cluster"])
-        if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != row["readers"]:
-            raise InputError(
-                f"nodule {name}: cluster {cluster} with {row['readers']} readers is not "
-                "what the annotations of its scan give; make the nodule table anew"
-            )
-        consensus = reference_mask(scan, lesions[cluster])
+        name = str(row["nodule_id"])
+        consensus = reference_mask(scan, readings_of(lesions, row))
         voxels = consensus.mask.sum(axis=(1, 2))
         imaged = voxels[np.isin(consensus.z_mm, there)].sum() / voxels.sum()
         if imaged < MIN_IMAGED:

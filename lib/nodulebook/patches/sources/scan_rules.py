@@ -44,8 +44,8 @@ def check_scans(
         max_thickness_mm: the paper says 3, LUNA16 used 2.5.
 
     Returns:
-        Columns `COLUMNS`, a row a scan; `missing` counts slices, `verdict` is "kept" or says why
-        not.
+        Columns `COLUMNS`, one row per scan; `missing` counts slices, `verdict` is "kept" or
+        says why not.
 
     Raises:
         InputError: the folder is missing or holds no annotated scan.

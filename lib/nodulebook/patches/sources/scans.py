@@ -6,13 +6,12 @@ what is new: scans that were absent, could not be read, or have changed. The sto
 from these files at the end.
 
 Outlines are in pixels of the scan's own slices and their table position. Where a pixel lies in the
-world is the scan's own geometry (`volumes.Geometry`), so the same nodule comes out of a `.mhd`
+world is the scan's own geometry (`volume.Geometry`), so the same nodule is cut from a `.mhd`
 file and of DICOM at the same place.
 """
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -32,6 +31,7 @@ from filelock import FileLock
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import write_csv, written_aside
+from nodulebook.core.processor import usable_cores
 from nodulebook.ct.find import FoundScan
 from nodulebook.ct.folder import printable
 from nodulebook.data.annotations import DATABASE_SHA256, Scan, database_path, read_scans
@@ -198,7 +198,7 @@ def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, Sca
         else:
             results[task.scan.series_uid] = part[0]
     progress = _Progress(source, len(todo), len(results))
-    jobs = min(jobs or _cores(), len(todo))
+    jobs = min(jobs or usable_cores(), len(todo))
     if jobs <= 1 or len(todo) < 4:  # starting processes takes longer than a few scans
         for task in todo:
             results[task.scan.series_uid] = progress.done(make_scan(task))
@@ -219,10 +219,6 @@ def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, Sca
     finally:
         pool.shutdown(cancel_futures=True)
     return results
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Progress:
@@ -334,6 +330,6 @@ def _read_part(task: _Task) -> tuple[ScanResult, list[Patch]] | None:
             about["note"],
         )
         made = [Patch(n, v, m) for n, v, m in zip(result.made, volumes, masks, strict=True)]
-    except Exception:  # missing or damaged: only a memory, made anew
+    except Exception:  # missing or damaged: made again
         return None
     return result, made
