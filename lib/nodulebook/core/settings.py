@@ -366,8 +366,13 @@ def _read_entries(model: type[_Entry], path: Path) -> dict[str, _Entry]:
 def _profile_values(name: str, below: tuple[str, ...]) -> Any:
     """The values of a profile's file, over those of the profile that it extends."""
     path = paths.PROFILES / f"{name}.yaml"
-    if name not in profile_names():
-        raise InputError(f"profile {name!r} is not one of {', '.join(profile_names())}")
+    if name not in (known := profile_names()):
+        if not known:
+            raise InputError(
+                f"{paths.PROFILES}: holds no profiles; run the command in a checkout of the "
+                "project, or name the checkout with NODULEBOOK_ROOT"
+            )
+        raise InputError(f"profile {name!r} is not one of {', '.join(known)}")
     values = read_yaml(path)
     if not isinstance(values, dict) or "extends" not in values:
         return values

@@ -355,3 +355,11 @@ def test_the_arms_differ_from_the_paper_profile_in_one_point():
     ):
         changed = getattr(paper, part).model_copy(update={key: value})
         assert read_profile(name).hash() == paper.model_copy(update={part: changed}).hash()
+
+
+def test_installed_away_from_a_checkout_names_the_folder_and_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
+    with pytest.raises(InputError) as refused:
+        read_profile("quick")
+    assert str(tmp_path / "profiles") in str(refused.value)
+    assert "NODULEBOOK_ROOT" in str(refused.value)
