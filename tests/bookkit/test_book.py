@@ -58,10 +58,13 @@ def test_saved_in_jupyterlab_a_page_stays_as_it_is(page: Path, tmp_path: Path) -
 
 
 def test_cells_are_short() -> None:
+    """35 lines where a reader sees them, 60 where the page hides them."""
     for page in NOTEBOOKS:
         for cell in jupytext.read(page).cells:
             if cell.cell_type == "code":
-                assert len(cell.source.splitlines()) <= 35, (page.name, cell.source[:80])
+                hidden = {"remove-cell", "remove-input"} & {*cell.metadata.get("tags", [])}
+                limit = 60 if hidden else 35
+                assert len(cell.source.splitlines()) <= limit, (page.name, cell.source[:80])
 
 
 @pytest.mark.slow
@@ -128,7 +131,9 @@ def test_no_weights_and_no_voxels_are_committed() -> None:
     if listed.returncode:
         pytest.skip("not a git checkout")
     endings = (".npz", ".npy", ".h5", ".keras", ".dcm", ".mhd", ".raw", ".zraw", ".png", ".zip")
-    assert not [name for name in listed.stdout.splitlines() if name.endswith(endings)]
+    released = "data/weights/"  # the one released set, small and with a model card
+    found = [name for name in listed.stdout.splitlines() if name.endswith(endings)]
+    assert not [name for name in found if not name.startswith(released)]
 
 
 def test_the_committed_runs_are_of_the_present_settings_and_data() -> None:
@@ -142,6 +147,7 @@ def test_the_committed_runs_are_of_the_present_settings_and_data() -> None:
             "nodules_csv": nodules_csv,
         },
     }
+    present["lidc_exact"] = {"nodules_csv": nodules_csv}
     runs = complete_runs()
     assert {"diameter", "quick-phantom", "quick-lidc_slices"} <= set(runs)
     for run in runs.values():

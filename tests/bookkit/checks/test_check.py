@@ -260,7 +260,7 @@ def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> Non
     with opened(page, tmp_path) as tab:
         tab.look(1280, dark=False)
         assert reader.ledger(tab) == []
-        for broken in ("words.every(word =>", "row.dataset.verdict === verdict"):
+        for broken in ("words.every(word =>", "row.dataset[name] === value"):
             assert broken in whole
             page.write_text(whole.replace(broken, f"true || {broken}"))
             tab.open(page)
