@@ -53,6 +53,9 @@ OTHER = {
     "training.flips": False,
     "training.quarter_turns": False,
     "training.central_slab_mm": 4,
+    "training.shift_mm": 2,
+    "training.shift_z_mm": 1,
+    "training.hu_jitter": 10.0,
     "training.loss": "dynamic",
     "training.optimizer": "adamw",
     "training.schedule": "cosine",
@@ -225,7 +228,9 @@ def test_other_values_cover_every_setting():
 
 
 def test_hash_changes_with_every_setting(profiles):
-    hashes = [profiles(_with(key, value)).hash() for key, value in OTHER.items()]
+    given = {key: _with(key, value) for key, value in OTHER.items()}
+    given["training.shift_z_mm"]["training"]["central_slab_mm"] = 8  # which it goes with
+    hashes = [profiles(values).hash() for values in given.values()]
     hashes.append(profiles(VALUES).hash())
     assert len(set(hashes)) == len(OTHER) + 1
     assert all(len(text) == 64 and int(text, 16) >= 0 for text in hashes)
@@ -297,7 +302,7 @@ def test_wrong_parameter_is_refused_by_name(key, value):
 
 
 def test_unknown_source_names_those_there_are():
-    with pytest.raises(InputError, match=r"'phantom', 'lidc_slices', .*or 'idc'"):
+    with pytest.raises(InputError, match=r"'phantom', 'lidc_slices', .*'idc'"):
         check_fold_parameters({"source": "ct"})
 
 

@@ -192,13 +192,13 @@ BROKEN_VOXELS: dict[str, tuple[type, bool, Callable[[Path], None], str]] = {
         np.float32,
         False,
         raw(lambda b: (np.frombuffer(b, "<f4") * 1e6).astype("<f4").tobytes()),
-        "no Hounsfield units",
+        "not Hounsfield units",
     ),
     "unsigned read of signed": (
         np.int16,
         False,
         header_line("ElementType", "MET_USHORT"),
-        "no Hounsfield units",
+        "not Hounsfield units",
     ),
     "zraw truncated": (np.int16, True, raw(lambda b: b[: len(b) // 2], "zraw"), "less than"),
     "zraw with a flipped bit": (

@@ -47,7 +47,7 @@ generator = np.random.default_rng(1)
 label = np.array([0, 1] * 4)
 brightness = (0.4 + 0.6 * label[:, None, None, None]).astype(np.float32)
 volumes = generator.random((8, 32, 32, 32), dtype=np.float32) * brightness
-table = pd.DataFrame({"label": label})
+table = pd.DataFrame({"nodule_id": [f"n{k}" for k in range(8)], "label": label})
 data = FoldData(table, table, volumes, volumes, [], "made")
 drawn = [w.ravel() for w in build_model(profile(3)).get_weights()]
 model = model_of(3)

@@ -137,8 +137,9 @@ def test_history_marks_the_falls_of_the_learning_rate():
 
 
 def test_roc_figure_has_a_curve_and_a_text_a_run():
-    axis = figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}).axes[0]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["run a", "run b"]
+    figure = figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")})
+    axis = figure.axes[0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["run a", "run b"]
     assert axis.lines[0].get_ydata().tolist() == BAND.tpr.tolist()
     assert axis.lines[0].get_linestyle() != axis.lines[1].get_linestyle()
     assert len(axis.collections) == 2
