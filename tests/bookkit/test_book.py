@@ -17,7 +17,7 @@ from nodulebook.core import paths
 from nodulebook.core.files import sha256
 from nodulebook.core.settings import FoldParameters
 from nodulebook.data.annotations import DATABASE_SHA256
-from nodulebook.patches.sources import SOURCES, lidc_slices, phantom
+from nodulebook.patches.sources import SOURCES, lidc_exact, lidc_slices, phantom
 from study.report.pooled import complete_runs
 
 ROOT = paths.ROOT
@@ -58,13 +58,10 @@ def test_saved_in_jupyterlab_a_page_stays_as_it_is(page: Path, tmp_path: Path) -
 
 
 def test_cells_are_short() -> None:
-    """35 lines where a reader sees them, 60 where the page hides them."""
     for page in NOTEBOOKS:
         for cell in jupytext.read(page).cells:
             if cell.cell_type == "code":
-                hidden = {"remove-cell", "remove-input"} & {*cell.metadata.get("tags", [])}
-                limit = 60 if hidden else 35
-                assert len(cell.source.splitlines()) <= limit, (page.name, cell.source[:80])
+                assert len(cell.source.splitlines()) <= 35, (page.name, cell.source[:80])
 
 
 @pytest.mark.slow
@@ -147,7 +144,8 @@ def test_the_committed_runs_are_of_the_present_settings_and_data() -> None:
             "nodules_csv": nodules_csv,
         },
     }
-    present["lidc_exact"] = {"nodules_csv": nodules_csv}
+    exact = {"slices_hu_exact_csv": sha256(lidc_exact.TABLE)}
+    present["lidc_exact"] = present["lidc_slices"] | exact
     runs = complete_runs()
     assert {"diameter", "quick-phantom", "quick-lidc_slices"} <= set(runs)
     for run in runs.values():

@@ -80,6 +80,7 @@ def work(
         entries: from `read_queue`.
         seconds: no longer than this; the training of an epoch is not begun if it would take longer.
         stacked: all folds in this process, with JAX; else side by side, as `nodulebook folds`.
+            Entries that cannot be trained so are reported and left for the other way.
         precision: of the stacked trainings.
         data: the CT data, instead of NODULEBOOK_DATA.
         jobs: folds side by side, where not stacked.
@@ -92,6 +93,7 @@ def work(
         InputError: data, settings or artefacts are wrong.
     """
     until = time.monotonic() + seconds
+    finished = True
     for entry in entries:
         waiting = [fold for fold in entry.folds(data) if not network_job(fold).is_done()]
         total = N_FOLDS * len(entry.seeds)
@@ -101,15 +103,20 @@ def work(
         if time.monotonic() >= until:
             return False
         if stacked:
+            from nodulebook.model.stacked import unsupported
             from nodulebook.runs.stacked_run import run_stacked
 
+            if why := unsupported(waiting[0].settings):
+                report(f"{entry.profile}, {entry.source}: left for --one-by-one: {why}")
+                finished = False
+                continue
             if not run_stacked(waiting, entry.together, precision, until, report):  # type: ignore[arg-type]
                 return False
             continue
         for seed in dict.fromkeys(fold.seed for fold in waiting):
             if not _side_by_side(entry, seed, data, jobs, until):
                 return False
-    return True
+    return finished
 
 
 def _side_by_side(

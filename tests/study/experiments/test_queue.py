@@ -13,8 +13,8 @@ import pytest
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import TrainingSettings
 from nodulebook.model.senet import CHARACTERISTICS, MALIGNANCY
-from nodulebook.model.stacked import Stack
-from study.experiments.queue import QUEUE, read_queue
+from nodulebook.model.stacked import Stack, unsupported
+from study.experiments.queue import QUEUE, Entry, read_queue, work
 
 STACK = """
 import sys
@@ -73,6 +73,7 @@ def _run(script, *words, env=None):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_members_of_a_stack_are_trained_as_one_by_one(tmp_path):
     _run(STACK, tmp_path)
 
@@ -138,6 +139,7 @@ assert queue.work(entries, 600, True)
 """
 
 
+@pytest.mark.slow
 def test_a_queue_killed_at_three_points_ends_with_the_same_numbers(world_env, tmp_path):
     """On the first two folds, for the time it takes."""
     listed = tmp_path / "queue.yaml"
@@ -159,10 +161,28 @@ def test_a_queue_killed_at_three_points_ends_with_the_same_numbers(world_env, tm
 
 def test_the_queue_of_the_repository_can_be_read():
     entries = read_queue()
-    assert "paper-usual" in {entry.profile for entry in entries}
+    assert entries[0].profile == "robust-slices"
+    on_a_gpu = [entry for entry in entries if not unsupported(entry.folds("")[0].settings)]
+    assert [entry.profile for entry in on_a_gpu[:2]] == ["paper-usual", "paper-usual-no-se"]
     folds = entries[0].folds("")
     assert {fold.fold for fold in folds} == set(range(10))
     assert QUEUE.is_file()
+
+
+def test_what_cannot_be_stacked_is_left_and_the_rest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path))
+    trained, said = [], []
+
+    def run_stacked(waiting, *_):
+        trained.append(waiting[0].profile)
+        return True
+
+    monkeypatch.setattr("nodulebook.runs.stacked_run.run_stacked", run_stacked)
+    names = ("robust-slices", "honest-slices", "rival-secnn", "paper")
+    entries = [Entry(profile=name, source="phantom") for name in names]
+    assert not work(entries, 60, stacked=True, report=said.append)
+    assert trained == ["paper"]
+    assert all(any(line.startswith(name) and "left" in line for line in said) for name in names[:3])
 
 
 @pytest.mark.parametrize(
