@@ -96,7 +96,7 @@ def _hash_findings(fold: Fold, nodules_csv: str) -> Iterable[str]:
             yield f"run.json: profile is none ({error})"
             return
         if about["profile_hash"] != wanted:
-            yield "run.json: profile_hash is not that of the profile beside it"
+            yield "run.json: profile_hash is not that of the profile in the same record"
     recipe = about.get("data_recipe", {})
     for key, value in (("nodules_csv", nodules_csv), ("annotations_sha256", DATABASE_SHA256)):
         if recipe.get(key, value) != value:

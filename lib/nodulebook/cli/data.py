@@ -75,7 +75,9 @@ def ruler(source: str, data: Path | None, table: Path) -> None:
 @click.option(
     "--max-thickness", type=float, default=2.5, show_default=True, help="mm; the paper says 3"
 )
-@click.option("--out", type=click.Path(path_type=Path), help="write the table, a row a scan, here")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="write the table here, one row per scan"
+)
 def scans(source: str, data: Path | None, max_thickness: float, out: Path | None) -> None:
     """Check the scans' files against the paper's rules: thickness, even spacing, no gaps."""
     from nodulebook.core.files import write_csv

@@ -166,7 +166,7 @@ class Stack:
             members: some of those that the stack was made of.
             until: moment of `time.monotonic` after which no epoch begins; one that would end later
                 than this, as long as the one before, does not begin either.
-            report: gets a line an epoch.
+            report: gets one line per epoch.
 
         Returns:
             Whether all members have been trained to the profile's last epoch. Either way the

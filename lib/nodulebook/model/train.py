@@ -131,7 +131,7 @@ def train(
         data: the fold's patches; only the training part is used.
         fold: the fold's number.
         checkpoint: file that is rewritten after each epoch.
-        report: gets a line an epoch.
+        report: gets one line per epoch.
         after_epoch: called with the number of each epoch, from 1, before its checkpoint is
             written: again for the same epoch where the training is stopped in between.
 

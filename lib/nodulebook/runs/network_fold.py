@@ -175,7 +175,7 @@ def trained_model(
     report: Callable[[str], None] = print,
     model: keras.Model | None = None,
 ) -> keras.Model:
-    """The model of a fold: from the weights beside its artefacts, or trained again.
+    """The model of a fold: from the weights next to its artefacts, or trained again.
 
     Weights are not committed. Where a fold came with the repository, its model is trained once
     here and kept, out of git's sight. A model of the same profile that is given takes the weights,

@@ -37,7 +37,7 @@ def run_stacked(
         together: how many train at once; the others follow.
         precision: of products, see `nodulebook.model.stacked.Precision`.
         until: moment of `time.monotonic` by which to stop between two epochs.
-        report: gets a line an epoch.
+        report: gets one line per epoch.
 
     Returns:
         Whether all of them are done. Where not, their checkpoints let a later call go on.

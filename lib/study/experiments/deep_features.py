@@ -195,7 +195,7 @@ def boosting_fold(
         fold: 0 to 9.
         source: of the patches.
         diameter_mm: by nodule.
-        report: gets a line an epoch.
+        report: gets one line per epoch.
     """
     run = f"{settings.network}-{source}"
     parameters = FoldParameters.model_validate(

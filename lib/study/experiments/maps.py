@@ -119,7 +119,7 @@ def fold_with_model(
         fold: 0 to 9.
         source_data: the CT data; NODULEBOOK_DATA where None.
         train_again: where the fold's weights are not on this machine, train it again.
-        report: gets a line an epoch.
+        report: gets one line per epoch.
         model: of another fold of the run, which takes this one's weights: what was compiled for
             it is used again.
 

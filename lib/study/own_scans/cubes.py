@@ -226,7 +226,9 @@ def positions_of_labels(
                     | {"mask_value": int(value)}
                 )
     if not rows:
-        raise InputError(f"{masks}: no part of a label image lies in a scan; {'; '.join(left_out)}")
+        raise InputError(
+            f"{masks}: no part of a label image is inside a scan; {'; '.join(left_out)}"
+        )
     return pd.DataFrame(rows), left_out
 
 

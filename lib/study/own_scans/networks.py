@@ -83,7 +83,7 @@ class Networks:
     _loaded: dict[int, Network] = field(default_factory=dict)
 
     def fold_for(self, patient_id: str) -> int:
-        """The fold to ask about a patient: where they were held out, if that can be had."""
+        """The fold to ask about a patient: the one that held them out, if it is available."""
         other = self.usable[0] if self.default is None else self.default
         held_out = self.fold_of.get(patient_id, other)
         return held_out if held_out in self.usable else other

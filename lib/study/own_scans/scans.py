@@ -176,7 +176,7 @@ def known_positions(folder: Folder, min_readers: int = 3) -> tuple[pd.DataFrame,
     if not rows:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise InputError(
-            f"{folder.path}: no nodule marked by {min_readers} readers or more lies in its "
+            f"{folder.path}: no nodule marked by {min_readers} readers or more is in its "
             f"{len(ours)} scans of LIDC-IDRI" + (f" ({why})" if why else "")
         )
     return pd.DataFrame(rows).sort_values("id", ignore_index=True), left_out

@@ -96,7 +96,7 @@ def per_fold_metrics(runs: dict[str, Run]) -> pd.DataFrame:
 
 
 def pooled_table(runs: dict[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)) -> pd.DataFrame:
-    """Metrics of the pooled predictions with 95 % patient-bootstrap intervals, a row a run."""
+    """Metrics of the pooled predictions with 95 % patient-bootstrap intervals, one row per run."""
     rows = []
     for name, run in runs.items():
         table = run.probabilities
@@ -115,7 +115,7 @@ def pooled_table(runs: dict[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)
 def fold_mean_table(
     per_fold: pd.DataFrame, names: Sequence[str] = tuple(METRIC_TEXT)
 ) -> pd.DataFrame:
-    """Mean and standard deviation over the folds, a row a run."""
+    """Mean and standard deviation over the folds, one row per run."""
     rows = []
     for run, part in per_fold.groupby("run", sort=False):
         row = {"run": str(run), "folds": str(len(part))}
@@ -143,7 +143,7 @@ PAIRS = (
 def difference_table(
     runs: dict[str, Run], pairs: Sequence[tuple[str, str]] = PAIRS
 ) -> pd.DataFrame:
-    """Paired differences in AUC between arms on the same source, a row a pair.
+    """Paired differences in AUC between arms on the same source, one row per pair.
 
     An arm is a run `<profile>-<source>`, or `diameter`. Pairs that are not there are left out.
 
@@ -202,7 +202,7 @@ def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
     """The works of the paper's tables, from `data/literature.csv`, as the book shows them.
 
     Args:
-        literature: a row a reported number, all text (see data/README.md).
+        literature: one row per reported number, all text (see data/README.md).
 
     Returns:
         A row a work; of several numbers of one metric the first, with what it was reached on.

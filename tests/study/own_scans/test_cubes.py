@@ -27,7 +27,7 @@ def marked(shape: tuple[int, int, int] = (40, 44, 48)) -> NDArray[np.int16]:
 
 
 def block(path: Path, *given: Any) -> NDArray[np.float64]:
-    """Where the block lies in the patch of a file's only cube: zyx from the middle, in mm."""
+    """Position of the block in the patch of a file's only cube: zyx from the middle, in mm."""
     folder, table = read_cubes(path, *given)
     (row,) = table.to_dict("records")
     patch = extract_patch(folder.one(row["scan"]).open(), [row["x_mm"], row["y_mm"], row["z_mm"]])

@@ -159,7 +159,7 @@ def _patch(
     consensus = reference_mask(scan, readings)
     imaged = _imaged_share(consensus, frame)
     if imaged < MIN_IMAGED:
-        return f"only {imaged:.0%} of the nodule lies in slices that have an image"
+        return f"only {imaged:.0%} of the nodule is in slices that have an image"
     centre_xyz = np.array(
         [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
     )

@@ -1,4 +1,4 @@
-"""Where a point of the annotations lies in a scan's own file."""
+"""Position of an annotated point in a scan's own file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from nodulebook.patches.mask import mask_patch, reference_mask
 from nodulebook.patches.store import Patch
 
 MIN_IMAGED = 1 / 3
-"""A nodule of which less than this share of the consensus lies in the scan's slices is left out."""
+"""A nodule of which less than this share of the consensus is in the scan's slices is left out."""
 
 
 MAX_ASIDE_MM = 0.5
@@ -189,7 +189,7 @@ def scan_patches(
         voxels = consensus.mask.sum(axis=(1, 2))
         imaged = voxels[np.isin(consensus.z_mm, there)].sum() / voxels.sum()
         if imaged < MIN_IMAGED:
-            left_out[name] = f"only {imaged:.0%} of the nodule lies in the slices that are there"
+            left_out[name] = f"only {imaged:.0%} of the nodule is in the available slices"
         else:
             centre_xyz = np.array(
                 [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float

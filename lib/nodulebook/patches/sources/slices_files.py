@@ -149,7 +149,7 @@ def _locate(data: Path | None) -> Path:
         return given
     raise InputError(
         f"{given}: holds neither {ZIP_NAME} nor the folder {ROOT_NAME}; "
-        f"get the public data set {ROOT_NAME} and name the folder that it lies in"
+        f"get the public data set {ROOT_NAME} and name its folder"
     )
 
 
