@@ -1,6 +1,6 @@
 """The estimated HU of the source `lidc_slices` against true HU; written to data/slices_hu.csv.
 
-    python benchmarks/slices_hu.py --data ../shared/data
+    python benchmarks/slices_hu.py --data ~/lidc
 
 The folder holds LIDC-IDRI-slices (zip or unpacked) and DICOM of some of its scans, in any folders.
 Every nodule that both have is compared on its patch, in the planes for which there is a slice.

@@ -15,7 +15,7 @@ COLUMNS = ["original", "shows", "missing", "page", "labels", "ours"]
 
 
 def read_counterparts(path: Path | None = None, root: Path | None = None) -> pd.DataFrame:
-    """The counterparts, a row a figure or table of the paper.
+    """The counterparts, one row per figure or table of the paper.
 
     Args:
         path: `data/counterparts.csv` where None.

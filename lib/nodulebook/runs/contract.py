@@ -2,8 +2,8 @@
 
 `papermill_runs/<run>/fold-<k>/` holds
 
-probabilities.csv  a row a test nodule: nodule_id, patient_id, label, p_malignant, fold, arm
-history.csv        a row an epoch: epoch (from 1), loss, further numbers
+probabilities.csv  one row per test nodule: nodule_id, patient_id, label, p_malignant, fold, arm
+history.csv        one row per epoch: epoch (from 1), loss, further numbers
 run.json           what made them: the keys of `RUN_KEYS`, and others
 lesions.csv        optional: one row per lesion of the held-out patients that the source has, with
                    the columns of probabilities.csv; label is empty where the rule gives none
@@ -71,8 +71,8 @@ SAME_IN_A_RUN = ("run", "arm", "source", "profile_hash", "data_hash")
 class Fold:
     """One fold's files."""
 
-    probabilities: pd.DataFrame  # columns of PROBABILITY_COLUMNS, a row a test nodule
-    history: pd.DataFrame  # epoch, loss, ...; a row an epoch
+    probabilities: pd.DataFrame  # columns of PROBABILITY_COLUMNS, one row per test nodule
+    history: pd.DataFrame  # epoch, loss, ...; one row per epoch
     run: dict[str, Any]
     lesions: pd.DataFrame | None = None
     """Columns of PROBABILITY_COLUMNS, one row per lesion of the held-out patients; label is NaN

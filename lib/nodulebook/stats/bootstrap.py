@@ -131,7 +131,7 @@ def patient_bootstrap(
     are nan and `n_draws` is 0.
 
     Args:
-        table: a row a nodule, columns patient_id, label (0 or 1), p_malignant (finite).
+        table: one row per nodule, columns patient_id, label (0 or 1), p_malignant (finite).
         statistic: one of `STATISTICS`, or a function like them.
         n_draws: number of draws.
         seed: the same seed gives the same patients.
@@ -208,7 +208,7 @@ def bootstrap_means(
     """The mean of each column and its percentile interval over draws of patients.
 
     Args:
-        columns: a row a nodule, numbers; nan is left out of its column's mean.
+        columns: one row per nodule, numbers; nan is left out of its column's mean.
         patient_id: a patient a row.
         n_draws: number of draws, the same for all columns.
         seed: the same seed gives the same patients.

@@ -82,7 +82,7 @@ def delong_difference(
     """The difference in AUC, a - b, by DeLong's test with patients as clusters.
 
     Args:
-        table_a: a row a nodule: nodule_id, patient_id, label, p_malignant.
+        table_a: one row per nodule: nodule_id, patient_id, label, p_malignant.
         table_b: the same nodules, in any order.
         level: the interval's level.
 

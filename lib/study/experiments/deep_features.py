@@ -103,7 +103,7 @@ class Fitted:
 
     p_malignant: NDArray[np.float64]
     history: list[dict[str, float]]
-    """epoch, loss, ...: a row an epoch of the autoencoder, or a row a tree."""
+    """epoch, loss, ...: one row per epoch of the autoencoder, or one row per tree."""
     parameters: int
     """Numbers that were fitted."""
 
@@ -269,7 +269,7 @@ def build_autoencoder(settings: Autoencoder) -> tuple[keras.Model, keras.Model]:
 def train_autoencoder(
     model: keras.Model, patches: NDArray[np.float32], settings: Autoencoder
 ) -> list[dict[str, float]]:
-    """Train on patches (m, patch_px^2); a row an epoch: epoch, loss (mean squared error)."""
+    """Train on patches (m, patch_px^2); one row per epoch: epoch, loss (mean squared error)."""
     history = []
     for epoch in range(settings.epochs):
         order = np.random.default_rng([SEED, epoch]).permutation(len(patches))

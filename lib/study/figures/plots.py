@@ -150,7 +150,7 @@ def overlays(
     maps: NDArray[np.floating],
     titles: Sequence[str],
 ) -> Figure:
-    """Patch, and patch under its map, in three planes: a row a nodule.
+    """Patch, and patch under its map, in three planes: one row per nodule.
 
     Args:
         volumes_hu: (n, z, y, x), HU.
@@ -241,7 +241,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure:
-    """One metric, a dot a fold, a row a run.
+    """One metric, one dot per fold, one row per run.
 
     Args:
         per_fold: columns run, fold and the metric.

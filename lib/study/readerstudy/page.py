@@ -239,7 +239,7 @@ def trust_score(answers: pd.DataFrame) -> Interval | None:
 
 
 def answer_table(answers: pd.DataFrame) -> pd.DataFrame:
-    """The paper's percentages from answers, a row a technique, and the trust score below."""
+    """The paper's percentages from answers, one row per technique, and the trust score below."""
     part = answers[answers["part"] == "class"]
     rows = []
     for method, value in class_percentages(answers).items():

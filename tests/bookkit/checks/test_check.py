@@ -1,5 +1,6 @@
 """What `nodulebook check` looks at: each check finds what it is for, on small made pages."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_no_number_of_the_book_is_typed_unlisted() -> None:
 
 
 def test_numbers_said_to_be_the_papers_are_in_the_paper() -> None:
-    paper = paths.ROOT.parent / "shared" / "paper" / "paper.txt"
+    paper = Path(os.environ.get("NODULEBOOK_DATA", "/nowhere")).parent / "paper" / "paper.txt"
     if not paper.is_file():
         pytest.skip("the paper's text is not here")
     text = paper.read_text(encoding="utf-8").replace(",", "")

@@ -1,7 +1,7 @@
 """Scans in, patches out: every voxel where the world says, whatever the scan's own grid.
 
 SimpleITK's own index-to-world and resampling are the independent truth. Tests on real DICOM at the
-end read `../shared/data/lidc-dicom` beside the repository, or `NODULEBOOK_DATA`, and are skipped
+end read the folder that `NODULEBOOK_DATA` names, and are skipped
 where it is absent.
 """
 
@@ -19,7 +19,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom import open_dicom, read_dicom_series
 from nodulebook.ct.dicom_files import find_dicom
@@ -433,12 +432,8 @@ def test_uneven_spacing_and_missing_slices_are_told_apart(
 
 
 def lidc_dicom() -> Path | None:
-    given = os.environ.get("NODULEBOOK_DATA")
-    places = [paths.ROOT.parent / "shared" / "data", Path(given) if given else None]
-    for place in places:
-        if place is not None and (place / "lidc-dicom").is_dir():
-            return place / "lidc-dicom"
-    return None
+    folder = Path(os.environ.get("NODULEBOOK_DATA", "/nowhere")) / "lidc-dicom"
+    return folder if folder.is_dir() else None
 
 
 REAL = {

@@ -1,7 +1,7 @@
 """What the source `lidc_slices` promises.
 
 Most tests make their own small data sets; no CT is needed. Those at the end read the real set from
-`../shared/data` beside the repository, or from `NODULEBOOK_DATA`, and are skipped where it is
+the folder that `NODULEBOOK_DATA` names, and are skipped where it is
 absent.
 """
 
@@ -20,13 +20,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.annotations import Contour, Reading, Scan
 from nodulebook.data.cohort import cluster_readings, luna16_scans, nodule_table
 from nodulebook.data.contours import consensus_mask
 from nodulebook.patches.cube import LUNG_HU
-from nodulebook.patches.sources import lidc_exact, lidc_grey, lidc_slices, open_source
+from nodulebook.patches.sources import (
+    lidc_exact,
+    lidc_grey,
+    lidc_slices,
+    open_source,
+    slices_files,
+)
 from nodulebook.patches.sources.grey_to_hu import estimate_hu_map, slices_to_hu
 from nodulebook.patches.sources.lidc_slices import (
     Frame,
@@ -452,7 +457,7 @@ def test_a_nodule_with_hardly_any_slice_is_left_out(
 ) -> None:
     first = {name: data for name, data in files.items() if name.endswith("slice-0.png")}
     ((_, reason),) = patches_or_reasons(nodule, write_zip(tmp_path / "a.zip", first))
-    assert "lies in slices that have an image" in str(reason)
+    assert "slices that have an image" in str(reason)
 
 
 def test_a_table_that_does_not_fit_the_annotations_is_refused(
@@ -637,7 +642,7 @@ REAL_PATIENTS = {
 }
 """Among them: a slice missing, readers missing, a nodule at the edge of the scan."""
 
-REAL_DATA = Path(os.environ.get("NODULEBOOK_DATA", paths.ROOT.parent / "shared" / "data"))
+REAL_DATA = Path(os.environ.get("NODULEBOOK_DATA", "/nowhere"))
 REAL_ZIP = REAL_DATA / "LIDC-IDRI-slices.zip"
 INDEX_CSV = REAL_DATA / "LIDC-IDRI-slices-index.csv"
 DICOM = REAL_DATA / "lidc-dicom"
@@ -658,7 +663,7 @@ def real(table: pd.DataFrame) -> dict[str, Patch | str]:
 
 @pytest.fixture(scope="module")
 def real_slices() -> Iterator[Callable[[str, int], tuple[NDArray, NDArray]]]:
-    with lidc_slices._open_data(REAL_ZIP) as found:
+    with slices_files.open_data(REAL_ZIP) as found:
         yield lambda patient_id, cluster: found.slices((patient_id, cluster))
 
 

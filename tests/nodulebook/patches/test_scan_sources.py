@@ -1,7 +1,7 @@
 """The sources `luna16` and `idc`: the same patches from either, in one pass or in several.
 
 Made-up scans lie where the annotations of real nodules say. Tests on real DICOM are skipped where
-`../shared/data/lidc-dicom` (or `NODULEBOOK_DATA`) is absent.
+the folder that `NODULEBOOK_DATA` names is absent.
 """
 
 from pathlib import Path
