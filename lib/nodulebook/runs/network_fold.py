@@ -16,7 +16,12 @@ from nodulebook.core.settings import FoldParameters, Profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.model.backend import device, versions
-from nodulebook.model.checkpoint import CHECKPOINT, checkpoint_key, load_checkpoint
+from nodulebook.model.checkpoint import (
+    CHECKPOINT,
+    checkpoint_key,
+    code_version,
+    load_checkpoint,
+)
 from nodulebook.model.targets import FoldData, split_fold
 from nodulebook.model.train import (
     ARM,
@@ -120,6 +125,7 @@ def made_from(data: FoldData, recipe: dict[str, str]) -> dict[str, Any]:
         "n_train": len(data.train),
         "n_test": len(data.test),
         "versions": versions(),
+        "code": code_version(),
         "backend": keras.backend.backend(),
         "device": device(),
     }

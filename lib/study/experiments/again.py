@@ -10,6 +10,7 @@ from nodulebook.core.processor import processor_text
 from nodulebook.core.settings import FoldParameters
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
+from nodulebook.model.checkpoint import code_version
 from nodulebook.patches.sources import open_source
 from nodulebook.runs.contract import read_fold
 from nodulebook.runs.job import AGAIN
@@ -34,16 +35,21 @@ class Again:
     processor_committed: str
     """As `processor_text` gave it then; empty in runs of before it was noted."""
     processor_again: str
+    same_code: bool | None
+    """Whether the code that computes a network is the same; None: it was not recorded."""
 
     @property
     def reason(self) -> str:
-        """Why the two may differ, as far as the processors tell."""
-        if self.processor_committed == self.processor_again != "":
-            return "the processor is the same, so they should be identical"
+        """What of the two is known to differ; the cause itself is not known from that."""
+        code = {True: "the same code", False: "other code", None: "code of which nothing is noted"}
+        same = self.processor_committed == self.processor_again != ""
+        if same and self.same_code:
+            return "processor and code are the same, so they should be identical"
         return (
-            f"made on {self.processor_committed or 'a processor not noted'}, run again on "
-            f"{self.processor_again or 'one not known'}: another processor sums in another order, "
-            "and training amplifies rounding differences (chapter reproduce)"
+            f"made on {self.processor_committed or 'a processor not noted'} with "
+            f"{code[self.same_code]}, run again on {self.processor_again or 'one not known'}: "
+            "another processor or other code sums in another order, and training amplifies "
+            "rounding differences (chapter reproduce)"
         )
 
 
@@ -107,4 +113,5 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
         auc_again=roc_auc(label, both["p_malignant_again"].to_numpy()),
         processor_committed=str(about.get("processor", "")),
         processor_again=processor_text(),
+        same_code=about["code"] == code_version() if "code" in about else None,
     )

@@ -99,8 +99,8 @@ def read_manifest(folder: Path | None = None) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
-            f"{folder}: holds no released networks; name a run with --run, or train on the spot "
-            "with --profile quick --source phantom"
+            f"{folder}: holds no released networks; away from a checkout set NODULEBOOK_ROOT to "
+            "one, name a run with --run, or train on the spot with --profile and --source"
         )
     try:
         manifest = Manifest.model_validate(read_json(path))
