@@ -20,11 +20,8 @@ MODULES = sorted(path for name in PACKAGES for path in (LIB / name).rglob("*.py"
 PAGES = [ROOT / "index.md", *sorted((ROOT / "chapters").glob("*.md"))]
 
 # What is not yet as it must be; these lists only become shorter.
-TOO_LONG: set[str] = {
-    "nodulebook/core/settings.py", "nodulebook/model/layers.py", "nodulebook/stats/readers.py",
-    "study/experiments/deep_features.py", "study/experiments/features.py", "study/figures/plots.py",
-}  # fmt: skip
-TOO_FULL = {"study/report": 17, "study/experiments": 14, "nodulebook/patches/sources": 13}
+TOO_LONG: set[str] = set()
+TOO_FULL = {"study/report": 17, "nodulebook/patches/sources": 13}
 
 
 def lint_imports(lib: Path) -> "subprocess.CompletedProcess[str]":

@@ -208,36 +208,12 @@ class Profile(_Strict):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-class Trial(_Strict):
-    """An entry of `profiles/trials/trials.yaml`: a recipe to be judged on validation patients."""
+class Entry(_Strict):
+    """An experiment of a list: a profile (`extends`), and what it changes (`settings`)."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     question: str
     """What it is tried for, as the book's table says it."""
-    group: Literal["seed", "why", "recipe", "slices", "robust"]
-    """seed: the paper's recipe from another seed; why: one thing changed in it; recipe: a
-    candidate for the honest one; slices: the honest one with another work's network; robust: a
-    candidate for the one that is trained with random shifts."""
-    source: Literal["phantom", "lidc_slices", "lidc_exact", "lidc_grey"] = "lidc_slices"
-    settings: Profile
-
-
-class Rule(_Strict):
-    """An entry of `profiles/trials/rules.yaml`: one rule of the evaluation changed."""
-
-    name: str = Field(pattern=r"^[a-z0-9-]+$")
-    question: str
-    """What is changed, as the book's table says it."""
-    source: Literal["phantom", "lidc_slices", "lidc_exact"] = "lidc_slices"
-    split: Literal["patient", "nodule", "copy"] = "patient"
-    """What is dealt to folds: patients with all their nodules, nodules, or flipped and turned
-    copies of nodules."""
-    rating: Literal["mean", "median"] = "mean"
-    """Of the readers' ratings, which is above 3 for malignant, below 3 for benign."""
-    at_3: Literal["left_out", "benign", "malignant"] = "left_out"
-    min_readers: int = Field(default=3, ge=1, le=4)
-    each_epoch: bool = False
-    """Keep the test predictions of every epoch, too."""
     settings: Profile
 
 
@@ -322,31 +298,15 @@ def read_profile(name: str) -> Profile:
     return _validate(Profile, _profile_values(name, ()), str(paths.PROFILES / f"{name}.yaml"))
 
 
-def read_trials() -> dict[str, Trial]:
-    """The trials there are, by name, in the order of their file.
-
-    Each names the profile that it starts from (`extends`) and what it changes (`settings`).
-
-    Raises:
-        InputError: the file is not a list of such entries, or has a wrong one or one twice.
-    """
-    return _read_entries(Trial, paths.TRIALS_YAML)
+_Entry = TypeVar("_Entry", bound=Entry)
 
 
-def read_rules() -> dict[str, Rule]:
-    """The rules that are varied, by name, in the order of their file; as `read_trials`.
+def read_entries(model: type[_Entry], path: Path) -> dict[str, _Entry]:
+    """The entries of a file by name, in its order.
 
     Raises:
         InputError: the file is not a list of such entries, or has a wrong one or one twice.
     """
-    return _read_entries(Rule, paths.RULES_YAML)
-
-
-_Entry = TypeVar("_Entry", Trial, Rule)
-
-
-def _read_entries(model: type[_Entry], path: Path) -> dict[str, _Entry]:
-    """Entries that start from a profile (`extends`) and change it (`settings`)."""
     kind = model.__name__.lower()
     values = read_yaml(path)
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):

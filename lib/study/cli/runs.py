@@ -141,8 +141,8 @@ def features(source: str, data: Path | None, groups: tuple[str, ...]) -> None:
     """
     from nodulebook.data.folds import read_folds
     from nodulebook.patches.sources import open_source
-    from study.experiments.features import GROUPS
-    from study.experiments.handcrafted import ALL, run_features
+    from study.features.definitions import GROUPS
+    from study.features.handcrafted import ALL, run_features
 
     store = open_source(source, data)
     run_features(store, read_folds(), groups or (*GROUPS, ALL), say=click.echo)
@@ -207,8 +207,7 @@ def pooled(run: str) -> None:
 @click.option("--jobs", type=click.IntRange(min=1), help="splits side by side")
 def trials(names: tuple[str, ...], data: Path | None, jobs: int | None) -> None:
     """Run recipes of profiles/trials/trials.yaml on validation patients; all if none is named."""
-    from nodulebook.core.settings import read_trials
-    from study.experiments.trials import TRIALS, run_trials
+    from study.experiments.trials import TRIALS, read_trials, run_trials
 
     run_trials(names or list(read_trials()), str(data or ""), jobs)
     click.echo(f"trials: {paths.runs_folder() / TRIALS}")
@@ -220,8 +219,7 @@ def trials(names: tuple[str, ...], data: Path | None, jobs: int | None) -> None:
 @click.option("--jobs", type=click.IntRange(min=1), help="folds side by side")
 def rules(names: tuple[str, ...], data: Path | None, jobs: int | None) -> None:
     """Run the rules of profiles/trials/rules.yaml, ten folds each; all if none is named."""
-    from nodulebook.core.settings import read_rules
-    from study.experiments.rules import RULES, run_rules
+    from study.experiments.rules import RULES, read_rules, run_rules
 
     run_rules(names or list(read_rules()), str(data or ""), jobs)
     click.echo(f"rules: {paths.runs_folder() / RULES}")
@@ -238,7 +236,7 @@ def deepfeatures(name: str, source: str, fold: tuple[int, ...], data: Path | Non
     Folds that are done are skipped. The first takes the networks of the run
     rival-dualpath3d-SOURCE where their weights are here, and trains them where they are not.
     """
-    from study.experiments.deep_features import run_feature_folds
+    from study.features.deep import run_feature_folds
 
     run_feature_folds(name, source, data, fold or range(N_FOLDS), click.echo)
 

@@ -18,10 +18,10 @@ from nodulebook.stats.metrics import roc_auc
 from study.experiments.baseline import RUN as DIAMETER
 from study.experiments.baseline import run_diameter
 from study.experiments.folds import run_fold_without_notebook
-from study.experiments.handcrafted import PREFIX as FEATURES
-from study.experiments.handcrafted import run_features
 from study.experiments.rules import RULES, run_rule
 from study.experiments.trials import TRIALS, run_trial
+from study.features.handcrafted import PREFIX as FEATURES
+from study.features.handcrafted import run_features
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
             raise InputError(f"run {run!r}: profile {parameters.profile!r} has changed since")
         run_fold_without_notebook(parameters, f"{AGAIN}{group}/" if group else AGAIN)
     else:
-        from study.experiments.deep_features import run_feature_folds
+        from study.features.deep import run_feature_folds
 
         run_feature_folds(run.removesuffix(f"-{source}"), source, where, [fold], into=AGAIN)
     made = read_fold(paths.fold_folder(AGAIN + run, fold))

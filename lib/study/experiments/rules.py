@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 from sklearn.model_selection import StratifiedKFold
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_csv
-from nodulebook.core.settings import N_FOLDS, Rule, check_fold_parameters, read_rules
+from nodulebook.core.settings import N_FOLDS, Entry, check_fold_parameters, read_entries
 from nodulebook.data.cohort import REFERENCE_READERS, read_nodules
 from nodulebook.data.folds import SEED, read_folds
 from nodulebook.model.augment import symmetries
@@ -39,6 +40,26 @@ BASE = "as-decided"
 
 COPIES = (0, 5, 10, 15)
 """Which of a patch's 16 symmetries are its copies; the first is the patch itself."""
+
+
+class Rule(Entry):
+    """An entry of `profiles/trials/rules.yaml`: one rule of the evaluation changed."""
+
+    source: Literal["phantom", "lidc_slices", "lidc_exact"] = "lidc_slices"
+    split: Literal["patient", "nodule", "copy"] = "patient"
+    """What is dealt to folds: patients with all their nodules, nodules, or flipped and turned
+    copies of nodules."""
+    rating: Literal["mean", "median"] = "mean"
+    """Of the readers' ratings, which is above 3 for malignant, below 3 for benign."""
+    at_3: Literal["left_out", "benign", "malignant"] = "left_out"
+    min_readers: int = Field(default=3, ge=1, le=4)
+    each_epoch: bool = False
+    """Keep the test predictions of every epoch, too."""
+
+
+def read_rules() -> dict[str, Rule]:
+    """The rules that are varied, by name, in the order of `profiles/trials/rules.yaml`."""
+    return read_entries(Rule, paths.RULES_YAML)
 
 
 def label_by(rule: Rule, nodules: pd.DataFrame) -> pd.DataFrame:

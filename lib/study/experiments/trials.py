@@ -8,6 +8,7 @@ three folds and validates on the other two, and once more the other way round.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import Trial, check_fold_parameters, read_trials
+from nodulebook.core.settings import Entry, check_fold_parameters, read_entries
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.sources import open_for_training
 from nodulebook.runs.contract import Fold, read_fold
@@ -34,6 +35,21 @@ SPLITS = (
     ((8, 9, 5), (6, 7)),
 )
 """Folds trained on and folds validated, of each split; the first two are of the first half."""
+
+
+class Trial(Entry):
+    """An entry of `profiles/trials/trials.yaml`: a recipe to be judged on validation patients."""
+
+    group: Literal["seed", "why", "recipe", "slices", "robust"]
+    """seed: the paper's recipe from another seed; why: one thing changed in it; recipe: a
+    candidate for the honest one; slices: the honest one with another work's network; robust: a
+    candidate for the one that is trained with random shifts."""
+    source: Literal["phantom", "lidc_slices", "lidc_exact", "lidc_grey"] = "lidc_slices"
+
+
+def read_trials() -> dict[str, Trial]:
+    """The trials by name, in the order of `profiles/trials/trials.yaml`."""
+    return read_entries(Trial, paths.TRIALS_YAML)
 
 
 def half_of(fold: int) -> int:

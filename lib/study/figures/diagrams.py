@@ -12,16 +12,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from study.figures.network import POOL_COLOUR, SE_COLOUR, arrow, box
 from study.figures.plots import (
     BLUE,
     GREEN,
     ORANGE,
-    POOL_COLOUR,
     RED,
-    SE_COLOUR,
-    _arrow,
-    _box,
-    _figure,
+    new_figure,
     show_slice,
 )
 
@@ -73,7 +70,7 @@ def literature_figure(references: pd.DataFrame, threshold: float = 0.2) -> Figur
         references: as `read_references` returns them.
         threshold: the `title_similarity` from which two works are joined.
     """
-    figure, axes = _figure(size=(9.0, 7.6))
+    figure, axes = new_figure(size=(9.0, 7.6))
     axis = axes[0, 0]
     places = _graph_places(references)
     similar = title_similarity(references["title"])
@@ -161,7 +158,7 @@ def pipeline_figure(counts: Mapping[str, str]) -> Figure:
     Args:
         counts: the numbers, as text: scans, kept, lesions, reference, benign, malignant.
     """
-    figure, axes = _figure(3, 1, size=(8.2, 5.0))
+    figure, axes = new_figure(3, 1, size=(8.2, 5.0))
     stages: list[tuple[str, list[tuple[str, object]]]] = [
         (
             "1  Data",
@@ -201,8 +198,8 @@ def pipeline_figure(counts: Mapping[str, str]) -> Figure:
         left = 0.5
         for number, (text, colour) in enumerate(boxes):
             if number:
-                _arrow(axis, (left - 3, 8), (left, 8))
-            left = _box(axis, left, 1, 17, text, colour, height=14, size=7.8) + 3
+                arrow(axis, (left - 3, 8), (left, 8))
+            left = box(axis, left, 1, 17, text, colour, height=14, size=7.8) + 3
     return figure
 
 
@@ -216,7 +213,7 @@ def explained_network_figure(
         heat: (rows, columns), 0 to 1: the map's plane.
         maps: what the last feature maps are, as "64 maps of 2³ voxels".
     """
-    figure, axes = _figure(size=(8.6, 4.0))
+    figure, axes = new_figure(size=(8.6, 4.0))
     axis = axes[0, 0]
     axis.set(xlim=(0, 106), ylim=(0, 48))
     axis.set_axis_off()
@@ -234,21 +231,21 @@ def explained_network_figure(
     )
     left, edges = 20.0, []
     for text, colour in forward:
-        _arrow(axis, (left - 3, top + 7), (left, top + 7))
+        arrow(axis, (left - 3, top + 7), (left, top + 7))
         edges.append(left)
-        left = _box(axis, left, top, 14.2, text, colour, height=14, size=7.3) + 3
+        left = box(axis, left, top, 14.2, text, colour, height=14, size=7.3) + 3
     backward = (
         ("gradients of $S_c$\nby every $A_k(i,j,l)$", "white"),
         ("weights $w_k$ with $\\alpha_k$\n(Grad-CAM++)", SE_COLOUR),
         ("ReLU of\n$\\sum_k w_k A_k$", "white"),
         ("to 32³,\nlinear", "white"),
     )
-    _arrow(axis, (edges[3] + 7.1, top), (edges[3] + 7.1, low + 14))
+    arrow(axis, (edges[3] + 7.1, top), (edges[3] + 7.1, low + 14))
     for (text, colour), left in zip(backward, edges[3::-1], strict=True):
-        _box(axis, left, low, 14.2, text, colour, height=14, size=7.3)
-        _arrow(axis, (left, low + 7), (left - 3, low + 7))
+        box(axis, left, low, 14.2, text, colour, height=14, size=7.3)
+        arrow(axis, (left, low + 7), (left - 3, low + 7))
     # The maps themselves are summed, with the weights.
-    _arrow(axis, (edges[2] + 4, top), (edges[1] + 11, low + 14))
+    arrow(axis, (edges[2] + 4, top), (edges[1] + 11, low + 14))
     axis.text(20, 44, "forward: the prediction", fontsize=9, weight="bold")
     axis.text(20, 20.2, "backward: Grad-CAM++", fontsize=9, weight="bold")
     return figure

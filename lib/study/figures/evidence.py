@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nodulebook.stats.bootstrap import Interval
-from study.figures.plots import _figure
+from study.figures.plots import new_figure
 
 MARKERS = "osD^vPX"
 
@@ -23,7 +23,7 @@ def forest_figure(
         text: the axis label.
         zero: where a line marks "no difference"; None: no line.
     """
-    figure, axes = _figure(size=(4.6, 1.1 + 0.44 * len(rows)))
+    figure, axes = new_figure(size=(4.6, 1.1 + 0.44 * len(rows)))
     axis = axes[0, 0]
     kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
     colours = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
@@ -57,7 +57,7 @@ def dumbbell_figure(
         claim: a value that is drawn as a vertical line, and its name.
     """
     names = list(dict.fromkeys(name for _, _, networks in rows for name in networks))
-    figure, axes = _figure(size=(4.6, 1.5 + 0.46 * len(rows)))
+    figure, axes = new_figure(size=(4.6, 1.5 + 0.46 * len(rows)))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(names) + 1)
     for place, (_, value, networks) in enumerate(rows):

@@ -9,11 +9,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from nodulebook.core.settings import NetworkSettings
 from nodulebook.patches.cube import WINDOW_HU
 from nodulebook.stats.bootstrap import Interval, RocBand
 
@@ -28,9 +26,10 @@ sns.set_theme(context="notebook", style="ticks", palette="colorblind")
 plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
 
 
-def _figure(
+def new_figure(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)
 ) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure, closed for the notebook, and its axes (rows, columns)."""
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     plt.close(figure)  # or the notebook shows it a second time
     return figure, axes
@@ -42,7 +41,7 @@ def diameter_histogram(labelled: pd.DataFrame) -> Figure:
     Args:
         labelled: columns diameter_mm and label.
     """
-    figure, axes = _figure(size=(6.4, 3.4))
+    figure, axes = new_figure(size=(6.4, 3.4))
     data = labelled.assign(label=labelled["label"].map({0: "benign", 1: "malignant"}))
     sns.histplot(
         data,
@@ -65,7 +64,7 @@ def malignancy_bars(reference: pd.DataFrame) -> Figure:
     Args:
         reference: column malignancy_mean.
     """
-    figure, axes = _figure(size=(6.4, 3.0))
+    figure, axes = new_figure(size=(6.4, 3.0))
     mean = reference["malignancy_mean"]
     edges = np.arange(0.875, 5.2, 0.25)
     for name, part, colour in (
@@ -125,7 +124,7 @@ def montage(
         columns: planes a row.
     """
     rows = -(-len(volumes_hu) // columns)
-    figure, axes = _figure(rows, columns, (1.35 * columns, 1.6 * rows))
+    figure, axes = new_figure(rows, columns, (1.35 * columns, 1.6 * rows))
     middle = volumes_hu.shape[1] // 2
     for axis in axes.flat[len(volumes_hu) :]:
         axis.set_visible(False)
@@ -158,7 +157,7 @@ def overlays(
         maps: (n, z, y, x), 0 to 1.
         titles: n short texts, at the left of each row.
     """
-    figure, axes = _figure(len(volumes_hu), 6, (8.6, 1.6 * len(volumes_hu)))
+    figure, axes = new_figure(len(volumes_hu), 6, (8.6, 1.6 * len(volumes_hu)))
     for row, (volume, mask, heat) in enumerate(zip(volumes_hu, masks, maps, strict=True)):
         images = zip(planes(volume), planes(mask), planes(heat), strict=True)
         for column, (image, inside, warm) in enumerate(images):
@@ -177,7 +176,7 @@ def history_figure(history: pd.DataFrame) -> Figure:
     Args:
         history: columns epoch, cross_entropy, accuracy, learning_rate.
     """
-    figure, axes = _figure(1, 2, (7.6, 3.0))
+    figure, axes = new_figure(1, 2, (7.6, 3.0))
     for axis, name, text in (
         (axes[0, 0], "cross_entropy", "cross-entropy (nats)"),
         (axes[0, 1], "accuracy", "accuracy"),
@@ -195,7 +194,7 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     Args:
         bands: name -> (band, text for the legend).
     """
-    figure, axes = _figure(size=(5.0, 5.2))
+    figure, axes = new_figure(size=(5.0, 5.2))
     axis = axes[0, 0]
     styles = zip(
         sns.color_palette("colorblind", len(bands)),
@@ -220,7 +219,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
     """
-    figure, axes = _figure(size=(5.0, 5.2))
+    figure, axes = new_figure(size=(5.0, 5.2))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(curves))
     for (name, curve), colour, marker in zip(
@@ -249,7 +248,7 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
         text: the axis label.
     """
     runs = list(dict.fromkeys(per_fold["run"]))
-    figure, axes = _figure(size=(6.4, 0.9 + 0.55 * len(runs)))
+    figure, axes = new_figure(size=(6.4, 0.9 + 0.55 * len(runs)))
     sns.stripplot(
         per_fold,
         x=metric,
@@ -279,7 +278,7 @@ def interval_figure(
         text: the axis label.
         claim: a value that is drawn as a vertical line, and its name.
     """
-    figure, axes = _figure(size=(6.4, 1.4 + 0.27 * len(rows)))
+    figure, axes = new_figure(size=(6.4, 1.4 + 0.27 * len(rows)))
     axis = axes[0, 0]
     axis.xaxis.set_major_locator(MaxNLocator(6))  # more numbers would touch each other
     kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
@@ -301,118 +300,3 @@ def interval_figure(
         frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
     )
     return figure
-
-
-def activation_figure() -> Figure:
-    """Mish beside ReLU."""
-    figure, axes = _figure(size=(5.2, 2.8))
-    x = np.linspace(-5, 3, 400)
-    axes[0, 0].plot(x, x * np.tanh(np.log1p(np.exp(x))), label="Mish", color=BLUE)
-    axes[0, 0].plot(x, np.maximum(x, 0), "--", label="ReLU", color=ORANGE)
-    axes[0, 0].set(xlabel="x", ylabel="activation")
-    axes[0, 0].legend(frameon=False)
-    return figure
-
-
-def network_figure(settings: NetworkSettings) -> Figure:
-    """One module, and the whole network, as boxes: drawn from the settings (paper's Figs 4 to 6).
-
-    Args:
-        settings: the network that is drawn.
-    """
-    figure, axes = _figure(2, 1, size=(8.2, 6.0))
-    for axis in (axes[0, 0], axes[1, 0]):
-        axis.set_axis_off()
-    module, network = axes[0, 0], axes[1, 0]
-    module.set(xlim=(0, 116), ylim=(0, 50))
-    network.set(xlim=(0, 100), ylim=(0, 30))
-    line = 36.0  # height of the main path
-
-    groups = f"\n{settings.groups} groups" if settings.groups > 1 else ""
-    convolutions = (
-        f"1³ convolution\nC to C / {settings.bottleneck}",
-        f"3³ convolution{groups}",
-        "1³ convolution\nto C",
-    )
-    right = 3.0
-    for text in convolutions:
-        _arrow(module, (right, line), (right + 4, line))
-        right = _box(module, right + 4, line - 6, 14, text, "white")
-    if settings.squeeze_excitation:
-        steps = ("squeeze:\nmeans z", f"FC, C / {settings.reduction}\nMish", "FC, C\nsigmoid: s")
-        module.plot([right + 3, right + 3], [line, 14], color="0.2", lw=1)
-        below = right + 3
-        for text in steps:
-            _arrow(module, (below, 14), (below + 2, 14))
-            below = _box(module, below + 2, 8, 9.5, text, SE_COLOUR, size=7.5)
-        _arrow(module, (right, line), (below - 7.4, line))
-        _arrow(module, (below - 4.75, 20), (below - 4.75, line - 3.5))
-        _round(module, below - 4.75, line, "×")
-        module.text(below - 7.5, line + 4.5, "scale", ha="right", fontsize=8)
-        right = below - 2.1
-    if settings.block == "residual":
-        _arrow(module, (right, line), (right + 5, line))
-        _round(module, right + 7.6, line, "+")
-        module.plot([4, 4, right + 7.6], [line, 46, 46], color="0.2", lw=1)
-        _arrow(module, (right + 7.6, 46), (right + 7.6, line + 3.5))
-        module.text(30, 47, "as it came (through a 1³ convolution where C changes)", fontsize=8)
-        right += 10.2
-    _arrow(module, (right, line), (right + 4, line))
-    name = {"relu": "ReLU", "mish": "Mish"}[settings.activation]
-    module.text(right + 4.5, line, name, va="center", fontsize=8)
-    module.text(
-        0,
-        0,
-        f"One module; batch normalisation after each convolution, {name} after the first two.",
-        fontsize=9,
-    )
-
-    parts: list[tuple[str, object]] = [("patch\n32³", "white")]
-    edge = 32 // settings.input_pooling
-    parts.append((f"3³ conv.\n{settings.filters[0]} maps", "white"))
-    places = ["first_convolution", "stage1", "stage2", "stage3"]
-    for stage in range(4):
-        if places[stage] in settings.pool_after:
-            edge //= 2
-            parts.append(("average\npool 2", POOL_COLOUR))
-        text = f"{settings.modules[stage]} modules\n{settings.filters[stage]} maps\n{edge}³"
-        parts.append((text, SE_COLOUR if settings.squeeze_excitation else "white"))
-    parts += [("global\naverage", POOL_COLOUR), ("FC 2\nsoftmax", "white")]
-    width = 100 / len(parts) - 1.4
-    left = 0.5
-    for number, (text, colour) in enumerate(parts):
-        if number:
-            _arrow(network, (left - 1.4, 17), (left, 17))
-        left = _box(network, left, 10, width, text, colour, height=14, size=6.8) + 1.4
-    network.text(0, 4, "The network, with the edge of its maps in voxels.", fontsize=9)
-    return figure
-
-
-SE_COLOUR, POOL_COLOUR = "#cfe3f2", "#fbe3c4"
-
-
-def _box(
-    axis: Axes,
-    left: float,
-    bottom: float,
-    width: float,
-    text: str,
-    colour: object,
-    height: float = 12,
-    size: float = 8,
-) -> float:
-    """A box with a text; its right edge."""
-    axis.add_patch(Rectangle((left, bottom), width, height, facecolor=colour, edgecolor="0.2"))
-    axis.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=size)
-    return left + width
-
-
-def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    style = {"arrowstyle": "->", "lw": 1, "color": "0.2", "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", end, start, arrowprops=style)
-
-
-def _round(axis: Axes, x: float, y: float, text: str) -> None:
-    axis.text(
-        x, y, text, ha="center", va="center", bbox={"boxstyle": "circle", "fc": "w", "ec": "0.2"}
-    )

@@ -20,7 +20,7 @@ from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, WINDOW_HU, extract_patc
 from nodulebook.patches.mask import mask_patch, reference_mask
 from nodulebook.patches.sources import SCAN_SOURCES, SOURCES, phantom, placement, scans
 from nodulebook.patches.store import PatchStore
-from study.figures.plots import ORANGE, _figure, montage, show_slice
+from study.figures.plots import ORANGE, montage, new_figure, show_slice
 
 NODULE = "LIDC-IDRI-0001-s1-n00"
 """The first nodule of the collection; the only one of its scan."""
@@ -184,7 +184,7 @@ def scan_to_patch_figure(shown: Example) -> Figure:
     side = shown.volume.region_hu(
         (int(index[0]), top, low), (1, min(width, rows - top), high - low)
     )[:, :, 0]
-    figure, axes = _figure(1, 3, (9.5, 3.4))
+    figure, axes = new_figure(1, 3, (9.5, 3.4))
     first, second, third = axes[0]
     show_slice(first, whole)
     edge_x, edge_y = PATCH_SIZE / pixel_x, PATCH_SIZE / pixel_y
@@ -209,7 +209,7 @@ def scan_to_patch_figure(shown: Example) -> Figure:
 
 def window_figure(shown: Example) -> Figure:
     """Where a patch's values lie in the window: a histogram of its voxels."""
-    figure, axes = _figure(1, 1, (6.4, 2.8))
+    figure, axes = new_figure(1, 1, (6.4, 2.8))
     axis = axes[0, 0]
     bins = np.arange(-1300, 1001, 25)
     inside, around = shown.patch_hu[shown.mask], shown.patch_hu[~shown.mask]

@@ -12,9 +12,9 @@ from nodulebook.stats.arithmetic import (
     right_counts,
 )
 from nodulebook.stats.bootstrap import bootstrap_means, patient_bootstrap
+from nodulebook.stats.mixture import Expectation
 from nodulebook.stats.readers import (
     READER_STATISTICS,
-    Expectation,
     half_agreement,
     one_against_others,
     ratings_of,

@@ -13,8 +13,8 @@ from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import Interval, patient_bootstrap
 from nodulebook.stats.readers import half_for_the_middle, one_against_others, ratings_of
 from nodulebook.stats.text import interval
-from study.experiments.features import GROUPS
-from study.experiments.handcrafted import ALL, PREFIX, run_name
+from study.features.definitions import GROUPS
+from study.features.handcrafted import ALL, PREFIX, run_name
 from study.report.names import keyed, title
 
 DIAMETER = "diameter"

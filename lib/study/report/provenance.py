@@ -12,7 +12,7 @@ from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Fold, Run, list_runs, read_run
 from study.experiments.baseline import RUN as DIAMETER
-from study.experiments.handcrafted import PREFIX as FEATURES
+from study.features.handcrafted import PREFIX as FEATURES
 from study.report.pooled import SOURCE_TEXT, in_reading_order, source
 
 MADE_BY = {

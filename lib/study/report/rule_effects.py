@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from nodulebook.core.settings import read_rules
 from nodulebook.runs.contract import Run
 from nodulebook.stats.bootstrap import Interval, joint_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval, percent
-from study.experiments.rules import BASE, best_on_test
+from study.experiments.rules import BASE, best_on_test, read_rules
 
 BEST_ON_TEST = "best-on-test"
 """Our own rules, with each fold's epoch chosen on its own test nodules: no run of its own."""

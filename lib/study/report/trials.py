@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nodulebook.core.settings import Trial
 from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval
-from study.experiments.trials import diameter_of, split_auc
+from study.experiments.trials import Trial, diameter_of, split_auc
 
 TITLES = {
     "paper-60": "Paper's recipe, 60 epochs",

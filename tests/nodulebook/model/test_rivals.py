@@ -13,9 +13,9 @@ from nodulebook.core.settings import (
     TrainingSettings,
     profile_names,
     read_profile,
-    read_trials,
 )
-from nodulebook.model.layers import CentralSlices, CentreCrop3D, MaxPool3D
+from nodulebook.model.crops import CentralSlices, CentreCrop3D
+from nodulebook.model.layers import MaxPool3D
 from nodulebook.model.losses import DynamicCrossEntropy
 from nodulebook.model.rivals import BUILDERS, build_network, dense_tree, dualpath, slices_resnet
 from nodulebook.model.rivals.dense_tree import tree_transition
@@ -31,7 +31,8 @@ from nodulebook.model.senet import (
 )
 from nodulebook.model.train import build_model
 from nodulebook.runs.contract import list_runs
-from study.experiments.deep_features import METHODS, count_parameters
+from study.experiments.trials import read_trials
+from study.features.deep import METHODS, count_parameters
 
 ON_SLICES = {"resnet2d"}
 

@@ -8,16 +8,12 @@ import pytest
 
 from nodulebook.core.errors import InputError
 from nodulebook.stats.bootstrap import patient_bootstrap
+from nodulebook.stats.mixture import Mixture, fall_at, label_shares, limits, share_grid
 from nodulebook.stats.readers import (
     READER_STATISTICS,
-    Mixture,
-    fall_at,
     half_agreement,
-    label_shares,
-    limits,
     one_against_others,
     ratings_of,
-    share_grid,
     without_one,
 )
 

@@ -8,12 +8,13 @@ import pytest
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import Rule, read_profile, read_rules
+from nodulebook.core.settings import read_profile
 from nodulebook.data.folds import read_folds
 from nodulebook.model.augment import symmetries
 from nodulebook.patches.store import PatchStore
 from nodulebook.stats.bootstrap import joint_bootstrap_difference, paired_bootstrap_difference
 from study.experiments import rules
+from study.experiments.rules import Rule, read_rules
 
 
 def _rule(**changed: object) -> Rule:

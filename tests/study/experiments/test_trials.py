@@ -9,10 +9,11 @@ import pytest
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import read_profile, read_trials
+from nodulebook.core.settings import read_profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from study.experiments import trials
+from study.experiments.trials import read_trials
 
 
 def test_a_split_stays_in_its_half_and_never_shares_a_patient() -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from nodulebook.core.settings import NetworkSettings
 from nodulebook.stats.bootstrap import Interval, RocBand
+from study.figures import network
 from study.figures import plots as figures
 
 N = 3
@@ -55,8 +56,8 @@ DRAWN = {
     "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
     "calibration_figure": (lambda: figures.calibration_figure({"a": CURVE, "b": CURVE}), 1),
     "interval_figure": (lambda: figures.interval_figure(ROWS, "accuracy"), 1),
-    "activation_figure": (lambda: figures.activation_figure(), 1),
-    "network_figure": (lambda: figures.network_figure(NETWORK), 2),
+    "activation_figure": (lambda: network.activation_figure(), 1),
+    "network_figure": (lambda: network.network_figure(NETWORK), 2),
 }
 
 
@@ -74,7 +75,7 @@ def test_figure_has_its_axes_and_is_closed(name):
 def test_every_figure_is_tested():
     made = {
         name
-        for name, thing in vars(figures).items()
+        for name, thing in (vars(figures) | vars(network)).items()
         if callable(thing) and getattr(thing, "__annotations__", {}).get("return") is Figure
     }
     assert made == set(DRAWN)
@@ -160,7 +161,7 @@ def test_fold_metric_figure_keeps_the_order_of_the_runs():
 
 
 def test_mish_and_relu():
-    mish, relu = figures.activation_figure().axes[0].lines
+    mish, relu = network.activation_figure().axes[0].lines
     x, y = mish.get_xdata(), mish.get_ydata()
     assert np.interp(1.0, x, y) == pytest.approx(0.8651, abs=1e-3)
     assert (relu.get_ydata()[x < 0] == 0).all()
@@ -177,7 +178,7 @@ def _texts(figure):
 
 
 def test_the_drawn_network_is_that_of_the_settings():
-    texts = _texts(figures.network_figure(NETWORK))
+    texts = _texts(network.network_figure(NETWORK))
     stages = [text.split("\n") for text in texts if "modules" in text]
     assert stages == [
         ["3 modules", "4 maps", "32³"],
@@ -189,7 +190,7 @@ def test_the_drawn_network_is_that_of_the_settings():
     plain = NETWORK.model_copy(
         update={"block": "plain", "squeeze_excitation": False, "activation": "mish", "groups": 2}
     )
-    texts = _texts(figures.network_figure(plain))
+    texts = _texts(network.network_figure(plain))
     assert "+" not in texts and "×" not in texts and "Mish" in texts
     assert any("2 groups" in text for text in texts)
 

@@ -8,7 +8,7 @@ from made_runs import made_probabilities
 from nodulebook.core import paths
 from nodulebook.runs.contract import Fold, Run
 from nodulebook.stats import metrics
-from nodulebook.stats.readers import Expectation
+from nodulebook.stats.mixture import Expectation
 from study.report import ceiling, comparison, literature
 from study.report.names import title
 

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from nodulebook.core.settings import NetworkSettings, Profile, TrainingSettings, Trial
+from nodulebook.core.settings import NetworkSettings, Profile, TrainingSettings
+from study.experiments.trials import Trial
 from study.report import trials
 
 COLUMNS = ["trial", "nodule_id", "patient_id", "label", "p_malignant", "fold"]

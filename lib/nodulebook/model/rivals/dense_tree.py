@@ -4,7 +4,8 @@ import keras
 from keras import layers
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.layers import AveragePool3D, CentreCrop3D, VoxelMean
+from nodulebook.model.crops import CentreCrop3D
+from nodulebook.model.layers import AveragePool3D, VoxelMean
 from nodulebook.model.rivals.parts import Parts, last_convolution
 
 BLOCKS = (3, 3, 3)

@@ -4,7 +4,8 @@ import keras
 from keras import layers
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.layers import CentreCrop3D, MaxPool3D
+from nodulebook.model.crops import CentreCrop3D
+from nodulebook.model.layers import MaxPool3D
 from nodulebook.model.rivals.parts import Parts, last_convolution
 
 UNITS = 32

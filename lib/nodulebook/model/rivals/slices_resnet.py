@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.layers import AxialPlanes, CentralSlices
+from nodulebook.model.crops import AxialPlanes, CentralSlices
 from nodulebook.model.rivals.parts import Parts
 
 BLOCKS = (2, 2, 2, 2)

@@ -14,21 +14,24 @@ from nodulebook.data.folds import read_folds
 from nodulebook.model.rivals import build_network
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import read_run
-from study.experiments import deep_features
-from study.experiments.deep_features import (
+from study.features import autoencoder
+from study.features import deep as deep_features
+from study.features.autoencoder import (
+    autoencoder_fold,
+    build_autoencoder,
+    local_patches,
+    word_shares,
+)
+from study.features.deep import (
     METHODS,
     Autoencoder,
     Boosting,
-    autoencoder_fold,
     boost,
     boosting_features,
-    build_autoencoder,
     count_parameters,
-    local_patches,
     network_features,
     run_feature_folds,
     settings_hash,
-    word_shares,
 )
 
 SMALL = Autoencoder(slices_z=(15, 17), superpixels=6, units=(8, 4), epochs=3, words=4)
@@ -80,7 +83,7 @@ def test_a_patch_has_the_superpixels_centre_in_its_middle(monkeypatch):
     segments = np.ones((32, 32), int)
     segments[8:13, 20:23] = 2  # its centre is (10, 21)
     segments[0, 0] = 3  # and this one's the corner
-    monkeypatch.setattr(deep_features, "slic", lambda *_, **__: segments)
+    monkeypatch.setattr(autoencoder, "slic", lambda *_, **__: segments)
     out = local_patches(volume, replace(SMALL, slices_z=(15,), patch_px=4)).reshape(-1, 4, 4)
     assert out[1, 0].tolist() == [819, 820, 821, 822] and out[1, 2, 2] == 1021
     assert out[2, :, 0].tolist() == [0, 0, 0, 100]  # beyond the border, what is at the border

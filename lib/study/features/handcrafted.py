@@ -32,7 +32,7 @@ from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.folds import absent_nodules
 from nodulebook.patches.store import PatchStore
 from nodulebook.runs.job import FoldJob, Outcome
-from study.experiments.features import GROUPS, VERSION, all_features
+from study.features.definitions import GROUPS, VERSION, all_features
 
 PREFIX = "features-"
 ALL = "all"

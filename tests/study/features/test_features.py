@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from nodulebook.core.errors import InputError
 from nodulebook.patches.cube import LUNG_HU
-from study.experiments import features as f
+from study.features import definitions as f
+from study.features import texture as t
 
 OFFSET = np.arange(32) - 15.5
 Z, Y, X = np.meshgrid(OFFSET, OFFSET, OFFSET, indexing="ij")
@@ -123,39 +124,39 @@ def test_a_constant_has_no_spread():
 
 
 def checkerboard(n: int = 8) -> np.ndarray:
-    levels = (np.indices((n, n)).sum(axis=0) % 2) * (f.GREY_LEVELS - 1)
+    levels = (np.indices((n, n)).sum(axis=0) % 2) * (t.GREY_LEVELS - 1)
     return levels[None]
 
 
 def test_co_occurrence_of_a_checkerboard():
     """Neighbours along rows and columns always differ, on the diagonals never."""
     whole = np.ones((1, 8, 8), dtype=bool)
-    pairs = f.co_occurrence(checkerboard(), whole, 1)
+    pairs = t.co_occurrence(checkerboard(), whole, 1)
     differ = 8 * 7 / (8 * 7 + 7 * 7)  # pairs along an axis, of these and those along a diagonal
-    last = f.GREY_LEVELS - 1
+    last = t.GREY_LEVELS - 1
     assert pairs.sum() == pytest.approx(1)
     assert pairs[0, last] == pytest.approx(differ / 2) == pairs[last, 0]
     assert pairs[0, 0] + pairs[last, last] == pytest.approx(1 - differ)
-    got = f.haralick(pairs)
+    got = t.haralick(pairs)
     assert got["contrast"] == pytest.approx(last**2 * differ)
     assert got["dissimilarity"] == pytest.approx(last * differ)
-    two_apart = f.haralick(f.co_occurrence(checkerboard(), whole, 2))
+    two_apart = t.haralick(t.co_occurrence(checkerboard(), whole, 2))
     assert two_apart["contrast"] == 0 and two_apart["correlation"] == pytest.approx(1)
 
 
 def test_pairs_that_leave_the_region_do_not_count():
     region = np.zeros((1, 8, 8), dtype=bool)
     region[0, 2:5, 3:6] = True
-    inside = f.co_occurrence(checkerboard(), region, 1)
+    inside = t.co_occurrence(checkerboard(), region, 1)
     other = np.where(region, checkerboard(), 7)
-    np.testing.assert_array_equal(f.co_occurrence(other, region, 1), inside)
+    np.testing.assert_array_equal(t.co_occurrence(other, region, 1), inside)
     assert inside[7].sum() == 0
 
 
 def test_a_plain_region_has_no_texture():
     volume, mask = np.full((3, 32, 32), -100.0), np.stack([ball(5)[15]] * 3)
-    got = f.texture(volume, mask)
-    for distance in f.DISTANCES_MM:
+    got = t.texture(volume, mask)
+    for distance in t.DISTANCES_MM:
         assert got[f"contrast_{distance}_mm"] == 0 and got[f"entropy_bits_{distance}_mm"] == 0
         assert got[f"homogeneity_{distance}_mm"] == pytest.approx(1)
     assert got["pattern_8"] == 1  # all eight neighbours at least as bright
@@ -169,7 +170,7 @@ def test_a_blurred_margin_is_less_sharp():
     planes = np.flatnonzero(mask.any(axis=(1, 2)))
     hu = np.where(mask, 50.0, -850.0)
     sharp, soft = (
-        f.morphology(volume[planes], mask[planes]) for volume in (hu, gaussian_filter(hu, 2))
+        t.morphology(volume[planes], mask[planes]) for volume in (hu, gaussian_filter(hu, 2))
     )
     for name in ("sharpness_per_mm", "gradient_p90_hu_per_mm", "across_mean_hu_per_mm"):
         assert sharp[name] > 1.3 * soft[name] > 0
@@ -182,7 +183,7 @@ def test_a_vessel_beside_the_nodule_is_seen_around_it():
     planes = np.flatnonzero(mask.any(axis=(1, 2)))
     hu = np.where(mask, 50.0, -850.0)
     with_vessel = np.where((np.abs(Y) < 2) & (X > 0), 50.0, hu)
-    without, there = (f.morphology(v[planes], mask[planes]) for v in (hu, with_vessel))
+    without, there = (t.morphology(v[planes], mask[planes]) for v in (hu, with_vessel))
     assert without["around_share_above_-500_hu"] == 0 < there["around_share_above_-500_hu"]
     assert there["around_mean_hu"] > without["around_mean_hu"] == -850
 
@@ -194,7 +195,7 @@ def _blob(waves: int, height: float) -> np.ndarray:
 
 
 def test_lobes_and_spikes_are_told_apart():
-    circle, lobes, spikes = (f.outline(_blob(*a)) for a in ((0, 0), (3, 0.25), (8, 0.2)))
+    circle, lobes, spikes = (t.outline(_blob(*a)) for a in ((0, 0), (3, 0.25), (8, 0.2)))
     assert lobes["outline_lobes"] > 5 * max(circle["outline_lobes"], 0.01)
     assert spikes["outline_spikes"] > 3 * max(circle["outline_spikes"], lobes["outline_spikes"] / 3)
     assert spikes["outline_roughness"] > lobes["outline_roughness"] > circle["outline_roughness"]
@@ -202,7 +203,7 @@ def test_lobes_and_spikes_are_told_apart():
 
 def test_an_ellipse_is_elongated_and_nothing_else():
     y, x = np.meshgrid(OFFSET, OFFSET, indexing="ij")
-    got = f.outline((y / 12) ** 2 + (x / 6) ** 2 <= 1)
+    got = t.outline((y / 12) ** 2 + (x / 6) ** 2 <= 1)
     # Of an ellipse with half-axes a and b, the two senses have (a + b) / 2 and (a - b) / 2, if it
     # is passed through at an even angle; evenly along its length they differ a little.
     assert got["outline_elongation"] == pytest.approx((12 - 6) / (12 + 6), abs=0.09)

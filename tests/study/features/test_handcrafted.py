@@ -17,8 +17,8 @@ from nodulebook.patches.store import read_store
 from nodulebook.runs.contract import list_runs, read_run
 from nodulebook.stats.metrics import roc_auc
 from study.experiments import again as run_commands
-from study.experiments import handcrafted as h
-from study.experiments.features import GROUPS
+from study.features import handcrafted as h
+from study.features.definitions import GROUPS
 
 FEW = (
     h.Candidate("logistic regression", {"C": 0.1}),

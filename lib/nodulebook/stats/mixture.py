@@ -1,0 +1,259 @@
+"""How well any classifier can do on labels that readers made: a nonparametric mixture of raters.
+
+Lindsay 1995, mixtures; Murphy and van der Vaart 2000, profile likelihood.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from scipy.stats import chi2
+
+from nodulebook.core.errors import InputError
+from nodulebook.stats.readers import MIDDLE, N_RATINGS, Array
+
+GRID_STEPS = 10
+"""The shares of a nodule are tenths: 1,001 points."""
+
+STEPS_OF_EM = 1500
+
+Of = Literal["accuracy", "auc"]
+
+
+def share_grid(steps: int = GRID_STEPS) -> Array:
+    """All shares of five ratings that are multiples of 1 / steps, (points, 5)."""
+    bars = combinations(range(steps + N_RATINGS - 1), N_RATINGS - 1)
+    edges = [(-1, *bar, steps + N_RATINGS - 1) for bar in bars]
+    return (np.diff(edges, axis=1) - 1) / steps
+
+
+def label_shares(shares: Array, readers: int) -> tuple[Array, Array]:
+    """Probability that so many readers' mean is above 3, and below 3.
+
+    Args:
+        shares: (points, 5) probability of each rating.
+        readers: how many.
+    """
+    total = np.ones((len(shares), 1))
+    for _ in range(readers):  # the distribution of a sum: a convolution for each reader
+        grown = np.zeros((len(shares), total.shape[1] + N_RATINGS - 1))
+        for rating in range(N_RATINGS):
+            grown[:, rating : rating + total.shape[1]] += shares[:, [rating]] * total
+        total = grown
+    middle = (MIDDLE - 1) * readers
+    return total[:, middle + 1 :].sum(axis=1), total[:, :middle].sum(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What readers make of nodules with given shares; arrays of the grid's length."""
+
+    shares: Array  # (points, 5)
+    malignant: Array  # probability of a mean above 3, numbers of readers as in the data
+    benign: Array  # of a mean below 3
+    same: Array  # of two such panels giving the same label
+    both: Array  # of both giving one
+
+    @property
+    def right(self) -> Array:
+        """Probability of a label and of its being the likelier one."""
+        best: Array = np.maximum(self.malignant, self.benign)
+        return best
+
+
+def panel(shares: Array, readers: Sequence[int]) -> Panel:
+    """Panels of as many readers as the nodules have.
+
+    Args:
+        shares: (points, 5), from `share_grid`.
+        readers: of each nodule.
+    """
+    numbers, times = np.unique(list(readers), return_counts=True)
+    parts = times / times.sum()
+    labels = [label_shares(shares, int(n)) for n in numbers]
+    up, down = (np.array([one[k] for one in labels]) for k in (0, 1))
+    return Panel(
+        shares, parts @ up, parts @ down, parts @ (up**2 + down**2), parts @ (up + down) ** 2
+    )
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a mixture says, and how well it fits."""
+
+    accuracy: float  # of a classifier that knows every nodule's shares
+    auc: float  # of the same
+    second_panel: float  # how often another panel of as many readers gives the same label
+    reader_auc: float  # one reader's against the label of the others, to compare with the data
+    halves: float  # how often two panels of two agree, to compare with the data
+    log_likelihood: float
+
+
+class Mixture:
+    """Fits mixtures of shares to nodules' ratings (EM; the nonparametric likelihood)."""
+
+    def __init__(self, ratings: Sequence[tuple[int, ...]], steps: int = GRID_STEPS) -> None:
+        """Count the ratings.
+
+        Args:
+            ratings: of each nodule, 1 to 5 each.
+            steps: of the grid.
+
+        Raises:
+            InputError: there is no nodule with two ratings.
+        """
+        if not ratings or max(len(one) for one in ratings) < 2:
+            raise InputError("the model needs nodules with at least two ratings")
+        counts = [np.bincount(one, minlength=N_RATINGS + 1)[1:] for one in ratings]
+        patterns, times = np.unique(counts, axis=0, return_counts=True)
+        self.readers = [len(one) for one in ratings]
+        shares = share_grid(steps)
+        any_order = panel(shares, self.readers)
+        odds = any_order.malignant / np.maximum(any_order.malignant + any_order.benign, 1e-12)
+        shares = shares[np.argsort(odds, kind="stable")]  # the best score rises along the grid
+        self.panel = panel(shares, self.readers)
+        self.times = times.astype(float)
+        self.likelihood = np.exp(patterns @ np.log(np.maximum(shares, 1e-9)).T)
+        self.even = np.full(len(shares), 1 / len(shares))
+
+    def fit(self, pull: float = 0.0, start: Array | None = None, of: Of = "accuracy") -> Array:
+        """The likeliest weights of the grid's points, or with a pull those that lean from them.
+
+        Args:
+            pull: maximises log likelihood a nodule + pull x accuracy or AUC of the best classifier.
+            start: weights to start from; a tenth of even ones is mixed in, or none could grow.
+            of: what is pulled.
+        """
+        weight = self.even if start is None else 0.9 * start + 0.1 * self.even
+        slope = self._slope_of_accuracy if of == "accuracy" else self._slope_of_auc
+        for _ in range(STEPS_OF_EM):
+            gain = self.likelihood.T @ (self.times / (self.likelihood @ weight)) / self.times.sum()
+            if pull:
+                gain += pull * slope(weight)
+            weight = weight * np.maximum(gain, 0)
+            weight /= weight.sum()
+        return weight
+
+    @cached_property
+    def best(self) -> Array:
+        """The likeliest weights."""
+        return self.fit()
+
+    def _slope_of_accuracy(self, weight: Array) -> Array:
+        right, labelled = self.panel.right, self.panel.malignant + self.panel.benign
+        whole = labelled @ weight
+        slope: Array = (right - (right @ weight) / whole * labelled) / whole
+        return slope
+
+    def _slope_of_auc(self, weight: Array) -> Array:
+        up, down = self.panel.malignant, self.panel.benign
+        malignant, benign = weight * up, weight * down
+        below = np.cumsum(benign) - benign / 2
+        above = malignant.sum() - np.cumsum(malignant) + malignant / 2
+        pairs = malignant.sum() * benign.sum()
+        auc = (malignant * below).sum() / pairs
+        slope: Array = (up * below + down * above) / pairs
+        slope -= auc * (up / malignant.sum() + down / benign.sum())
+        return slope
+
+    def expectation(self, weight: Array) -> Expectation:
+        """What a mixture says."""
+        up, down = self.panel.malignant, self.panel.benign
+        two_up, two_down = label_shares(self.panel.shares, 2)
+        return Expectation(
+            accuracy=float(self.panel.right @ weight / ((up + down) @ weight)),
+            auc=_auc(weight * up, weight * down),
+            second_panel=float(self.panel.same @ weight / (self.panel.both @ weight)),
+            reader_auc=self._reader_auc(weight),
+            halves=float((two_up**2 + two_down**2) @ weight / ((two_up + two_down) ** 2 @ weight)),
+            log_likelihood=float(self.times @ np.log(self.likelihood @ weight)),
+        )
+
+    def _reader_auc(self, weight: Array) -> float:
+        """AUC of a single rating against the label of the others, every reader counted once."""
+        malignant, benign = np.zeros(N_RATINGS), np.zeros(N_RATINGS)
+        for n, times in zip(*np.unique(self.readers, return_counts=True), strict=True):
+            up, down = label_shares(self.panel.shares, int(n) - 1)
+            malignant += n * times * (weight * up) @ self.panel.shares
+            benign += n * times * (weight * down) @ self.panel.shares
+        return _auc(malignant, benign)
+
+
+def _auc(malignant: Array, benign: Array) -> float:
+    """AUC of a score with these weights of the classes at its increasing values."""
+    below = np.cumsum(benign) - benign
+    return float((malignant * (below + benign / 2)).sum() / (malignant.sum() * benign.sum()))
+
+
+def limits(
+    mixture: Mixture, of: Of = "accuracy", level: float = 0.95
+) -> tuple[Expectation, Expectation, Expectation]:
+    """The likeliest mixture, and those with the lowest and highest accuracy that the data allow.
+
+    Profile likelihood: the log likelihood of the limits is half a chi-squared quantile below the
+    highest. Nodules of one patient count as independent.
+
+    Args:
+        mixture: of the ratings.
+        of: or with the lowest and highest AUC.
+        level: of the limits.
+    """
+    middle = mixture.expectation(mixture.best)
+    drop = float(chi2.ppf(level, 1)) / 2
+    low, high = (_pulled(mixture, of, sign, middle, drop) for sign in (-1.0, 1.0))
+    return middle, low, high
+
+
+def _pulled(mixture: Mixture, of: Of, sign: float, middle: Expectation, drop: float) -> Expectation:
+    """The mixture whose log likelihood has fallen by `drop`, pulled down or up.
+
+    The fall grows about as the square of the pull. On a coarse grid it may jump over `drop`: then
+    the wider limit is taken.
+    """
+    low, high, pull = 0.0, float("inf"), 0.1
+    wide = middle
+    for _ in range(8):
+        found = mixture.expectation(mixture.fit(sign * pull, mixture.best, of))
+        fall = max(middle.log_likelihood - found.log_likelihood, 1e-3)
+        if abs(fall / drop - 1) < 0.03:
+            return found
+        if fall < drop:
+            low = pull
+        else:
+            high, wide = pull, found
+        guess = pull * float(np.clip(np.sqrt(drop / fall), 0.2, 5))
+        pull = guess if low < guess < high else (low + high) / 2
+    return wide
+
+
+def fall_at(mixture: Mixture, value: float, of: Of = "accuracy") -> float:
+    """How far the log likelihood falls before a classifier that knows all could be so good.
+
+    Args:
+        mixture: of the ratings.
+        value: above that of the likeliest mixture.
+        of: whether it is an accuracy or an AUC.
+
+    Returns:
+        The fall of a mixture that just reaches it, found by doubling the pull and then halving.
+
+    Raises:
+        InputError: none reaches it.
+    """
+    top = mixture.expectation(mixture.best).log_likelihood
+    low, high = 0.0, 0.5
+    while getattr(found := mixture.expectation(mixture.fit(high, mixture.best, of)), of) < value:
+        low, high = high, 2 * high
+        if high > 1e3:
+            raise InputError(f"no mixture reaches an {of} of {value}")
+    for _ in range(4):
+        middle = (low + high) / 2
+        here = mixture.expectation(mixture.fit(middle, mixture.best, of))
+        if getattr(here, of) >= value:
+            high, found = middle, here
+        else:
+            low = middle
+    return top - found.log_likelihood

@@ -1,0 +1,1 @@
+"""Classifiers on features: hand-crafted, of a trained network, of an autoencoder."""
