@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 
 from nodulebook.core.errors import InputError
 
@@ -89,23 +89,6 @@ def roc_auc(label: ArrayLike, score: ArrayLike) -> float:
     if truth.all() or not truth.any():
         return float("nan")
     return float(roc_auc_score(truth, values))
-
-
-def roc_curve_points(label: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
-    """False positive rate, true positive rate and threshold at every distinct score.
-
-    The first point is (0, 0) with an infinite threshold, the last (1, 1). A case is called
-    malignant where its score is at least the threshold.
-
-    Raises:
-        InputError: only one class is present, so that a rate is undefined.
-    """
-    truth, values = binary("label", label), finite("score", score)
-    _same_length(truth, values)
-    if truth.all() or not truth.any():
-        raise InputError(f"a ROC curve needs both labels, but all {len(truth)} are the same")
-    fpr, tpr, threshold = roc_curve(truth, values, drop_intermediate=False)
-    return fpr, tpr, threshold
 
 
 def brier(label: ArrayLike, p: ArrayLike) -> float:

@@ -5,53 +5,62 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nodulebook.stats.bootstrap import Interval
-from study.figures.plots import BLUE, ORANGE
+from study.figures.plots import BLUE, ORANGE, new_figure
 
 Row = tuple[str, str, Interval]
 """Name, kind (a colour and a marker each) and interval."""
 
-_MARKERS = "osD^v"
+_MARKERS = "osD^vPX"
 
 
 def forest_figure(
-    panels: Mapping[str, Sequence[Row]], line: float | None = None, width: float = 7.2
+    panels: Mapping[str, Sequence[Row]], line: float | None = None, width: float | None = None
 ) -> Figure:
     """Estimates with their intervals, one row each, from the top.
+
+    A single panel is narrow enough for a telephone, its rows' names above their marks.
 
     Args:
         panels: axis label -> rows; all panels have the rows of the first, in its order.
         line: a value that is drawn as a vertical line in every panel.
-        width: in inches.
+        width: in inches; 4.6 for one panel, else 7.2, if None.
     """
     first = next(iter(panels.values()))
+    names = [name for name, _, _ in first]
+    single = len(panels) == 1
     kinds = list(dict.fromkeys(kind for rows in panels.values() for _, kind, _ in rows))
     colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
+    height = 1.1 + 0.44 * len(first) if single else 1.2 + 0.27 * len(first)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(width, 1.2 + 0.27 * len(first)), layout="constrained",
-        squeeze=False, sharey=True,
+        1, len(panels), figsize=(width or (4.6 if single else 7.2), height),
+        layout="constrained", squeeze=False, sharey=True,
     )  # fmt: skip
     plt.close(figure)
     for axis, (text, rows) in zip(axes[0], panels.items(), strict=True):
         for place, (_, kind, one) in enumerate(rows):
-            axis.plot([one.low, one.high], [place, place], color=colours[kind], linewidth=1.6)
+            axis.plot([one.low, one.high], [place, place], color=colours[kind], linewidth=1.8)
             axis.plot(one.estimate, place, _MARKERS[kinds.index(kind)], color=colours[kind])
         if line is not None:
             axis.axvline(line, color="0.3", linestyle="--", linewidth=1)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set(xlabel=text, ylim=(len(rows) - 0.4, -0.6))
         axis.grid(axis="x", color="0.9")
-    axes[0, 0].set_yticks(range(len(first)), [name for name, _, _ in first], fontsize="small")
+    if single:
+        _name_rows(axes[0, 0], names)
+    else:
+        axes[0, 0].set_yticks(range(len(first)), names, fontsize="small")
     if len(kinds) > 1:
         marks = [
             Line2D([], [], color=colours[kind], marker=_MARKERS[number], label=kind)
             for number, kind in enumerate(kinds)
         ]
-        figure.legend(handles=marks, frameon=False, fontsize="small", ncols=3,
+        figure.legend(handles=marks, frameon=False, fontsize="small", ncols=2 if single else 3,
                       loc="outside upper center")  # fmt: skip
     return figure
 
@@ -123,3 +132,50 @@ def split_figure(
     figure.legend(handles=marks, frameon=False, fontsize="small", ncols=2,
                   loc="outside lower center")  # fmt: skip
     return figure
+
+
+def ruler_figure(
+    rows: Sequence[tuple[str, float, Mapping[str, float]]],
+    ruler: str,
+    text: str,
+    claim: tuple[float, str],
+) -> Figure:
+    """A ruler and several networks per row, joined by a line.
+
+    Args:
+        rows: name, the ruler's value, and the networks' values by name, from the top.
+        ruler: what the ruler is called.
+        text: the axis label.
+        claim: a value that is drawn as a vertical line, and its name.
+    """
+    names = list(dict.fromkeys(name for _, _, networks in rows for name in networks))
+    figure, axes = new_figure(size=(4.6, 1.5 + 0.46 * len(rows)))
+    axis = axes[0, 0]
+    colours = sns.color_palette("colorblind", len(names) + 1)
+    for place, (_, value, networks) in enumerate(rows):
+        ends = [value, *networks.values()]
+        axis.plot([min(ends), max(ends)], [place, place], color="0.75", linewidth=2, zorder=1)
+        axis.plot(value, place, "|", color="black", markersize=13, markeredgewidth=2.5)
+        for number, name in enumerate(names):
+            if name in networks:
+                axis.plot(
+                    networks[name], place, _MARKERS[number], color=colours[number], markersize=6
+                )
+    axis.plot([], [], "|", color="black", markersize=11, markeredgewidth=2.5, label=ruler)
+    for number, name in enumerate(names):
+        axis.plot([], [], _MARKERS[number], color=colours[number], label=name)
+    axis.axvline(claim[0], color="0.35", linestyle="--", linewidth=1.2, label=claim[1])
+    axis.set(xlabel=text)
+    _name_rows(axis, [name for name, _, _ in rows])
+    figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside upper center")
+    return figure
+
+
+def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Each row's name above its marks, so that a narrow figure keeps its full width for them."""
+    for place, name in enumerate(names):
+        where = axis.get_yaxis_transform()
+        axis.text(0.01, place - 0.16, name, transform=where, fontsize=8.5, va="bottom")
+    axis.set(yticks=[], ylim=(len(names) - 0.6, -0.75))
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="x", color="0.9")

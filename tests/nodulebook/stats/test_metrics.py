@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nodulebook.core.errors import InputError
 from nodulebook.stats import metrics
-from nodulebook.stats.metrics import Confusion, confusion, roc_auc, roc_curve_points, summarise
+from nodulebook.stats.metrics import Confusion, confusion, roc_auc, summarise
 
 # 10 nodules, 4 malignant: 3 found, 1 missed; of 6 benign 4 are right, 2 false alarms.
 LABEL = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
@@ -40,21 +40,6 @@ def test_auc_by_counting_pairs():
     label, p = [1, 1, 0, 0, 0], [0.8, 0.4, 0.1, 0.4, 0.6]
     assert roc_auc(label, p) == pytest.approx((3 + 1 + 0.5) / 6)
     assert roc_auc(label, np.array(p) * 30) == roc_auc(label, p)  # any scale, as a diameter in mm
-
-
-def test_roc_points():
-    fpr, tpr, threshold = roc_curve_points([1, 1, 0, 0], [0.9, 0.4, 0.4, 0.1])
-    assert fpr.tolist() == [0, 0, 0.5, 1]
-    assert tpr.tolist() == [0, 0.5, 1, 1]
-    assert threshold.tolist() == [math.inf, 0.9, 0.4, 0.1]
-    # Points on a straight line are kept.
-    assert roc_curve_points([1, 1, 1, 0], [0.4, 0.3, 0.2, 0.1])[1].tolist() == [
-        0,
-        1 / 3,
-        2 / 3,
-        1,
-        1,
-    ]
 
 
 def test_brier():
@@ -96,8 +81,6 @@ def test_agrees_with_scikit_learn(rows):
     }
     for name, value in wanted.items():
         assert got[name] == pytest.approx(value, nan_ok=True), name
-    fpr, tpr, _ = roc_curve_points(label, p)
-    assert np.trapezoid(tpr, fpr) == pytest.approx(got["roc_auc"])
 
 
 def test_undefined_ratios_are_nan():
@@ -150,8 +133,3 @@ def test_swapping_the_classes_swaps_the_rates():
 def test_bad_input_is_named(label, p, says):
     with pytest.raises(InputError, match=says):
         summarise(label, p)
-
-
-def test_a_curve_needs_both_classes():
-    with pytest.raises(InputError, match="all 2 are the same"):
-        roc_curve_points([1, 1], [0.1, 0.2])

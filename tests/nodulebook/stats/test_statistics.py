@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
 
 from nodulebook.core.errors import InputError
 from nodulebook.stats import metrics
@@ -222,7 +223,7 @@ def test_the_band_holds_the_curve_and_the_curve_is_the_roc():
     table = _table()
     grid = np.linspace(0, 1, 21)
     band = bootstrap_roc_band(table, grid, n_draws=300)
-    fpr, tpr, _ = metrics.roc_curve_points(table["label"], table["p_malignant"])
+    fpr, tpr, _ = roc_curve(table["label"], table["p_malignant"])
     np.testing.assert_allclose(band.tpr, np.interp(grid, fpr, tpr))
     assert (band.low <= band.tpr).all()
     assert (band.tpr <= band.high).all()
