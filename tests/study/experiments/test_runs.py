@@ -135,7 +135,7 @@ def test_a_fold_run_again_gives_the_same_probabilities(
     assert done.returncode == 2 and "differs by more than 0.01" in done.stderr
     record = json.loads(path.with_name("run.json").read_text())
     if record["processor"]:
-        assert "the processor is the same, so they should be identical" in done.stderr
+        assert "processor and code are the same, so they should be identical" in done.stderr
     path.with_name("run.json").write_text(json.dumps(record | {"processor": "another"}))
     done = command(*words, env=env)
     assert done.returncode == 2 and "made on another, run again on " in done.stderr
