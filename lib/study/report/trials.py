@@ -26,6 +26,10 @@ TITLES = {
     "honest-all": "Combined, ratings, every lesion",
     "slices-all": "The same, three slices, narrow",
     "slices-all-wide": "The same, three slices, wide",
+    "robust-mean": "One image, shifts",
+    "robust-three": "Three channels, shifts",
+    "robust-wide": "One image, shifts, twice as wide",
+    "robust-still": "One image, no shifts",
 }
 """Short names of trials; others are called by their key."""
 
@@ -61,7 +65,7 @@ def trials_table(
     """`outcomes` as text, one row per trial."""
     rows = [
         {
-            "tried": TITLES.get(name, name),
+            "tried": f"{TITLES[name]} (`{name}`)" if name in TITLES else f"`{name}`",
             "in full": trials[name].question,
             "epochs": str(trials[name].settings.training.epochs),
             "AUC": interval(auc),
