@@ -10,12 +10,12 @@ from nodulebook.core.errors import InputError
 
 
 @contextmanager
-def opened(page: Path, folder: Path):
-    """The page in a fresh browser; what it downloads comes into `folder`."""
+def opened(page: Path):
+    """The page in a fresh browser."""
     try:
         find_browser()
     except InputError as error:
         pytest.skip(str(error))
-    with running(downloads=folder) as tab:
-        tab.open(page)
+    with running() as tab:
+        tab.goto(page.resolve().as_uri())
         yield tab

@@ -2,17 +2,31 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.mdit import create_md_parser
 
 from nodulebook.core.errors import InputError
 
 PROSE_FENCES = ("{glossary}", "{note}", "{tip}", "{warning}", "{admonition}", "{dropdown}",
-                "{glue:figure}", "{figure}", "{solution}", "{exercise}")  # fmt: skip
-"""Fenced blocks whose inside is text; the inside of every other is code or a picture."""
+                "{glue:figure}", "{figure}", "{table}", "{solution}", "{exercise}")  # fmt: skip
+"""Fenced blocks that hold text; every other holds code or a picture."""
 
 TITLE_ROLES = ("ref", "term", "doc", "numref")
 """Roles that show the words before `<...>`; a bare `{term}` shows its words, too."""
+
+MARKDOWN = create_md_parser(
+    MdParserConfig(
+        enable_extensions={"colon_fence", "dollarmath", "linkify", "substitution", "deflist"},
+        linkify_fuzzy_links=False,
+    ),
+    RendererHTML,
+)
 
 
 @dataclass(frozen=True)
@@ -49,79 +63,66 @@ def read_prose(page: Path, root: Path) -> list[Line]:
     except OSError as error:
         raise InputError(f"{page}: cannot be read ({error.strerror})") from None
     name = page.relative_to(root).as_posix()
-    text, cells = _without_code(_without_front_matter(text))
-    sentences = [pair for start, code in cells for pair in _sentences(code, start)]
-    numbered = [*enumerate(_without_markup(text).split("\n"), start=1), *sentences]
-    return [Line(name, n, line) for n, line in sorted(numbered) if line.strip()]
+    lines: dict[int, str] = {}
+    for number, part in _parts(text, 1):
+        lines[number] = lines.get(number, "") + part
+    return [Line(name, n, lines[n].strip()) for n in sorted(lines) if lines[n].strip()]
 
 
-def _blank(found: re.Match[str]) -> str:
-    """As many lines, with nothing on them: line numbers stay as they are."""
-    return re.sub(r"[^\n]", " ", found[0])
+def _parts(text: str, first: int) -> Iterator[tuple[int, str]]:
+    """Numbers of lines and pieces of their prose; `first` is the number of the first line."""
+    line = first
+    for token in MARKDOWN.parse(text):
+        if token.map:
+            line = first + token.map[0]
+        if token.type == "inline":
+            yield from _inline(token, line)
+            yield line, " "
+        elif token.type in ("fence", "colon_fence"):
+            name, _, title = token.info.partition("}")
+            inside = _without_options(token.content)
+            if name == "{code-cell":
+                yield from _sentences(inside, line + 1)
+            elif f"{name}}}" in PROSE_FENCES:
+                yield from [] if name.endswith("figure") else _parts(title.strip(), line)
+                yield from _parts(inside, line + 1)
 
 
-def _without_front_matter(text: str) -> str:
-    return re.sub(r"\A---\n.*?\n---\n", _blank, text, flags=re.S)
-
-
-def _without_code(text: str) -> tuple[str, list[tuple[int, str]]]:
-    """The text with its code blanked, and the code cells: first line's number, code."""
-    cells: list[tuple[int, str]] = []
-    kept: list[str] = []
-    fence, code, is_cell = "", [""], False
-    for number, line in enumerate(text.split("\n"), start=1):
-        opening = re.match(r"\s*(`{3,}|:{3,}|~{3,})(\S*)", line)
-        if fence:  # inside code
-            if opening and not opening[2] and opening[1].startswith(fence):
-                fence = ""
-                if is_cell:
-                    cells.append((number - len(code), "\n".join(code)))
-            else:
-                code.append(line)
-            kept.append("")
-        elif opening and opening[2] and not opening[2].startswith(PROSE_FENCES):
-            fence, code, is_cell = opening[1], [], opening[2] == "{code-cell}"
-            kept.append("")
-        elif opening:  # the first line of a block of prose, or its end
-            name, _, title = line.partition("}")
-            kept.append("" if name.endswith("figure") else title)  # there it names a file
+def _inline(block: Token, line: int) -> Iterator[tuple[int, str]]:
+    """The text of a paragraph, heading or cell of a table."""
+    address = False
+    for token in block.children or []:
+        if token.type in ("softbreak", "hardbreak"):
+            line += 1
+        elif token.type == "link_open":
+            address = token.markup in ("linkify", "autolink")
+        elif token.type == "link_close":
+            address = False
+        elif token.type == "text" and not address:
+            yield line, re.sub(r"\bdoi \S+", " ", token.content)
+        elif token.type == "myst_role" and token.meta["name"] in TITLE_ROLES:
+            title, bracket, _ = token.content.partition("<")
+            yield line, title.rstrip() if bracket or token.meta["name"] == "term" else " "
         else:
-            kept.append(line)
-    return "\n".join(kept), cells
+            yield line, " " * (not token.type.endswith(("_open", "_close")))
 
 
-def _sentences(code: str, start: int) -> list[tuple[int, str]]:
+def _without_options(code: str) -> str:
+    """A directive's inside with the options before it blanked, which keeps numbers of lines."""
+    return re.sub(
+        r"\A---\n(?:.*\n)*?---$|^:[\w-]+:.*$",
+        lambda found: "\n" * found[0].count("\n"), code, flags=re.M,
+    )  # fmt: skip
+
+
+def _sentences(code: str, start: int) -> Iterator[tuple[int, str]]:
     """String constants of a cell that read as text; `start`: number of the cell's first line."""
-    # Options of the cell come before the code: `:tags: [...]`, or a block between lines of `---`.
-    code = re.sub(r"\A---\n.*?\n---$", _blank, code, flags=re.S | re.M)
-    code = "\n".join("" if line.startswith(":") else line for line in code.split("\n"))
     try:
-        tree = ast.parse(code)
+        tree = ast.parse(re.sub("^[!%].*$", "", code, flags=re.M))
     except SyntaxError:
-        return []
-    found = []
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            text = _without_markup(node.value).strip()
+            text = "".join(part for _, part in _parts(node.value, 1)).strip()
             if text.count(" ") >= 2:
-                found.append((start + node.lineno - 1, text.replace("\n", " ")))
-    return found
-
-
-def _without_markup(text: str) -> str:
-    text = re.sub(r"\$\$.*?\$\$( \([\w-]+\))?", _blank, text, flags=re.S)
-    text = re.sub(r"\$[^$\n]+?\$", _blank, text)
-    text = re.sub(r"\{([\w:-]+)\}`([^`]*)`", _role, text)
-    text = re.sub(r"`+[^`]*?`+", _blank, text)
-    text = re.sub(r"\]\([^)]*\)|<?https?://\S+", _blank, text)
-    text = re.sub(r"<[^<>\n]*>|<\w+ [^<>\n]*$|\bdoi \S+", _blank, text, flags=re.M)
-    return re.sub(r"^(\([\w-]+\)=|:\w+:.*)$", _blank, text, flags=re.M)
-
-
-def _role(found: re.Match[str]) -> str:
-    name, inside = found[1], found[2]
-    title, bracket, _ = inside.partition("<")
-    if name == "term" or (name in TITLE_ROLES and bracket):
-        # As long as it was, so that what follows keeps its place.
-        return title.rstrip() if bracket else inside
-    return _blank(found)
+                yield start + node.lineno - 1, f"{text} "

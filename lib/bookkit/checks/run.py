@@ -3,9 +3,9 @@
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,6 @@ MOST_SHOWN = 25
 SLOW = ("build", "verify", "looks")
 """Checks that take a minute or more: that they have begun is said."""
 
-CHATTER = "absl::InitializeLog"
-"""What TensorFlow says of itself in every kernel."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -47,7 +44,7 @@ class Step:
 
 
 def prose_files(root: Path | None = None) -> list[Path]:
-    """The files with prose: the book's pages, and the markdown beside them."""
+    """The files with prose: the book's pages, and the markdown of the repository."""
     root = root or paths.ROOT
     others = ("README.md", "CONTRIBUTING.md", "data/README.md")
     pages = sorted((root / "chapters").glob("*.md"))
@@ -74,110 +71,79 @@ def steps(ask: bool = False) -> list[Step]:
         Step("build", "the book, warnings as errors", _build, "mend what Sphinx names above"),
         Step("links", "links and places within the book", partial(_links, ask),
              "mend the link, or the label that it names", True),
-        Step("verify", "runs, and the pages' numbers again", _verify,
-             "build the book anew (make book); if it stays, a number does not follow", True),
         Step("looks", "accessibility, width and weight", _looks,
              "mend the page, its figure or _static/book.css; rules: dequeuniversity.com", True),
         Step("reader", "a reader's way, with pictures", _reader,
              f"look at the pictures in {PICTURES.relative_to(paths.ROOT)}", True),
+        Step("verify", "runs, and the pages built once more", _verify,
+             "build the book again (make book); if it stays, a number does not follow", True),
     ]  # fmt: skip
 
 
 def run_steps(chosen: Sequence[Step], say: Say) -> bool:
-    """Run checks; say a line of each, and the findings of those that fail.
+    """Run checks one after the other; say a line of each, and the findings of those that fail.
 
     A check that needs the book is left out, and counts as failed, where there is none.
 
     Returns:
         Whether all are well.
     """
-    well, book_is_there = True, True
-    for step in chosen:
-        start = time.monotonic()
-        if step.name in SLOW:
-            say(f"        {step.name}: {step.what} ...")
-        if step.needs_book and not (book_is_there and (BOOK / "index.html").is_file()):
-            findings, looked_at = ["there is no built book to look at"], ""
-        else:
-            try:
-                findings, looked_at = step.run()
-            except (InputError, RuntimeError) as error:
-                findings, looked_at = [str(error)], ""
-        seconds = f"{time.monotonic() - start:.0f} s"
-        if not findings:
-            say(f"ok      {step.name}: {looked_at} ({seconds})")
-            continue
-        well = False
-        book_is_there &= step.name != "build"
-        say(f"FAILED  {step.name} ({step.what}), {len(findings)} findings ({seconds})")
-        for text in findings[:MOST_SHOWN]:
-            say(f"        {text}")
-        if len(findings) > MOST_SHOWN:
-            say(f"        ... and {len(findings) - MOST_SHOWN} more")
-        say(f"        To mend: {step.mend}")
-    return well
+    return all([_run_step(step, say) for step in chosen])
 
 
-def run_all(every: Sequence[Step], say: Say, ask: bool = False) -> bool:
-    """Run all checks, two at a time: what needs no book beside the build, the rest beside looks.
+def _run_step(step: Step, say: Say) -> bool:
+    start = time.monotonic()
+    if step.name in SLOW:
+        say(f"        {step.name}: {step.what} ...")
+    if step.needs_book and not (BOOK / "index.html").is_file():
+        findings, looked_at = ["there is no built book to look at"], ""
+    else:
+        try:
+            findings, looked_at = step.run()
+        except (InputError, RuntimeError) as error:
+            findings, looked_at = [str(error)], ""
+    seconds = f"{time.monotonic() - start:.0f} s"
+    if not findings:
+        say(f"ok      {step.name}: {looked_at} ({seconds})")
+        return True
+    lines = [f"FAILED  {step.name} ({step.what}), {len(findings)} findings ({seconds})"]
+    lines += [f"        {text}" for text in findings[:MOST_SHOWN]]
+    if len(findings) > MOST_SHOWN:
+        lines.append(f"        ... and {len(findings) - MOST_SHOWN} more")
+    say("\n".join([*lines, f"        To mend: {step.mend}"]))
+    return False
+
+
+def run_all(every: Sequence[Step], say: Say) -> bool:
+    """Run all checks, two at a time: those without a book next to the build, then the others.
 
     Args:
         every: from `steps`.
-        say: takes a line of text, from two threads.
-        ask: as for `steps`.
+        say: takes a text, from two threads.
 
     Returns:
         Whether all are well.
     """
-    named = {step.name: step for step in every}
-    bookless = [s.name for s in every if not s.needs_book and s.name != "build"]
-    rest = [s.name for s in every if s.needs_book and s.name != "looks"]
-    others = _Elsewhere(bookless, say, ask)
-    built = run_steps([named["build"]], say)
-    if not built:
-        say(f"        left out, for there is no built book: looks, {', '.join(rest)}")
-        others.end()
-        return False
-    well = others.end()
-    others = _Elsewhere(rest, say, ask)
-    well &= run_steps([named["looks"]], say)
-    return others.end() and well
-
-
-class _Elsewhere:
-    """Checks in a process of their own, whose lines are passed on as they come."""
-
-    def __init__(self, names: Sequence[str], say: Say, ask: bool) -> None:
-        words = [word for name in names for word in ("--only", name)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "nodulebook", "check", *words, *(["--ask"] if ask else [])],
-            cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._pass_on, args=(say,))
-        self._reader.start()
-
-    def _pass_on(self, say: Say) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if not line.startswith("nodulebook: not everything is well"):  # said once, at the end
-                say(line.rstrip("\n"))
-
-    def end(self) -> bool:
-        """Wait for the end; whether all are well."""
-        self._reader.join()
-        return self._process.wait() == 0
-
-
-LINT = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports"])
+    bookless = [step for step in every if not step.needs_book and step.name != "build"]
+    with ThreadPoolExecutor(2) as pool:
+        others = pool.submit(run_steps, bookless, say)
+        built = run_steps([step for step in every if step.name == "build"], say)
+        well = others.result() and built
+        rest = [step for step in every if step.needs_book]
+        if not built:
+            say(f"        left out, for want of a book: {', '.join(step.name for step in rest)}")
+            return False
+        # `verify` builds the book in processes of its own, and begins first.
+        return all([*pool.map(_run_step, reversed(rest), [say] * len(rest))]) and well
 
 
 def _lint() -> Result:
     findings = []
-    for command in LINT:
-        done = _command(command)
+    for command in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
+        done = _command(command.split())
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            findings += [f"{command[0]}: {line}" for line in lines[-MOST_SHOWN:]]
+            findings += [f"{command.split()[0]}: {line}" for line in lines[-MOST_SHOWN:]]
     return findings, "ruff, mypy, directions of imports"
 
 
@@ -186,10 +152,11 @@ def _build() -> Result:
     # Sphinx reads a page again only if its text changed; warnings of the others would be lost.
     shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     done = _command(["jupyter-book", "build", ".", "--quiet", "-W", "-n", "--keep-going"])
-    wrong = ("WARNING:", "ERROR:", "Error", "error:")
-    lines = [x for x in (done.stdout + done.stderr).splitlines() if CHATTER not in x]
     if done.returncode:
-        return [line for line in lines if any(w in line for w in wrong)] or lines[-20:], ""
+        shutil.rmtree(BOOK, ignore_errors=True)  # half a book is no book to look at
+        lines = (done.stdout + done.stderr).splitlines()
+        wrong = [x for x in lines if any(w in x for w in ("WARNING:", "ERROR:", "Error", "error:"))]
+        return wrong or lines[-20:], ""
     return [], f"{len(paths.page_names())} pages, every cell run"
 
 
@@ -212,21 +179,15 @@ def _ledger() -> Result:
 
 def _spelling() -> Result:
     from bookkit.checks.spelling import misspelt, read_words
-
-    lines = all_prose() + _ledger_lines()
-    return misspelt(lines, read_words(paths.ROOT / WORDS)), f"{len(lines)} lines of prose"
-
-
-def _ledger_lines() -> list[Line]:
-    """What `data/claims.yml` says in words; claims are in the order of the file."""
     from bookkit.ledger.claims import read_claims
 
     name = paths.CLAIMS_YAML.relative_to(paths.ROOT).as_posix()
-    return [
+    lines = all_prose() + [
         Line(f"{name} {claim.id}", 1, text)
         for claim in read_claims()
         for text in (claim.paraphrase, claim.decision)
     ]
+    return misspelt(lines, read_words(paths.ROOT / WORDS)), f"{len(lines)} lines of prose"
 
 
 def _numbers() -> Result:
@@ -242,7 +203,12 @@ def _numbers() -> Result:
 def _links(ask: bool) -> Result:
     from bookkit.checks.links import check_links
 
-    return check_links(BOOK, ask)
+    findings, looked_at = check_links(BOOK)
+    if ask:
+        _command(["jupyter-book", "build", ".", "--quiet", "--builder", "linkcheck"])
+        report = (BUILD / "linkcheck" / "output.txt").read_text(encoding="utf-8")
+        findings += [line for line in report.splitlines() if "[broken]" in line]
+    return findings, looked_at
 
 
 def _verify() -> Result:
@@ -255,7 +221,7 @@ def _verify() -> Result:
 def _looks() -> Result:
     from bookkit.checks.looks import look_at_all
 
-    return look_at_all(BOOK, [*paths.page_names(), "search", "genindex"])
+    return look_at_all(BOOK, [*paths.page_names(), "search", "genindex"], jobs=1)
 
 
 def _reader() -> Result:

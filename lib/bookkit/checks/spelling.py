@@ -1,39 +1,31 @@
-"""Spelling of the prose: words that no dictionary and no list of ours has.
+"""Spelling of the prose: misspelt, unknown and American words (the book's spelling is British).
 
-British spelling is the book's: American forms of a few families of words are findings too.
+codespell has the misspellings and both spellings, pyspellchecker the words that there are, and
+`data/words.txt` our own.
 """
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 from bookkit.checks.prose import Line
 from nodulebook.core.errors import InputError
 
 WORD = re.compile(r"[^\W\d_²³]+(?:['’][^\W\d_²³]+)*")
-
-AMERICAN = re.compile(
-    r"""^(?:
-        .{3,}(?:[^s]iz(?:e[ds]?|ing|ations?)|yz(?:e[ds]?|ing))     # normalize, analyze
-      | (?:behavi|col|fav|flav|harb|hon|hum|lab|neighb|rum|tum|vap)or(?:s|ed|ing|able|ite)?
-      | (?:cent|fib|calib|met|lit|theat)er(?:s|ed)?
-      | gray(?:s|er|est|scale)?
-      | (?:label|model|cancel|travel|signal|channel|level|tunnel)(?:ed|ing)
-      | (?:anal|catal|dial)ogs? | (?:def|off)ense | artifacts? | skeptical | aluminum
-    )$""",
-    re.VERBOSE,
-)
-"""Spellings that the book does not use."""
-
 LISTED_WORDS = "data/words.txt"
+AMERICAN = re.compile(
+    r".{3,}[^s][iy]z(?:e[ds]?|ing|ations?)|(?:tum|vap|rum|neighb)or(?:s|ed|ing)?|(?:fib|lit)ers?"
+)
+"""Families of American forms that codespell has only in part."""
 
 
 def read_words(path: Path) -> set[str]:
     """Our own words: one a line, `#` begins a comment.
 
     Raises:
-        InputError: no such file, or a word is there twice.
+        InputError: no such file, or a word is listed twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -42,19 +34,25 @@ def read_words(path: Path) -> set[str]:
     words = [word for line in lines if (word := line.partition("#")[0].strip())]
     twice = {word for word in words if words.count(word) > 1}
     if twice:
-        raise InputError(f"{path}: {', '.join(sorted(twice))} is there twice")
+        raise InputError(f"{path}: {', '.join(sorted(twice))} is listed twice")
     return set(words)
 
 
-@lru_cache(maxsize=1)
-def _dictionary() -> set[str]:
+@cache
+def _known() -> tuple[set[str], dict[str, str], dict[str, str]]:
+    """Known words; misspelt word to what is meant; American word to British word."""
     try:
         from spellchecker import SpellChecker
-    except ModuleNotFoundError:
-        raise InputError(
-            "the package pyspellchecker is missing: python -m pip install pyspellchecker"
-        ) from None
-    return set(SpellChecker(language="en", distance=1).word_frequency.words())
+
+        data = files("codespell_lib") / "data"
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is missing: python -m pip install -e .[dev]") from None
+    pairs = [
+        dict(line.split("->") for line in (data / name).read_text("utf-8").splitlines() if line)
+        for name in ("dictionary.txt", "dictionary_en-GB_to_en-US.txt")
+    ]
+    words = set(SpellChecker(language="en", distance=1).word_frequency.words())
+    return words | set(pairs[1]), pairs[0], {us: british for british, us in pairs[1].items()}
 
 
 def words_of(text: str) -> list[str]:
@@ -77,48 +75,33 @@ def words_of(text: str) -> list[str]:
 def misspelt(
     lines: Iterable[Line], own_words: set[str], listed_in: str = LISTED_WORDS
 ) -> list[str]:
-    """Words that are unknown, American ones, and words of our list that nothing uses.
+    """Words that are misspelt, unknown or American, and words of our list that nothing uses.
 
     Args:
         lines: the prose.
         own_words: from `read_words`; a capital first letter there means a name.
         listed_in: the file of `own_words`, for the findings.
     """
-    known, used, findings = _dictionary(), set(), []
-    seen: dict[str, list[str]] = {}
+    known, slips, american = _known()
+    places: dict[str, list[str]] = {}
     for line in lines:
         for word in words_of(line.text):
-            seen.setdefault(word, []).append(line.where)
-    for word, places in seen.items():
-        listed = {word, word.lower()} & own_words
-        used |= listed
+            places.setdefault(word, []).append(line.where)
+    unused, findings = set(own_words), []
+    for word, where in places.items():
         low = word.lower()
-        where = f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}"
-        if AMERICAN.match(low) and not listed:
-            findings.append(f"{where}: {word!r} is American; the book's spelling is British")
-        elif not listed and not _is_known(low, known):
-            findings.append(
-                f"{where}: {word!r} is in no dictionary; mend it, or add it to {listed_in}"
-            )
-    findings += [
-        f"{listed_in}: {word!r} is not used (any more)" for word in sorted(own_words - used)
-    ]
+        unused -= {word, low}
+        if {word, low} & own_words:
+            continue
+        if low in american or AMERICAN.fullmatch(low):
+            why = f"is American: {american.get(low, 'the British form is meant')}"
+        elif low in slips:
+            why = f"is misspelt: {slips[low]}"
+        elif low in known:
+            continue
+        else:
+            why = f"is in no dictionary; mend it, or add it to {listed_in}"
+        more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+        findings.append(f"{where[0]}{more}: {word!r} {why}")
+    findings += [f"{listed_in}: {word!r} is not used (any more)" for word in sorted(unused)]
     return sorted(findings)
-
-
-ENDINGS = (("s$", ""), ("es$", ""), ("ies$", "y"), ("ed$", ""), ("ed$", "e"), ("ing$", ""),
-           ("ing$", "e"), ("ly$", ""), ("^(?:un|re|non|pre|over)", ""))  # fmt: skip
-"""Regular forms, and how they lead back to a word."""
-
-BRITISH = (("is(?=e|ing|ation)", "iz"), ("ys(?=e|ing)", "yz"), ("our", "or"), ("(?<=t)re", "er"),
-           ("ll(?=ed|ing)", "l"))  # fmt: skip
-"""The dictionary has words of film subtitles and lacks some in British spelling."""
-
-
-def _is_known(word: str, known: set[str]) -> bool:
-    """Whether a word is in the dictionary, as it is or as a regular form of one that is."""
-    if word in known:
-        return True
-    spelt = {word} | {re.sub(pattern, by, word) for pattern, by in BRITISH}
-    stems = {re.sub(pattern, by, one) for one in spelt for pattern, by in (("$", ""), *ENDINGS)}
-    return any(len(stem) > 3 and stem in known for stem in stems - {word})

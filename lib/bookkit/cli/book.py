@@ -34,7 +34,7 @@ def check_book(only: tuple[str, ...], ask: bool) -> None:
         names = ", ".join(step.name for step in every)
         raise InputError(f"--only {', '.join(sorted(unknown))}: is not one of {names}")
     chosen = [step for step in every if step.name in only]
-    well = run_steps(chosen, click.echo) if only else run_all(every, click.echo, ask)
+    well = run_steps(chosen, click.echo) if only else run_all(every, click.echo)
     if not well:
         raise InputError("not everything is well: see FAILED above")
 
@@ -46,15 +46,14 @@ def check_book(only: tuple[str, ...], ask: bool) -> None:
     default=paths.ROOT / "_build" / "html",
     show_default=True,
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="processes; one a core by default")
-def verify(book: Path, jobs: int | None) -> None:
+def verify(book: Path) -> None:
     """Check the committed runs, and that the built book's numbers follow from them."""
     from bookkit.tracing.verify import MEANING
     from bookkit.tracing.verify import verify as verify_book
 
     questions = ("runs", "files", "pages")
     failed = False
-    for name, (findings, looked_at) in zip(questions, verify_book(book, jobs), strict=True):
+    for name, (findings, looked_at) in zip(questions, verify_book(book), strict=True):
         click.echo(f"{'FAILED' if findings else 'ok':8}{name}: {looked_at}")
         for text in findings:
             click.echo(f"        {text}")

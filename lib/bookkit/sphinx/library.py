@@ -2,7 +2,6 @@
 
 import pkgutil
 from importlib.util import find_spec
-from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -39,9 +38,7 @@ class Library(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The sections; none where the setting `bookkit_library_pages` is false."""
-        if not self.config.bookkit_library_pages:
-            return []
+        """The sections."""
         lines: list[str] = []
         for name in modules(self.arguments[0]):
             lines += [name, "=" * len(name), "", f".. automodule:: {name}", ""]
@@ -51,8 +48,7 @@ class Library(SphinxDirective):
         return list(section.children)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
-    app.add_config_value("bookkit_library_pages", True, "env", bool)
     app.add_directive("library", Library)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

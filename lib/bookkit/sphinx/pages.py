@@ -1,12 +1,14 @@
-"""Sphinx extension: "Run this page" beneath each notebook's title, and figures that open whole.
+"""Sphinx extension: how to run a page, its notebook, and figures that open whole.
 
-The first shows the page's own papermill command, with the parameters that the page has, and,
-where the repository's address is set in `_config.yml` (`repository: url:`), links to Binder and
-Colab. A figure is a link to its picture, since on a phone it is seen small.
+"Run this page" beneath a title shows the page's own papermill command, with the parameters that it
+has, the notebook with its outputs, and, where the repository's address is set in `_config.yml`
+(`repository: url:`), links to Binder and Colab. A figure is a link to its picture, since on a phone
+it is seen small.
 """
 
 import ast
 import html
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from typing import Any
 
 import jupytext
 import nbformat
+from sphinx.application import Sphinx
+
+from bookkit.tracing.trace import GLUE_PREFIX
 
 PAGES_BRANCH = "gh-pages"
 """The branch that the built book is published from (`ghp-import -n -p -f _build/html`)."""
@@ -156,7 +161,53 @@ def add_to_page(app: Any, page: str, template: str, context: dict[str, Any], doc
     context["body"] = linked_images(context["body"]).replace("</h1>", f"</h1>\n{shown}", 1)
 
 
-def setup(app: Any) -> dict[str, bool]:
-    """Sphinx's entry."""
+def with_glued(notebook: nbformat.NotebookNode, glued: dict[str, Any]) -> nbformat.NotebookNode:
+    """A notebook with its glued outputs, which myst-nb keeps apart, in its first code cell.
+
+    What the machine says of itself (stderr) is left out.
+
+    Args:
+        notebook: as myst-nb leaves it after execution; changed in place.
+        glued: name to output.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        # Of a stream the first output holds everything (myst-nb has merged them in place).
+        seen = {"stderr"}
+        cell.outputs = [
+            one for one in cell.outputs
+            if (name := one.get("name")) is None or not (name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        ]  # fmt: skip
+    first = cells[0]
+    for output in glued.values():
+        about = {"name": output["metadata"]["scrapbook"]["name"], "mime_prefix": GLUE_PREFIX}
+        data = {
+            GLUE_PREFIX + kind.removeprefix(GLUE_PREFIX): value
+            for kind, value in output["data"].items()
+        }
+        kept = output | {"data": data, "metadata": {"scrapbook": about}}
+        first.outputs.append(nbformat.from_dict(kept))  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def write_notebooks(app: Sphinx, failed: Exception | None) -> None:
+    """Sphinx's event `build-finished`: write each page's notebook with outputs next to the page."""
+    executed = Path(app.outdir).parent / "jupyter_execute"
+    if failed is not None or app.builder.name != "html":
+        return
+    for name in sorted(app.env.found_docs):
+        path = executed / f"{name}.ipynb"
+        if not path.is_file() or not Path(app.env.doc2path(name)).is_file():
+            continue
+        notebook = nbformat.read(path, 4)  # type: ignore[no-untyped-call]
+        glued = path.with_name(f"{path.stem}.glue.json")
+        if glued.is_file():
+            notebook = with_glued(notebook, json.loads(glued.read_text(encoding="utf-8")))
+        nbformat.write(notebook, Path(app.outdir) / f"{name}.ipynb")  # type: ignore[no-untyped-call]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
     app.connect("html-page-context", add_to_page)
+    app.connect("build-finished", write_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 """What the book is computed from, file by file, with hashes.
 
 Building the book leaves this list beside its pages; `nodulebook verify` compares it with the
-files that are there.
+present files.
 """
 
 from pathlib import Path
@@ -41,26 +41,20 @@ def artefact_hashes() -> dict[str, str]:
 
 
 def compare_with_manifest(book: Path) -> list[str]:
-    """How the files that are there differ from those that a book was built from.
+    """One line for each file that a book was not built from as it is now, or that is gone.
 
     Args:
         book: the folder of the built book, with `artefacts.json`.
-
-    Returns:
-        A line a file that was changed, or is only here or only there.
 
     Raises:
         InputError: the book has no such list.
     """
     if not (book / MANIFEST).is_file():
-        raise InputError(f"{book / MANIFEST}: is not there; build the book: make book")
+        raise InputError(f"{book / MANIFEST}: is missing; build the book: make book")
     then, now = read_json(book / MANIFEST), artefact_hashes()
-    lines = []
-    for name in sorted({*then, *now}):
-        if name not in now:
-            lines.append(f"{name}: the book was built from it, and it is gone")
-        elif name not in then:
-            lines.append(f"{name}: is newer than the book; build it again: make book")
-        elif then[name] != now[name]:
-            lines.append(f"{name}: is another file than the one that the book was built from")
-    return lines
+    return [
+        f"{name}: is {'gone' if name not in now else 'new' if name not in then else 'changed'} "
+        "since the book was built; build it again: make book"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]

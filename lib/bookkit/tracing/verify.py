@@ -4,25 +4,26 @@ Three questions, each with findings of its own:
 
 1. Are all committed runs valid, and are their hashes those of what they name?
 2. Are the files the ones that the built book was made from, byte for byte?
-3. Computed again from these files, are the texts, tables and printed values of the chapters those
-   of the pages' notebooks; and rendered again from these, do the pages have the same text?
+3. Built once more from these files, in another folder, do the pages show the same text, and do
+   their notebooks have the same outputs?
 
 What that proves, and what not, is `MEANING`.
 """
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+from bs4 import BeautifulSoup, Tag
+from bs4.element import NavigableString
 
 from bookkit.tracing.manifest import artefact_hashes, compare_with_manifest
 from bookkit.tracing.project import hook, setting
-from bookkit.tracing.recompute import Recomputed, forbid_heavy, recompute, unquoted
-from bookkit.tracing.rerender import compare_pages, read_notebook, rerender
-from bookkit.tracing.trace import GLUE_PREFIX
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import sha256
@@ -35,23 +36,27 @@ from nodulebook.runs.map_scores import read_explanations
 MEANING = """\
 It proves that the pages show what the committed files give, by the code that is here: no number
 was typed, none is left over from older files. It does not prove that the files came from the
-training that they describe (`nodulebook again --run RUN --fold K` trains a fold anew and compares),
-that the code computes the right thing (the tests do), or anything about pictures and about what
-needs a deep-learning library or patches: those are counted as left out."""
+training that they describe (`nodulebook again --run RUN --fold K` trains a fold again and compares)
+or that the code computes the right thing (the tests do)."""
+
+VARIES = "tag_varies"
+"""Class of a cell tagged `varies`: it shows times or the like, which no two builds share."""
+
+ATTRIBUTES = ("title", "alt", "href", "src", "value", "data-verdict", "data-section", "start")
+MOST_SHOWN = 120
 
 
-def verify(book: Path, jobs: int | None = None) -> list[tuple[list[str], str]]:
+def verify(book: Path) -> list[tuple[list[str], str]]:
     """All three questions: for each the findings, and what was looked at.
 
     Args:
         book: the folder of the built book.
-        jobs: processes; one a core where None.
     """
     changed = compare_with_manifest(book)
     return [
         check_runs(),
         (changed, f"{len(artefact_hashes())} files as when the book was built"),
-        check_pages(book, jobs=jobs),
+        check_pages(book),
     ]
 
 
@@ -93,7 +98,7 @@ def _hash_findings(fold: Fold, nodules_csv: str) -> Iterable[str]:
         try:
             wanted = Profile.model_validate(about["profile"]).hash()
         except ValueError as error:
-            yield f"run.json: profile is none ({error})"
+            yield f"run.json: profile is invalid ({error})"
             return
         if about["profile_hash"] != wanted:
             yield "run.json: profile_hash is not that of the profile in the same record"
@@ -110,108 +115,105 @@ def _hash_findings(fold: Fold, nodules_csv: str) -> Iterable[str]:
 # ------------------------------------------------------------------------------------- 3. pages
 
 
-def pages(root: Path | None = None) -> list[str]:
-    """The pages of the book that have cells, as `index` and `chapters/results`."""
-    root = root or paths.ROOT
-    names = paths.page_names(root)
-    return [n for n in names if "{code-cell}" in (root / f"{n}.md").read_text(encoding="utf-8")]
-
-
-def check_pages(
-    book: Path,
-    names: Sequence[str] | None = None,
-    jobs: int | None = None,
-    root: Path | None = None,
-) -> tuple[list[str], str]:
-    """Compute the outputs of the pages' cells again, and render all pages again.
+def check_pages(book: Path, root: Path = paths.ROOT) -> tuple[list[str], str]:
+    """Build the book once more and compare all pages and notebooks.
 
     Args:
         book: the folder of the built book.
-        names: of `pages`; all of them where None.
-        jobs: processes; one a core where None.
-        root: the folder with `_config.yml`, `index.md` and `chapters/`.
+        root: the folder with `_config.yml`, `_toc.yml` and the pages.
     """
-    root = root or paths.ROOT
-    findings: list[str] = []
-    compared = left_out = 0
-    every = pages(root)
-    chosen = every if names is None else names
-    with (
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as plain,
-        ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=forbid_heavy
-        ) as pool,
-        TemporaryDirectory() as into,
-    ):
-        rendering = plain.submit(rerender, book, root, every, Path(into))
-        # The longest first, or the others would be done long before it.
-        longest = sorted(chosen, key=lambda name: -(root / f"{name}.md").stat().st_size)
-        results = {name: pool.submit(recompute, root / f"{name}.md") for name in longest}
-        for name in chosen:
-            try:
-                again = results[name].result()
-                found, n = compare_outputs(read_notebook(book, root, name), again)
-            except InputError as error:
-                findings.append(str(error))
-                continue
-            findings += [f"{name}.ipynb: {text}" for text in found]
-            compared, left_out = compared + n, left_out + again.left_out
+    with TemporaryDirectory() as into:
         try:
-            html = rendering.result()
-            shown = [n for n in paths.page_names(root) if names is None or n in names]
-            for name in shown:
-                if "{library}" not in (root / f"{name}.md").read_text(encoding="utf-8"):
-                    found = compare_pages(book / f"{name}.html", html / f"{name}.html")
-                    findings += [f"{name}.html: {text}" for text in found]
+            again = build(root, Path(into))
         except InputError as error:
-            findings += [str(error)] if str(error) not in findings else []
-    return findings, (
-        f"{compared} glued texts, tables and printed values of {len(chosen)} pages; "
-        f"{left_out} statements left out (pictures, patches, deep learning)"
-    )
-
-
-KINDS = ("text/html", "text/markdown", "text/plain")
-"""What is compared of an output: the first of these that it has."""
-
-
-def compare_outputs(notebook: nbformat.NotebookNode, again: Recomputed) -> tuple[list[str], int]:
-    """A page's notebook and what its cells give now: findings, and how much was compared.
-
-    Texts must be equal. Of a cell of which a statement was left out, each recomputed output must
-    be among the notebook's.
-
-    Args:
-        notebook: with outputs, as the built book has it.
-        again: from `recompute`.
-    """
-    findings: list[str] = []
-    glued: dict[str, str] = {}
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, cell in enumerate(cells):
-        shown = []
-        for output in cell.outputs:
-            about = output.get("metadata", {}).get("scrapbook")
-            if about is not None:
-                text = output["data"].get(f"{GLUE_PREFIX}text/plain", "")
-                glued[about["name"]] = unquoted(text)
-            elif output.output_type == "stream":
-                shown.append(output.text.strip())
-            elif not any(kind.startswith("image/") for kind in output.get("data", {})):
-                shown += [output["data"][kind] for kind in KINDS if kind in output.data][:1]
-        wanted = [one.text.strip() for one in again.outputs if one.cell == number]
-        shown = [text.strip() for text in shown]
-        partly = number in again.partly
-        missing = [text for text in wanted if text not in shown]
-        more = [] if partly else [text for text in shown if text not in wanted]
-        if missing or more or (not partly and len(shown) != len(wanted)):
-            findings.append(
-                f"cell {number + 1}: shows {(more or shown or [''])[0][:120]!r}, "
-                f"but the files give {(missing or wanted or [''])[0][:120]!r}"
+            return [str(error)], ""
+        names = paths.page_names(root)
+        findings = [
+            f"{name}: {text}"
+            for page in names
+            for name, compare in (
+                (f"{page}.html", compare_pages),
+                (f"{page}.ipynb", compare_notebooks),
             )
-    findings += [
-        f"{key}: shows {glued.get(key)!r}, but the files give {text!r}"
-        for key, text in again.glued.items()
-        if glued.get(key) != text
+            if (again / name).is_file()
+            for text in compare(book / name, again / name)
+        ]
+    return findings, f"{len(names)} pages, built once more"
+
+
+def build(root: Path, into: Path) -> Path:
+    """Build the book of `root` into an empty folder; returns the folder of the HTML files.
+
+    Raises:
+        InputError: the build fails.
+    """
+    command = ["-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    done = subprocess.run(
+        [sys.executable, *command, "--path-output", str(into), "--quiet"],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise InputError(f"the book cannot be built again:\n{(done.stdout + done.stderr)[-2000:]}")
+    return into / "_build" / "html"
+
+
+def compare_pages(shown: Path, wanted: Path) -> list[str]:
+    """Where two HTML files differ in what a reader reads or follows; one line per place."""
+    return _differences([*_pieces(shown)], [*_pieces(wanted)])
+
+
+def compare_notebooks(shown: Path, wanted: Path) -> list[str]:
+    """Where two notebooks differ in what their cells hold or give as text."""
+    return _differences([*_texts(shown)], [*_texts(wanted)])
+
+
+def _differences(shown: list[str], wanted: list[str]) -> list[str]:
+    least = min(len(shown), len(wanted))
+    start = next((k for k in range(least) if shown[k] != wanted[k]), least)
+    end = next(
+        (k for k in range(least - start) if shown[-1 - k] != wanted[-1 - k]), least - start
+    )  # what they share at the beginning and end is left out: the comparison is slow
+    shown, wanted = shown[start : len(shown) - end], wanted[start : len(wanted) - end]
+    return [
+        f"shows {''.join(shown[a:b])[:MOST_SHOWN]!r}, "
+        f"but the files give {''.join(wanted[c:d])[:MOST_SHOWN]!r}"
+        for kind, a, b, c, d in SequenceMatcher(None, shown, wanted, autojunk=False).get_opcodes()
+        if kind != "equal"
     ]
-    return findings, len(again.outputs) + len(again.glued)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        raise InputError(f"{path}: is missing; build the book: make book") from None
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """An article's texts, tokens of text and values of attributes, in their order."""
+    article = BeautifulSoup(_read(path), "html.parser").find("article")
+    if not isinstance(article, Tag):
+        raise InputError(f"{path}: has no article")
+    for cell in article.find_all(class_=VARIES):
+        for output in cell.find_all(class_="cell_output"):
+            output.clear()
+    for part in article.descendants:
+        if isinstance(part, Tag):
+            for name in ATTRIBUTES:
+                if name in part.attrs:
+                    yield f" {name}={part.attrs[name]}"
+        elif isinstance(part, NavigableString):
+            # A blank within a number counts; how many blanks there are does not.
+            text = re.sub(r"\s+", " ", str(part)).strip()
+            yield from re.findall(r"\w+|[^\w\s]|\s", text)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Source and text outputs of a notebook's cells, in their order."""
+    notebook = nbformat.reads(_read(path), 4)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
+        yield cell.source
+        if "varies" not in cell.metadata.get("tags", []):
+            for output in cell.get("outputs", []):
+                data = output.get("data", {"text": output.get("text", "")})
+                yield from (str(data[kind]) for kind in sorted(data) if "image" not in kind)

@@ -288,14 +288,14 @@ def test_the_ledger_is_searched_and_filtered_in_a_browser(ledger, tmp_path):
     refused = {c.id for c in ledger if c.verdict == "not reproduced"}
     assert 3 < len(holding) < len(ledger) / 4
 
-    with opened(path, tmp_path) as tab:
+    with opened(path) as tab:
 
         def shown():
             rows = "[...document.querySelectorAll('tbody tr')].filter(r => r.offsetParent)"
-            return set(tab.run(f"{rows}.map(r => r.id)"))
+            return set(tab.evaluate(f"{rows}.map(r => r.id)"))
 
         def choose(name, value):
-            tab.run(
+            tab.evaluate(
                 f"{{const f = document.querySelector('[name={name}]'); f.value = {value!r};"
                 " f.dispatchEvent(new Event('input', {bubbles: true}))}"
             )
@@ -304,7 +304,7 @@ def test_the_ledger_is_searched_and_filtered_in_a_browser(ledger, tmp_path):
         choose("q", "1230")
         assert shown() == holding
         status = "document.querySelector('[role=status]').textContent"
-        assert tab.run(status).startswith(f"{len(holding)} of {len(ledger)} ")
+        assert tab.evaluate(status).startswith(f"{len(holding)} of {len(ledger)} ")
         choose("q", "1,230")
         assert shown() == holding
         choose("q", "nodules NO-SUCH-WORD")
@@ -319,14 +319,13 @@ def test_the_ledger_is_searched_and_filtered_in_a_browser(ledger, tmp_path):
         assert (
             shown() == {c.id for c in ledger if c.id in refused and c.section == "3.1.2"} != set()
         )
-        tab.run("document.querySelector('button[type=reset]').click()")
-        tab.wait(f"document.querySelectorAll('tbody tr:not([hidden])').length === {len(ledger)}")
+        tab.evaluate("document.querySelector('button[type=reset]').click()")
+        tab.wait_for_function(
+            f"document.querySelectorAll('tbody tr:not([hidden])').length === {len(ledger)}"
+        )
         # Every field has its label; on a phone nothing is wider than the screen.
-        assert tab.run(
+        assert tab.evaluate(
             "[...document.querySelectorAll('input, select')].every(f => f.labels.length)"
         )
-        tab.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=390, height=800, deviceScaleFactor=1, mobile=False,
-        )  # fmt: skip
-        assert tab.run("document.documentElement.scrollWidth") <= 390
+        tab.set_viewport_size({"width": 390, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390

@@ -2,131 +2,180 @@
 
 import json
 import random
+import re
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import jupytext
 import nbformat
 import pytest
 
-from bookkit.tracing import manifest, recompute, trace, verify
-from bookkit.tracing.recompute import Recomputed
+from bookkit.tracing import manifest, verify
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from study.report.provenance import again_command, all_runs, folds_command, run_values
 
-PAGE = """---
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
+FRONT = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
 ---
-# Page
+"""
+
+INDEX = """(start)=
+# A book of 888 scans
+
+Of {glue:text}`n` nodules, 95 % have a label; nine of ten folds are in {numref}`tab-one`, and
+the paper says 97.08 % {cite:p}`joshua`. See {ref}`chapter` and {eq}`eq-one`.
 
 ```{code-cell} ipython3
 :tags: [remove-cell]
-import keras
-from pandas import DataFrame
-from study.figures import plots as figures
+import pandas as pd
 from bookkit.tracing import tables
 from bookkit.tracing.trace import glue_texts
-glue_texts({"half": f"{1 / 2}"}, "data/nodules.csv")
-```
-
-A half is {glue:text}`half`.
-
-```{code-cell} ipython3
-layer = keras.layers.Dense(3)
-2 * 21
+glue_texts({"n": "1,009", "auc": "0.897 (0.873 to 0.919)"}, "data/nodules.csv")
 ```
 
 ```{code-cell} ipython3
-:tags: [hide-input]
-tables.numbered(DataFrame({"a": [1, 2], "b": ["0.2*", "z"]}), "Caption, n = 12.", "tab-it")
+rows = {"run": ["paper", "honest"], "AUC": ["0.897 (0.873 to 0.919)", "0.912*"], "p": ["−0.5", "1"]}
+tables.numbered(pd.DataFrame(rows), "Two runs, n = 12; 95 % intervals.", "tab-one")
 ```
 
 ```{code-cell} ipython3
-depth = layer.depth
-figures.draw(layer)
-!touch left-out
+print("AUC", 0.5, "of 12 nodules")
+1 / 4
 ```
+
+```{code-cell} ipython3
+:tags: [varies]
+import time
+print("It is", time.time_ns())
+```
+
+The AUC is {glue:text}`auc`; below it 0.0021 and .91 and twelve.
 """
 
-TABLE = """:::{table} Caption, n = 12.
-:name: tab-it
+CHAPTER = """(chapter)=
+# A chapter
 
-| a | b |
-|:---|:---|
-| 1 | 0.2* |
-| 2 | z |
-:::"""
+$$ a = \\frac{1}{2} $$ (eq-one)
+
+- At 1 mm, 32 voxels, `-1200` to 600 HU.
+- {numref}`tab-one` of {ref}`start` has 2 rows[^1].
+
+[^1]: Of 3.
+
+| x | y |
+|---|---|
+| 1 | 2.5 |
+"""
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory: pytest.TempPathFactory) -> Recomputed:
-    """The page's cells, executed as `verify` does: in a process of its own."""
-    page = tmp_path_factory.mktemp("page") / "page.md"
-    page.write_text(PAGE)
-    with ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=recompute.forbid_heavy
-    ) as pool:
-        return pool.submit(recompute.recompute, page).result()
+def book(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small book, built twice: the folders of both."""
+    root = tmp_path_factory.mktemp("book")
+    shutil.copy(paths.ROOT / "_config.yml", root)
+    shutil.copytree(paths.ROOT / "_static", root / "_static")
+    (root / "references.bib").write_text("@misc{joshua, author={A. Joshua}, year=2021, title={T}}")
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nchapters: [{file: chapters/one}, {file: chapters/runs}]\n"
+    )
+    (root / "chapters").mkdir()
+    (root / "index.md").write_text(FRONT + INDEX)
+    (root / "chapters" / "one.md").write_text(CHAPTER)
+    (root / "chapters" / "runs.md").write_text(
+        "(runs-tables)=\n# Tables\n\n```{bibliography}\n```\n"
+    )
+    return verify.build(root, root), verify.build(root, tmp_path_factory.mktemp("again"))
 
 
-def test_cells_are_computed_again_without_what_is_heavy(again: Recomputed) -> None:
-    assert again.glued == {"half": "0.5"}
-    assert [(o.cell, o.kind, o.text) for o in again.outputs[:1]] == [(1, "text/plain", "42")]
-    assert again.outputs[1].kind == "text/markdown" and len(again.outputs) == 2
-    # import keras and plots, the layer, what builds on it or draws, and the command
-    assert (again.left_out, again.partly) == (6, {0, 1, 3})
+PAGES = ("index.html", "chapters/one.html", "chapters/runs.html")
 
 
-@pytest.fixture
-def notebook() -> nbformat.NotebookNode:
-    """The page's notebook, as it was built."""
-    notebook = jupytext.reads(PAGE, "md:myst")
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-    def shows(kind: str, text: str, **about: Any) -> nbformat.NotebookNode:
-        return nbformat.v4.new_output("display_data", {kind: text}, metadata=about)  # type: ignore[no-untyped-call]
-
-    glued = {"name": "half", "mime_prefix": trace.GLUE_PREFIX}
-    cells[0].outputs = [shows(f"{trace.GLUE_PREFIX}text/plain", "'0.5'", scrapbook=glued)]
-    cells[1].outputs = [shows("text/plain", "42")]
-    cells[2].outputs = [shows("text/markdown", TABLE)]
-    cells[3].outputs = [shows("image/png", "")]
-    return notebook
+@pytest.mark.slow
+def test_an_unchanged_page_has_the_same_text(book: tuple[Path, Path]) -> None:
+    built, again = book
+    for page in PAGES:
+        assert verify.compare_pages(built / page, again / page) == []
+    notebooks = built / "index.ipynb", again / "index.ipynb"
+    assert verify.compare_notebooks(*notebooks) == []
+    texts = [path.read_text() for path in notebooks]
+    assert "It is" in texts[0] and texts[0] != texts[1]
 
 
-def test_outputs_that_follow_from_the_cells(
-    again: Recomputed, notebook: nbformat.NotebookNode
-) -> None:
-    assert verify.compare_outputs(notebook, again) == ([], 3)
+def changed(text: str, draw: random.Random) -> str:
+    """A single random change of a digit, a sign, a star or a letter, or something added."""
+    places = {
+        "digit": r"\d", "add": r"\d", "star": r"(?<=\d)", "sign": r"(?<![\w.,])(?=\d)",
+        "letter": "[a-z]", "drop": r"[\d*−.,%]",
+    }  # fmt: skip
+    kind = draw.choice(
+        [kind for kind, place in places.items() if re.search(place, text)] or ["end"]
+    )
+    found = draw.choice([*re.finditer(places.get(kind, "$"), text)])
+    by = {
+        "digit": str((int(found[0]) + 1) % 10) if found[0].isdigit() else "7",
+        "add": found[0] + draw.choice("0123456789.*"),
+        "star": "*", "sign": draw.choice("−-+"), "letter": "q" if found[0] != "q" else "z",
+        "drop": "", "end": "1",
+    }[kind]  # fmt: skip
+    return text[: found.start()] + by + text[found.end() :]
 
 
-@pytest.mark.parametrize(
-    ("cell", "was", "becomes"),
-    [(0, "0.5", "0.6"), (0, "0.5", "0.51"), (1, "42", "421"), (1, "42", "43"),
-     (2, "n = 12", "n = 999"), (2, "0.2*", "0.2"), (2, "| z", "| -z"), (2, "z |", "z | 1 |")],
-)  # fmt: skip
-def test_a_changed_output_is_found(
-    again: Recomputed, notebook: nbformat.NotebookNode, cell: int, was: str, becomes: str
-) -> None:
-    """Digits, signs, stars, captions and what is added."""
-    output = [one for one in notebook.cells if one.cell_type == "code"][cell].outputs[0]
-    for kind, text in output.data.items():
+@pytest.mark.slow
+def test_two_hundred_random_changes_of_pages_are_found(book: tuple[Path, Path]) -> None:
+    """Texts anywhere in an article: prose, captions, cells, output, references, formulas."""
+    built, again = book
+    draw = random.Random(1)
+    found = 0
+    for _ in range(200):
+        page = draw.choice(PAGES)
+        whole = (built / page).read_text()
+        start, end = whole.index("<article"), whole.index("</article>")
+        texts = [one for one in re.finditer(r">([^<>]*\w[^<>]*)<", whole[start:end])]
+        one = draw.choice(texts)
+        other = changed(one[1], draw)
+        copy = built.parent / "changed.html"
+        copy.write_text(whole[: start + one.start(1)] + other + whole[start + one.end(1) :])
+        found += bool(verify.compare_pages(copy, again / page))
+    assert found >= 0.98 * 200
+
+
+@pytest.mark.slow
+def test_what_is_published_with_the_pages(book: tuple[Path, Path]) -> None:
+    """Notebooks to download, hover cards, the crate; how to cite on the first page only."""
+    built, _ = book
+    first, other = ((built / page).read_text() for page in PAGES[:2])
+    assert (built / "index.ipynb").is_file() and (built / "ro-crate-metadata.json").is_file()
+    assert 'name="citation_title"' in first and "@software{" in first
+    assert "citation_title" not in other and "THEBE_JS_URL" not in first + other
+    cards = "".join(path.read_text() for path in (built / "_static" / "tippy").rglob("*.js"))
+    for target in ("#tab-one", "runs.html#id", "one.html#equation-eq-one"):
+        assert target in cards
+    assert "unpkg" not in first + cards
+
+
+@pytest.mark.slow
+def test_changes_of_a_notebook_are_found(book: tuple[Path, Path], tmp_path: Path) -> None:
+    """Glued texts, tables, printed values and sources; outputs lost or doubled."""
+    built, again = book
+    for was, becomes in (("1,009", "1,008"), ("0.912*", "0.912"), ("n = 12", "n = 99"),
+                         ("12 nodules", "112 nodules"), ("1 / 4", "1 / 5")):  # fmt: skip
+        text = (built / "index.ipynb").read_text()
         assert was in text
-        output.data[kind] = text.replace(was, becomes)
-    assert len(verify.compare_outputs(notebook, again)[0]) == 1
+        (tmp_path / "index.ipynb").write_text(text.replace(was, becomes, 1))
+        assert verify.compare_notebooks(tmp_path / "index.ipynb", again / "index.ipynb"), was
+    for times in (0, 2):
+        notebook = nbformat.read(built / "index.ipynb", 4)  # type: ignore[no-untyped-call]
+        cell = next(one for one in notebook.cells if "1 / 4" in one.source)
+        cell.outputs = cell.outputs[:1] * times + cell.outputs[1:]
+        nbformat.write(notebook, tmp_path / "index.ipynb")  # type: ignore[no-untyped-call]
+        assert verify.compare_notebooks(tmp_path / "index.ipynb", again / "index.ipynb"), times
 
 
-def test_an_output_too_many_is_found(again: Recomputed, notebook: nbformat.NotebookNode) -> None:
-    cells = [one for one in notebook.cells if one.cell_type == "code"]
-    cells[2].outputs.append(cells[1].outputs[0])
-    assert len(verify.compare_outputs(notebook, again)[0]) == 1
+def test_a_page_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="make book"):
+        verify.compare_pages(tmp_path / "a.html", tmp_path / "b.html")
 
 
 # ----------------------------------------------------------------------------------- files, runs
@@ -199,9 +248,9 @@ def test_a_digit_changed_in_an_artefact_is_found(runs: Path, tmp_path: Path) -> 
     lines[1] = lines[1][:digit] + other + lines[1][digit + 1 :]
     path.write_text("\n".join(lines) + "\n")
     found = manifest.compare_with_manifest(tmp_path)
-    assert len(found) == 1 and "fold-3/probabilities.csv: is another file" in found[0]
+    assert len(found) == 1 and "fold-3/probabilities.csv: is changed" in found[0]
     path.unlink()
-    assert "it is gone" in manifest.compare_with_manifest(tmp_path)[0]
+    assert "is gone" in manifest.compare_with_manifest(tmp_path)[0]
     with pytest.raises(InputError, match="build the book"):
         manifest.compare_with_manifest(tmp_path / "runs")
 

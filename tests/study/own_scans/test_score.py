@@ -431,30 +431,27 @@ def test_the_page_shows_every_position_and_needs_nothing_else(lab: Lab, tmp_path
     )
     out = tmp_path / "out"
     score(tmp_path / "scans", rows, out, lab.networks, pictures=2, report=quiet)
-    with opened(out / "index.html", tmp_path) as tab:
-        assert tab.run("document.querySelectorAll('article').length") == 2
-        assert tab.run("document.querySelectorAll('tbody tr').length") == 3
-        assert "1 further positions" in tab.run("document.body.innerText")
-        assert tab.run("document.scripts.length") == 0
-        assert tab.run("document.querySelector('article h3').innerText").startswith(odd)
+    with opened(out / "index.html") as tab:
+        assert tab.evaluate("document.querySelectorAll('article').length") == 2
+        assert tab.evaluate("document.querySelectorAll('tbody tr').length") == 3
+        assert "1 further positions" in tab.evaluate("document.body.innerText")
+        assert tab.evaluate("document.scripts.length") == 0
+        assert tab.evaluate("document.querySelector('article h3').innerText").startswith(odd)
         images = "[...document.images]"
-        assert tab.run(f"{images}.length") == 4
-        assert tab.run(f"{images}.every(i => i.naturalWidth == 588 && i.alt.length > 20)")
-        assert tab.run(f"new Set({images}.map(i => i.src)).size") == 4
-        assert tab.run("performance.getEntriesByType('resource').length") == 0
+        assert tab.evaluate(f"{images}.length") == 4
+        assert tab.evaluate(f"{images}.every(i => i.naturalWidth == 588 && i.alt.length > 20)")
+        assert tab.evaluate(f"new Set({images}.map(i => i.src)).size") == 4
+        assert tab.evaluate("performance.getEntriesByType('resource').length") == 0
         links = "[...document.querySelectorAll('td a, th a')].map(a => a.getAttribute('href'))"
         targets = f"{links}.every(h => document.getElementById(h.slice(1)))"
-        assert tab.run(f"{links}.length") == 2 and tab.run(targets)
-        text = tab.run("document.body.innerText")
+        assert tab.evaluate(f"{links}.length") == 2 and tab.evaluate(targets)
+        text = tab.evaluate("document.body.innerText")
         assert "No clinical use" in text and "says nothing about CT" in text
         assert "(2 cells along each axis, 16 mm each" in text
         assert "line 5" in text.lower() and "lies outside the scan" in text
         wide = "document.documentElement.scrollWidth"
-        tab.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=390, height=800, deviceScaleFactor=1, mobile=True,
-        )  # fmt: skip
-        assert tab.run(wide) <= 390
+        tab.set_viewport_size({"width": 390, "height": 800})
+        assert tab.evaluate(wide) <= 390
 
 
 def test_a_map_is_described_from_the_position() -> None:

@@ -1,7 +1,6 @@
 """The reader study: the page in a real browser, and its answers as percentages."""
 
 import re
-import time
 
 import numpy as np
 import pandas as pd
@@ -29,39 +28,38 @@ def page(tmp_path_factory):
 
 
 def test_two_answers_given_in_a_browser_come_out_as_percentages(page, tmp_path):
-    with opened(page, tmp_path) as tab:
-        assert tab.run("document.getElementById('source').textContent").endswith("test</b>.")
-        tab.run("document.getElementById('begin').click()")  # without a name
-        assert not tab.run("document.getElementById('wrong').hidden")
-        tab.run("document.getElementById('reader').value = 'r1'")
-        tab.run("document.getElementById('begin').click()")
+    with opened(page) as tab:
+        assert tab.evaluate("document.getElementById('source').textContent").endswith("test</b>.")
+        tab.evaluate("document.getElementById('begin').click()")  # without a name
+        assert not tab.evaluate("document.getElementById('wrong').hidden")
+        tab.evaluate("document.getElementById('reader').value = 'r1'")
+        tab.evaluate("document.getElementById('begin').click()")
         given = {}
         while len(given) < 2:
-            tab.wait(
+            tab.wait_for_function(
                 "[...document.images].length > 0 && [...document.images].every(i => i.complete)"
             )
-            assert tab.run("[...document.images].every(i => i.naturalWidth > 500)")
-            question = tab.run("study.questions[now].id")
-            part = tab.run("study.questions[now].part")
+            assert tab.evaluate("[...document.images].every(i => i.naturalWidth > 500)")
+            question = tab.evaluate("study.questions[now].id")
+            part = tab.evaluate("study.questions[now].part")
             if part == "class":  # the first is answered right, the second wrong
-                truth = tab.run("study.questions[now].truth")
+                truth = tab.evaluate("study.questions[now].truth")
                 other = {"benign": "malignant", "malignant": "benign"}[truth]
                 given[question] = other if given else truth
                 answer = given[question]
             else:
                 answer = "0"
-            tab.run(f"document.querySelector('[data-answer=\"{answer}\"]').click()")
-        tab.run("document.getElementById('export').click()")
-        file = tmp_path / "answers-r1.csv"
-        end = time.monotonic() + 30
-        while not (file.is_file() and file.read_text().count("\n") >= 3):
-            assert time.monotonic() < end, "no file was downloaded"
-            time.sleep(0.1)
+            tab.evaluate(f"document.querySelector('[data-answer=\"{answer}\"]').click()")
+        with tab.expect_download() as download:
+            tab.evaluate("document.getElementById('export').click()")
+        file = tmp_path / download.value.suggested_filename
+        download.value.save_as(file)
+        assert file.name == "answers-r1.csv" and file.read_text().count("\n") >= 3
         # Loaded again, the page goes on where the reader stopped.
-        tab.open(page)
-        tab.run("document.getElementById('reader').value = 'r1'")
-        tab.run("document.getElementById('begin').click()")
-        assert tab.run("Object.keys(answers).length") >= 2
+        tab.goto(page.resolve().as_uri())
+        tab.evaluate("document.getElementById('reader').value = 'r1'")
+        tab.evaluate("document.getElementById('begin').click()")
+        assert tab.evaluate("Object.keys(answers).length") >= 2
     answers = rs.read_answers([file])
     answers = answers[answers["part"] == "class"]
     assert dict(zip(answers["question"], answers["answer"], strict=True)) == given
@@ -156,15 +154,15 @@ def test_the_slices_of_a_view_scroll_without_a_server(tmp_path):
     view = scroll_view(VOLUMES[0], mask, {"Grad-CAM++": MAPS[0]}, "view-1")
     path = tmp_path / "view.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{view.data}</body>")
-    with opened(path, tmp_path) as tab:
+    with opened(path) as tab:
         image = "document.querySelector('#view-1 img').src"
-        before = tab.run(image)
-        tab.run(
+        before = tab.evaluate(image)
+        tab.evaluate(
             "{const s = document.querySelector('#view-1 input'); s.value = 3;"
             " s.dispatchEvent(new Event('input'))}"
         )
-        assert tab.run(image) != before
-        assert tab.run("document.querySelector('#view-1 output').textContent") == "3"
+        assert tab.evaluate(image) != before
+        assert tab.evaluate("document.querySelector('#view-1 output').textContent") == "3"
 
 
 def test_the_order_of_questions_is_fixed(page, tmp_path):

@@ -1,4 +1,4 @@
-"""Cells are executed some pages at a time, and the book is the same."""
+"""A page is built again if what it is computed from has changed; pages are read side by side."""
 
 import sys
 from collections.abc import Sequence
@@ -11,21 +11,72 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sphinx.application import Sphinx
 
-from bookkit.sphinx import parallel as sphinx_parallel
-from bookkit.sphinx.parallel import dealt
+from bookkit.sphinx import reading
+from nodulebook.core import paths
+
+PAGE = """# Page
+
+```{code-cell} ipython3
+:tags: [remove-cell]
+
+%matplotlib inline
+from nodulebook.stats import metrics
+```
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with two modules of which the page's cell needs one, through the other."""
+    for name, text in (
+        ("nodulebook/__init__", ""),
+        ("nodulebook/stats/__init__", ""),
+        ("nodulebook/stats/metrics", "def auc():\n    from nodulebook.core import files\n"),
+        ("nodulebook/core/__init__", ""),
+        ("nodulebook/core/files", "A = 1\n"),
+        ("nodulebook/core/other", ""),
+    ):
+        path = tmp_path / "lib" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path
+
+
+def digest(page: str = PAGE, artefacts: str = "a") -> str:
+    reading._files.cache_clear()
+    reading._imported.cache_clear()
+    try:
+        return reading.page_digest(page, artefacts)
+    finally:
+        reading._files.cache_clear()
+        reading._imported.cache_clear()
+
+
+def test_modules_behind_a_page_count_and_others_do_not(root: Path) -> None:
+    first = digest()
+    (root / "lib" / "nodulebook" / "core" / "other.py").write_text("B = 2\n")
+    assert digest() == first
+    (root / "lib" / "nodulebook" / "core" / "files.py").write_text("A = 2\n")
+    assert digest() != first
+
+
+def test_committed_files_count_where_there_are_cells(root: Path) -> None:
+    assert digest(artefacts="a") != digest(artefacts="b")
+    assert digest("# Words\n", "a") == digest("# Words\n", "b")
 
 
 @given(st.sets(st.text("abc", min_size=1)), st.integers(1, 5), st.data())
 def test_each_process_gets_as_many_pages_with_cells(
-    names: set[str], hands: int, data: st.DataObject
+    names: set[str], workers: int, data: st.DataObject
 ) -> None:
     pages = sorted(names)
     executed = data.draw(st.sets(st.sampled_from(pages))) if pages else set()
-    order = dealt(pages, executed, hands)
+    order = reading.dealt(pages, executed, workers)
     assert sorted(order) == pages
     ends = [0]
-    for hand in range(hands):
-        ends.append(ends[-1] + len(range(hand, len(pages), hands)))
+    for worker in range(workers):
+        ends.append(ends[-1] + len(range(worker, len(pages), workers)))
     shares = [executed & set(order[a:b]) for a, b in pairwise(ends)]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -56,7 +107,7 @@ def test_the_pages_are_those_of_a_build_one_by_one(
     silent = ModuleType("says_nothing")
     silent.setup = lambda app: {}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "says_nothing", silent)
-    monkeypatch.setattr(sphinx_parallel, "UNDECLARED", ("says_nothing", "not_loaded"))
+    monkeypatch.setattr(reading, "UNDECLARED", ("says_nothing", "not_loaded"))
     others = ["says_nothing"]
     plain = built(tmp_path / "plain", others, monkeypatch)
     asked: list[str] = []
@@ -68,7 +119,7 @@ def test_the_pages_are_those_of_a_build_one_by_one(
         return answer
 
     monkeypatch.setattr(Sphinx, "is_parallel_allowed", asks)
-    both = built(tmp_path / "both", [*others, sphinx_parallel.__name__], monkeypatch)
+    both = built(tmp_path / "both", [*others, reading.__name__], monkeypatch)
     assert plain.parallel == 1 and both.parallel == 2 and "read True" in asked
     for page in Path(plain.outdir).glob("*.html"):
         again = Path(both.outdir) / page.name
