@@ -18,6 +18,28 @@ def numbered(table: pd.DataFrame, caption: str, name: str, folded: str = "") -> 
         name: the label for `{numref}`.
         folded: the title of a box that the reader opens to see the table; "": always open.
     """
+    caption = caption.replace("\n", " ")
+    lines = [f":::{{table}} {caption}", f":name: {name}", "", *_lines(table), ":::"]
+    if folded:
+        lines = [f"::::{{dropdown}} {folded}", *lines, "::::"]
+    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
+
+
+def plain(table: pd.DataFrame, folded: str = "", name: str = "") -> Markdown:
+    """A table without a number, for pages that are looked things up in.
+
+    Args:
+        table: as for `numbered`.
+        folded: the title of a box that the reader opens to see the table; "": always open.
+        name: the label of that box.
+    """
+    lines = _lines(table)
+    if folded:
+        lines = [f":::{{dropdown}} {folded}", f":name: {name}", "", *lines, ":::"]
+    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
+
+
+def _lines(table: pd.DataFrame) -> list[str]:
     head = "| " + " | ".join(_cell(column) for column in table.columns) + " |"
     # As objects, or whole numbers beside others would get a decimal point.
     cells = [[_cell(value) for value in row] for row in table.astype(object).to_numpy()]
@@ -25,12 +47,7 @@ def numbered(table: pd.DataFrame, caption: str, name: str, folded: str = "") -> 
     # The first column names the row; of the others those with numbers are read from the right.
     right = [index > 0 and all(map(_is_number, cells)) for index, cells in enumerate(columns)]
     rule = "|" + "|".join("---:" if numbers else ":---" for numbers in right) + "|"
-    rows = ["| " + " | ".join(row) + " |" for row in cells]
-    caption = caption.replace("\n", " ")
-    lines = [f":::{{table}} {caption}", f":name: {name}", "", head, rule, *rows, ":::"]
-    if folded:
-        lines = [f"::::{{dropdown}} {folded}", *lines, "::::"]
-    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
+    return [head, rule, *("| " + " | ".join(row) + " |" for row in cells)]
 
 
 def _cell(value: object) -> str:
@@ -42,10 +59,14 @@ def _is_number(cell: str) -> bool:
     return re.match(r"[-−]?[\d.,]|$|undefined", cell) is not None
 
 
+def pairs(values: dict[str, object]) -> pd.DataFrame:
+    """A table of two columns, for `numbered` or `plain`."""
+    return pd.DataFrame(list(values.items()), columns=["", "value"], dtype=object)
+
+
 def key_value(values: dict[str, object], caption: str, name: str) -> Markdown:
     """A two-column table."""
-    table = pd.DataFrame(list(values.items()), columns=["", "value"], dtype=object)
-    return numbered(table, caption, name)
+    return numbered(pairs(values), caption, name)
 
 
 def profile_table(profile: Profile, profile_name: str, name: str) -> Markdown:

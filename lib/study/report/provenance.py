@@ -13,16 +13,19 @@ from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Fold, Run, list_runs, read_run
 from study.experiments.baseline import RUN as DIAMETER
 from study.features.handcrafted import PREFIX as FEATURES
+from study.report.names import keyed as keyed
+from study.report.names import title
 from study.report.pooled import SOURCE_TEXT, in_reading_order, source
 
 MADE_BY = {
+    "data/automatic_ruler.csv": "nodulebook ruler",
     "data/scans.csv": "nodulebook cohort",
     "data/nodules.csv": "nodulebook cohort",
     "data/folds.csv": "nodulebook cohort",
     "data/patch_speed.csv": "python benchmarks/patches.py",
     "data/slices_hu.csv": "python benchmarks/slices_hu.py",
 }
-"""The commands that write committed tables; the others are written by hand, with their sources."""
+"""The commands that write committed tables; `data/README.md` names the sources of the others."""
 
 
 def all_runs() -> dict[str, Run]:
@@ -43,7 +46,7 @@ def overview_table(runs: dict[str, Run]) -> pd.DataFrame:
         hours = sum(fold.run["wall_seconds"] for fold in folds) / 3600
         rows.append(
             {
-                "run": f"{{ref}}`{name} <run-{name}>`",
+                "run": f"{title(name)} ({{ref}}`{name} <run-{name}>`)",
                 "source": SOURCE_TEXT[source(run)],
                 "folds": f"{len(run.folds)} of {N_FOLDS}",
                 "n": f"{len(run.probabilities):,}",
@@ -121,7 +124,7 @@ def tables_table() -> pd.DataFrame:
     for name, path in artefact_files().items():
         if name.startswith("data/"):
             n = f"{len(pd.read_csv(path)):,}" if path.suffix == ".csv" else ""
-            how = f"`{MADE_BY[name]}`" if name in MADE_BY else "by hand"
+            how = f"`{MADE_BY[name]}`" if name in MADE_BY else "see `data/README.md`"
             rows.append({"file": f"`{name}`", "rows": n, "hash": sha256(path)[:12], "made": how})
     return pd.DataFrame(rows)
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_artefacts import _fold
 
-from bookkit.tracing.tables import key_value, numbered, profile_table, record_table
+from bookkit.tracing.tables import key_value, numbered, pairs, plain, profile_table, record_table
 from nodulebook.core.settings import read_profile
 
 
@@ -67,6 +67,12 @@ def test_key_value():
         ["n", "3"],
         ["share", "0.5"],
     ]
+
+
+def test_a_plain_table_has_no_number_and_its_box_has_the_label():
+    table = pairs({"n": 3})
+    assert plain(table).data == "|  | value |\n|:---|---:|\n| n | 3 |"
+    assert plain(table, "The run", "run-a").data.startswith(":::{dropdown} The run\n:name: run-a\n")
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
