@@ -78,6 +78,8 @@ def scroll_view(
 ) -> HTML:
     """Every axial plane of a patch, plain and under each map, with a slider; needs no server.
 
+    The wheel over the view moves through the planes; at the first and the last the page scrolls on.
+
     Args:
         volume_hu: (z, y, x), HU.
         mask: (z, y, x), the readers' consensus.
@@ -113,5 +115,13 @@ slider.addEventListener("input", () => {{
   view.querySelector("img").src = frames[slider.value - 1];
   view.querySelector("output").textContent = slider.value;
 }});
+view.addEventListener("wheel", event => {{
+  const before = slider.value;
+  if (event.ctrlKey || !event.deltaY) return;
+  slider.value = Number(before) + Math.sign(event.deltaY);
+  if (slider.value === before) return;
+  event.preventDefault();
+  slider.dispatchEvent(new Event("input"));
+}}, {{passive: false}});
 }})();</script></div>"""
     )

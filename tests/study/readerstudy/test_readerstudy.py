@@ -165,6 +165,40 @@ def test_the_slices_of_a_view_scroll_without_a_server(tmp_path):
         assert tab.evaluate("document.querySelector('#view-1 output').textContent") == "3"
 
 
+def test_the_wheel_moves_the_planes_and_at_the_last_the_page(tmp_path):
+    view = scroll_view(VOLUMES[0], np.zeros((32, 32, 32), bool), {"map": MAPS[0]}, "view-1")
+    path = tmp_path / "view.html"
+    path.write_text(
+        f"<!DOCTYPE html><meta charset=utf-8><body>{view.data}<p style='height: 5000px'></p></body>"
+    )
+    with opened(path, tmp_path) as tab:
+        tab.look(390, dark=False)
+        shown = "Number(document.querySelector('#view-1 output').textContent)"
+
+        def turn(by):
+            at = {"x": 60, "y": 60, "deltaX": 0, "deltaY": by}
+            tab.call("Input.dispatchMouseEvent", type="mouseWheel", **at)
+
+        start, image = tab.run(shown), tab.run("document.querySelector('#view-1 img').src")
+        turn(100)
+        tab.wait(f"{shown} === {start + 1}")
+        assert tab.run("document.querySelector('#view-1 img').src") != image
+        turn(-100)
+        tab.wait(f"{shown} === {start}")
+        assert tab.run("window.scrollY") == 0
+        tab.call("Input.dispatchKeyEvent", type="rawKeyDown", key="PageDown", code="PageDown",
+                 windowsVirtualKeyCode=34)  # fmt: skip
+        tab.wait("window.scrollY > 100")  # the keyboard scrolls the page as ever
+        assert tab.run(shown) == start
+        tab.run("window.scrollTo(0, 0)")
+        tab.wait("window.scrollY === 0")
+        for plane in range(start, 32):
+            turn(100)
+            tab.wait(f"{shown} === {plane + 1}")
+        turn(100)
+        tab.wait("window.scrollY > 20")
+
+
 def test_the_order_of_questions_is_fixed(page, tmp_path):
     questions = rs.class_questions(["n-1"], VOLUMES[:1], {"deconvolution": MAPS[:1]}, [1]) * 3
     for name in ("a", "b"):
