@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import expect
 
 from browser import opened
 from nodulebook.core.errors import InputError
@@ -171,32 +172,21 @@ def test_the_wheel_moves_the_planes_and_at_the_last_the_page(tmp_path):
     path.write_text(
         f"<!DOCTYPE html><meta charset=utf-8><body>{view.data}<p style='height: 5000px'></p></body>"
     )
-    with opened(path, tmp_path) as tab:
-        tab.look(390, dark=False)
-        shown = "Number(document.querySelector('#view-1 output').textContent)"
-
-        def turn(by):
-            at = {"x": 60, "y": 60, "deltaX": 0, "deltaY": by}
-            tab.call("Input.dispatchMouseEvent", type="mouseWheel", **at)
-
-        start, image = tab.run(shown), tab.run("document.querySelector('#view-1 img').src")
-        turn(100)
-        tab.wait(f"{shown} === {start + 1}")
-        assert tab.run("document.querySelector('#view-1 img').src") != image
-        turn(-100)
-        tab.wait(f"{shown} === {start}")
-        assert tab.run("window.scrollY") == 0
-        tab.call("Input.dispatchKeyEvent", type="rawKeyDown", key="PageDown", code="PageDown",
-                 windowsVirtualKeyCode=34)  # fmt: skip
-        tab.wait("window.scrollY > 100")  # the keyboard scrolls the page as ever
-        assert tab.run(shown) == start
-        tab.run("window.scrollTo(0, 0)")
-        tab.wait("window.scrollY === 0")
-        for plane in range(start, 32):
-            turn(100)
-            tab.wait(f"{shown} === {plane + 1}")
-        turn(100)
-        tab.wait("window.scrollY > 20")
+    with opened(path) as tab:
+        shown, image = tab.locator("#view-1 output"), tab.locator("#view-1 img")
+        first = image.get_attribute("src")
+        image.hover()
+        for by, plane in ((100, 18), (-100, 17), *((100, plane) for plane in range(18, 33))):
+            tab.mouse.wheel(0, by)
+            expect(shown).to_have_text(str(plane))
+            assert tab.evaluate("window.scrollY") == 0
+            assert (image.get_attribute("src") == first) == (plane == 17)
+        tab.mouse.wheel(0, 100)
+        tab.wait_for_function("window.scrollY > 20")
+        down = tab.evaluate("window.scrollY")
+        tab.keyboard.press("PageDown")  # the keyboard scrolls the page as ever
+        tab.wait_for_function(f"window.scrollY > {down} + 100")
+        expect(shown).to_have_text("32")
 
 
 def test_the_order_of_questions_is_fixed(page, tmp_path):
