@@ -14,6 +14,7 @@ from nodulebook.core.files import read_csv
 from nodulebook.core.paths import NODULES_CSV, OWN_COHORT, SCANS_CSV
 from nodulebook.data.annotations import CHARACTERISTICS, Reading, Scan, read_scans
 from nodulebook.data.contours import reading_volume_centroid
+from nodulebook.data.patients import check_spelling
 
 MAX_SLICE_THICKNESS_MM = 2.5
 """LUNA16's limit. The paper says 3 mm, which would keep 1,014 scans, not 888."""
@@ -280,6 +281,7 @@ def read_own_nodules(path: Path) -> pd.DataFrame:
     diameter = {"diameter_mm": "float"} if "diameter_mm" in columns else {}
     table = read_csv(path, known | {rated: "float"} | diameter)
     rating = table[rated] if rated == "rating" else 1 + 4 * table[rated]
+    check_spelling(path, table["patient_id"])
     allowed = rating.between(1, 5) if rated == "rating" else rating.isin([1, 5])
     bad = ~allowed | table["nodule_id"].duplicated()
     if bad.any():

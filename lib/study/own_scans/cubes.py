@@ -14,6 +14,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.ct.find import FoundScan, find_images, open_image
 from nodulebook.ct.folder import files_below
 from nodulebook.ct.volume import Volume, box_of, even_geometry
+from nodulebook.data.patients import lidc_patient
 from study.own_scans.positions import WORLD
 from study.own_scans.scans import Folder, check_inside
 
@@ -72,7 +73,7 @@ def read_cubes(
     def add(name: str, volume: Volume, extra: dict[str, object]) -> None:
         if name in scans:
             raise InputError(f"{path}: cube {name} is there twice; rename one")
-        scans[name] = Cube(name, volume=volume)
+        scans[name] = Cube(name, patient_id=lidc_patient(name, volume.name, name), volume=volume)
         size = np.array(volume.geometry.size_xyz, float)
         middle = volume.geometry.to_world((size - 1) / 2)
         rows.append(

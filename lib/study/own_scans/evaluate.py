@@ -27,7 +27,7 @@ from nodulebook.stats.added_value import (
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
-from study.own_scans.positions import labels_of, read_positions
+from study.own_scans.positions import WORLD, labels_of, read_positions
 
 EVALUATION, NODULES = "evaluation.csv", "nodules.csv"
 FEWEST = 10
@@ -70,6 +70,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
     measures = pd.DataFrame(_measures(nodules, has_ruler))
     seen = (table.get("patient_in_training", pd.Series("unknown", table.index)) == "yes").sum()
     counts = nodules["label"].value_counts().reindex([0, 1], fill_value=0)
+    placed = [name for name in WORLD if name in table and table[name].notna().all()]
     which = {"diameter_mm": "the table's diameters"}.get(ruler, "the automatic ruler")
     facts: dict[str, Any] = {
         "n": len(nodules),
@@ -78,6 +79,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         "group": {"patient_id": "patient", "scan": "scan"}.get(group, "nodule"),
         "ruler": which if has_ruler else "none: not every nodule has a diameter",
         "seen": int(seen),
+        "again": int(table.duplicated(["scan", *placed]).sum()) if placed else 0,
         "fewest": FEWEST,
     }
     bins = []
@@ -92,6 +94,8 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         f"{facts['n']} nodules with a label, {facts['malignant']} malignant; intervals over "
         f"{facts['groups']} {facts['group']}s; ruler: {facts['ruler']}"
     ]
+    if facts["again"]:
+        lines.append(f"{facts['again']} rows are at the place of another: each counts as a nodule")
     if seen:
         lines.append(f"{seen} nodules are of patients that the network was trained on")
     for row in measures.dropna(subset="value").itertuples():
@@ -159,7 +163,7 @@ def _measures(nodules: pd.DataFrame, has_ruler: bool) -> list[dict[str, object]]
         row: dict[str, object] = {"measure": measure, "nodules": len(nodules)}
         nothing = {"value": None, "low": None, "high": None}
         if counts.min() == 0:
-            row |= nothing | {"remark": "not defined: all nodules have the same label"}
+            row |= nothing | {"remark": "all nodules have the same label: not computed"}
         elif counts.min() < FEWEST:
             row |= nothing | {"remark": f"fewer than {FEWEST} nodules of one label: not computed"}
         elif ruler and not has_ruler:

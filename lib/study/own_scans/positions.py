@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
+from nodulebook.data.patients import check_spelling
 
 WORLD = ("x_mm", "y_mm", "z_mm")
 PIXELS = ("column_px", "row_px", "slice")
@@ -134,6 +135,9 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
         table["id"] = [str(row + 1) for row in range(len(table))]
     _refuse(path, table, table["id"] == "", "id is empty: fill it in, or leave the column out")
     _check_unique(path, table)
+    if "patient_id" in table:
+        table["patient_id"] = table["patient_id"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+        check_spelling(path, table["patient_id"])
     if "label" in table:
         table["label"] = _labels(path, table)
     if "rating" in table:

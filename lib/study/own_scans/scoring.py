@@ -1,7 +1,7 @@
 """From positions in the user's own scans to probabilities and maps: `nodulebook score`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -17,6 +17,7 @@ from nodulebook.ct.folder import listed
 from nodulebook.ct.spacing import check_spacing
 from nodulebook.ct.volume import Volume
 from nodulebook.data.contours import grid_offsets_mm
+from nodulebook.data.patients import lidc_patient
 from nodulebook.explain import gradcam
 from nodulebook.model.senet import CLASSES
 from nodulebook.model.train import ARM
@@ -51,6 +52,9 @@ ABSENT = "its scan is not in the folder"
 
 _GRID = np.stack(np.meshgrid(*3 * [grid_offsets_mm(PATCH_SIZE)], indexing="ij"))  # zyx
 _AWAY = np.sqrt((_GRID**2).sum(axis=0))
+
+FINEST_MM = 0.2
+"""Pixels of CT of the chest are wider."""
 
 CHUNK = 500
 """Positions of a scan that are held in memory at a time."""
@@ -170,7 +174,13 @@ def by_scan(
         except InputError as error:
             # Of a table of all scans most are elsewhere: said once, not with each name.
             reason[rows] = ABSENT if name and name not in folder.others else str(error)
-    scans = [(folder.scans[name], np.sort(np.concatenate(rows))) for name, rows in rows_of.items()]
+    scans = []
+    for name, found in rows_of.items():
+        rows, scan = np.sort(np.concatenate(found)), folder.scans[name]
+        if not scan.patient_id:
+            told = table.loc[rows, [c for c in ("id", "patient_id") if c in table]]
+            scan = replace(scan, patient_id=lidc_patient("", *np.unique(told.to_numpy(str))))
+        scans.append((scan, rows))
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
 
 
@@ -229,6 +239,12 @@ def _scan_warnings(volume: Volume, networks: Networks) -> list[str]:
             f"slices {spacing.spacing_mm:g} mm apart; trained on at most "
             f"{networks.max_spacing_mm:g} mm"
         )
+    finest, widest = (
+        volume.geometry.spacing_xyz_mm[:2].min(),
+        volume.geometry.spacing_xyz_mm[:2].max(),
+    )
+    if finest < FINEST_MM or widest > networks.max_spacing_mm + 0.01:
+        warnings.append(f"pixels of {finest:g} x {widest:g} mm: are the scan's lengths in mm?")
     return warnings
 
 
@@ -241,6 +257,8 @@ def _patch_warnings(volume_hu: NDArray[np.float32], beyond: NDArray[np.bool_]) -
     if beyond.any():
         share = max(beyond.mean(), 0.01)
         warnings.append(f"{share:.0%} of the patch lies beyond the scan, filled with {LUNG_HU} HU")
+    if (padding := (volume_hu[~beyond] < -1500).mean()) > 0.01:
+        warnings.append(f"{padding:.0%} of the patch is below -1500 HU: padding, not tissue?")
     if (volume_hu[~beyond] < -500).mean() < 0.05:
         warnings.append("hardly any lung around it: is the position right, and are these HU?")
     if volume_hu[_AWAY <= 5].max() < -700:

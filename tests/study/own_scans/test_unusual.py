@@ -1,0 +1,125 @@
+# ruff: noqa: F811
+"""Unusual input: leakage under another name, other units, padding, repeats, odd files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from test_score import (  # noqa: F401
+    BALL,
+    FIRST,
+    Lab,
+    _patches_aside,
+    lab,
+    quiet,
+    score,
+    tiny,
+    voxels_of,
+    write_mhd,
+    write_positions,
+)
+
+from nodulebook.core.errors import InputError
+from study.own_scans import scoring
+from study.own_scans.adopt import adopt
+from study.own_scans.cubes import read_cubes, with_table
+from study.own_scans.evaluate import evaluate_scores
+from study.own_scans.positions import read_positions
+from study.own_scans.scans import find_scans
+
+
+@pytest.mark.parametrize("name", ["LIDC-IDRI-0003-s1-n01", "lidc_idri_3", f"{FIRST}-0", "case"])
+def test_a_cube_of_a_known_patient_is_not_scored_by_networks_that_learnt_from_it(
+    lab: Lab,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    z, y, x = (c - 20 + np.arange(41.0) for c in BALL[::-1])
+    np.save(tmp_path / f"{name}.npy", voxels_of(z, y, x))
+    folder, table = read_cubes(tmp_path / f"{name}.npy", (1.0, 1.0, 1.0))
+    if name == "case":  # only the table tells
+        rows = write_positions(tmp_path / "t.csv", "case,lidc-idri-3", header="id,patient_id")
+        table = with_table(table, read_positions(rows, coordinates=False), rows)
+    held_out = 0 if name.startswith(FIRST) else 3
+    lab.usable = (5, held_out)
+    done = scoring.score(folder, table, tmp_path / "out", lab.networks, report=quiet).table
+    assert done["fold"].tolist() == [str(held_out)]
+    assert done["patient_in_training"].tolist() == ["no"]
+
+
+def test_a_scan_of_another_name_is_known_by_the_patient_of_its_table(
+    lab: Lab,
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b"):
+        write_mhd(tmp_path / "scans", name)
+    rows = write_positions(
+        tmp_path / "p.csv", "1,a,12,-7,30,LIDC-IDRI-0003", "2,b,12,-7,30,other",
+        header="id,scan,x_mm,y_mm,z_mm,patient_id",
+    )  # fmt: skip
+    table = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks).table
+    assert table["fold"].tolist() == ["3", "0"]
+    assert table["patient_in_training"].tolist() == ["no", "unknown"]
+
+
+def test_lengths_that_are_not_mm_and_padding_are_warnings(
+    lab: Lab,
+    tmp_path: Path,
+) -> None:
+    image = sitk.ReadImage(str(write_mhd(tmp_path / "mm")))
+    warned = {}
+    for name, factor in (("mm", 1.0), ("cm", 0.1), ("wide", 3.0)):
+        image.SetSpacing(3 * [factor])
+        image.SetOrigin([float(c) - 30 * factor for c in BALL])
+        (tmp_path / name).mkdir(exist_ok=True)
+        sitk.WriteImage(image, str(tmp_path / name / "one.mhd"))
+        rows = write_positions(tmp_path / "p.csv", "a,,{},{},{}".format(*BALL))
+        warned[name] = score(tmp_path / name, rows, tmp_path / "out", lab.networks).table
+    said = {name: table["warnings"].iloc[0] for name, table in warned.items()}
+    assert "in mm?" not in said["mm"] and "in mm?" in said["cm"] and "in mm?" in said["wide"]
+    voxels = sitk.GetArrayFromImage(image)
+    voxels[:20] = -3024
+    padded = sitk.GetImageFromArray(voxels)
+    padded.SetOrigin([float(c) - 30 for c in BALL])
+    (tmp_path / "padded").mkdir()
+    sitk.WriteImage(padded, str(tmp_path / "padded" / "one.mhd"))
+    table = score(tmp_path / "padded", rows, tmp_path / "out", lab.networks).table
+    assert "padding" in table["warnings"].iloc[0] and "padding" not in said["mm"]
+
+
+def test_repeated_places_are_said(tmp_path: Path) -> None:
+    rows = [f"n{k},s{k // 2},{k // 2},0,0,{k % 3 % 2},0.{k + 1:02d}" for k in range(40)]
+    path = write_positions(
+        tmp_path / "s.csv", *rows, header="id,scan,x_mm,y_mm,z_mm,label,p_malignant"
+    )
+    assert any("20 rows" in line for line in evaluate_scores(path, tmp_path / "ev"))
+    assert "20 rows" in (tmp_path / "ev" / "index.html").read_text()
+
+
+def test_patients_in_two_spellings_are_refused(tmp_path: Path) -> None:
+    rows = write_positions(
+        tmp_path / "p.csv", "1,2,3,p-07", "1,2,3,P7", header="x_mm,y_mm,z_mm,patient_id"
+    )
+    with pytest.raises(InputError, match=r"p\.csv.*'P7' and 'p-07'"):
+        read_positions(rows)
+
+
+def test_scans_that_count_as_patients_are_said(tmp_path: Path) -> None:
+    for k in range(10):
+        write_mhd(tmp_path / "scans", f"s{k}")
+    rows = [f"s{k % 10},12,-7,{30 + k % 3},{k % 2}" for k in range(20)]
+    table = write_positions(tmp_path / "t.csv", *rows, header="scan,x_mm,y_mm,z_mm,label")
+    said: list[str] = []
+    folds, _ = adopt(
+        find_scans(tmp_path / "scans"), read_positions(table), tmp_path / "c", said.append
+    )
+    assert len(said) == 1 and "10 scans" in said[0] and folds["patient_id"].nunique() == 10
+
+
+def test_numbers_of_patients_from_a_spreadsheet_are_whole(tmp_path: Path) -> None:
+    rows = write_positions(
+        tmp_path / "p.csv", "1,2,3,7.0", "1,2,3,7", header="x_mm,y_mm,z_mm,patient_id"
+    )
+    assert pd.unique(read_positions(rows)["patient_id"]).tolist() == ["7"]
