@@ -17,7 +17,7 @@ from nodulebook.core import paths
 from nodulebook.core.files import sha256
 from nodulebook.core.settings import FoldParameters
 from nodulebook.data.annotations import DATABASE_SHA256
-from nodulebook.patches.sources import SOURCES, lidc_exact, lidc_slices, phantom
+from nodulebook.patches.sources import SOURCES, lidc_slices, phantom, slices_hu
 from study.report.pooled import complete_runs
 
 ROOT = paths.ROOT
@@ -144,7 +144,7 @@ def test_the_committed_runs_are_of_the_present_settings_and_data() -> None:
             "nodules_csv": nodules_csv,
         },
     }
-    exact = {"slices_hu_exact_csv": sha256(lidc_exact.TABLE)}
+    exact = {"slices_hu_exact_csv": sha256(slices_hu.EXACT_LINES)}
     present["lidc_exact"] = present["lidc_slices"] | exact
     runs = complete_runs()
     assert {"diameter", "quick-phantom", "quick-lidc_slices"} <= set(runs)

@@ -1,6 +1,7 @@
 """LIDC-IDRI scans to LUNA16's 888, readings to lesions, ratings to labels (paper 3.1.1, 5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +126,53 @@ def cluster_readings(scan: Scan, max_size: int = 4) -> list[list[Reading]]:
     return [[scan.readings[i] for i in np.flatnonzero(label == c)] for c in order]
 
 
-def readings_of(lesions: Sequence[list[Reading]], row: Mapping[Any, Any]) -> list[Reading]:
-    """The readings of a row of `data/nodules.csv` among the lesions of its scan.
+@dataclass(frozen=True, eq=False)
+class Lesion:
+    """A row of `data/nodules.csv` and what the annotations have of it."""
+
+    row: dict[Any, Any]
+    readings: list[Reading]
+    centre_xyz: NDArray[np.float64]  # x and y in the scan's pixels, z in mm
+
+    @property
+    def name(self) -> str:
+        """Its nodule_id."""
+        return str(self.row["nodule_id"])
+
+
+def lesions_of(scan: Scan, rows: Iterable[dict[Any, Any]]) -> Iterator[Lesion]:
+    """The lesions of rows of `data/nodules.csv`, all of one scan.
 
     Raises:
         InputError: the scan has no such lesion, or one of another number of readers.
     """
-    name, cluster, readers = str(row["nodule_id"]), int(row["cluster"]), row["readers"]
-    if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != readers:
-        raise InputError(
-            f"nodule {name}: cluster {cluster} with {readers} readers is not what the annotations "
-            "of its scan give; make the nodule table again"
-        )
-    return lesions[cluster]
+    lesions = cluster_readings(scan)
+    for row in rows:
+        cluster, readers = int(row["cluster"]), row["readers"]
+        if not 0 <= cluster < len(lesions) or len(lesions[cluster]) != readers:
+            raise InputError(
+                f"nodule {row['nodule_id']}: cluster {cluster} with {readers} readers is not what "
+                "the annotations of its scan give; make the nodule table again"
+            )
+        centre = [row[name] for name in ("centroid_x_px", "centroid_y_px", "centroid_z_mm")]
+        yield Lesion(row, lesions[cluster], np.array(centre, dtype=float))
+
+
+def lesions_by_scan(nodules: pd.DataFrame) -> Iterator[tuple[Scan, Lesion]]:
+    """Each row's scan and lesion, those of one series together.
+
+    Args:
+        nodules: columns nodule_id, series_uid, cluster, readers, centroid_x_px, centroid_y_px,
+            centroid_z_mm; others are kept in `Lesion.row`.
+
+    Raises:
+        InputError: as `lesions_of`, or a series is not in the annotation database.
+    """
+    scans = {scan.series_uid: scan for scan in read_scans(set(nodules["series_uid"]))}
+    for series_uid, rows in nodules.groupby("series_uid", sort=False):
+        scan = scans[str(series_uid)]
+        for lesion in lesions_of(scan, rows.to_dict("records")):
+            yield scan, lesion
 
 
 def _components(joined: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -86,6 +86,11 @@ class ConsensusMask:
         """Number of voxels times their volume."""
         return float(self.mask.sum() * self.pixel_spacing_mm**2 * self.slice_spacing_mm)
 
+    def share_in(self, z_mm: NDArray[np.float64]) -> float:
+        """The share of its voxels whose slice is among those at these positions."""
+        voxels = self.mask.sum(axis=(1, 2))
+        return float(voxels[np.isin(self.z_mm, z_mm)].sum() / max(1, voxels.sum()))
+
 
 def _draw(plane: NDArray[np.bool_], contour: Contour, x0: int, y0: int) -> None:
     """Set the pixels strictly inside an outline, or clear a hole and its outline."""

@@ -1,11 +1,11 @@
 """Files of a data set with a DOI: listed, downloaded with resumption, checked, then named.
 
-pooch knows how the repository Zenodo lists the files of a DOI with their checksums. It does not
-resume, and files of LUNA16 hold 7 GB: the transfer is therefore made here. A file is kept as
-`<name>.part` until it has the checksum that the DOI lists; what has arrived is never fetched
-again, as long as the server can continue a file (HTTP status 206).
+Files of LUNA16 hold 7 GB. A file is kept as `<name>.part` until it has the checksum that the DOI
+lists; what has arrived is never fetched again, as long as the server can continue a file (HTTP
+status 206).
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pooch
 import requests
-from pooch.downloaders import ZenodoRepository
 from tqdm import tqdm
 
 from nodulebook.core.errors import InputError
 
-ZENODO_API: str = ZenodoRepository.base_api_url
+ZENODO_API = "https://zenodo.org/api/records"
 """Where records are listed; `NODULEBOOK_ZENODO` names another place (a mirror, a test)."""
 
 WAITS_S: tuple[float, ...] = (1, 3, 10, 30, 60)
@@ -59,29 +57,6 @@ class _TryAgainError(Exception):
         self.wait_s = wait_s
 
 
-class _Record(ZenodoRepository):  # type: ignore[misc] # pooch has no types
-    """A record of Zenodo; unlike pooch's own, its address is free and its answer is checked."""
-
-    _api_response: Any
-
-    def __init__(self, doi: str, api: str) -> None:
-        self.url = f"{api.rstrip('/')}/{doi.rpartition('.')[2]}"
-        super().__init__(doi=doi, archive_url=self.url)
-
-    @property
-    def api_response(self) -> Any:
-        if self._api_response is None:
-            self._api_response = _insist(f"doi {self.doi}", self._ask, lambda: 0)
-        return self._api_response
-
-    def _ask(self) -> Any:
-        with _opened(f"doi {self.doi}", self.url, {}) as response:
-            try:
-                return response.json()
-            except requests.exceptions.JSONDecodeError:
-                raise _TryAgainError(f"{self.url} did not answer with JSON") from None
-
-
 def say(message: str) -> None:
     """Tell the user, on the standard error stream."""
     tqdm.write(message, file=sys.stderr)  # above a progress bar, where there is one
@@ -104,36 +79,39 @@ def zenodo_files(doi: str, api: str | None = None) -> dict[str, RemoteFile]:
         InputError: the repository cannot be reached, does not have the record, or its answer is
             not a list of files with sizes and checksums.
     """
-    record = _Record(doi, api or os.environ.get("NODULEBOOK_ZENODO") or ZENODO_API)
-    answer = record.api_response
-    registry = pooch.create(path=pooch.os_cache("nodulebook"), base_url=f"doi:{doi}/")
+    api = api or os.environ.get("NODULEBOOK_ZENODO") or ZENODO_API
+    url = f"{api.rstrip('/')}/{doi.rpartition('.')[2]}"
+    answer = _insist(f"doi {doi}", lambda: _json(doi, url), lambda: 0)
     try:
-        record.populate_registry(registry)
-        sizes = {
-            entry.get("key", entry.get("filename")): entry.get("size", entry.get("filesize"))
-            for entry in answer["files"]
-        }
-        files = {
-            name: RemoteFile(name, record.download_url(name), sizes[name], checksum)
-            for name, checksum in registry.registry.items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        files = [_listed(answer, entry) for entry in answer["files"]]
+    except (KeyError, TypeError) as error:
         raise InputError(
-            f"doi {doi}: the answer of {record.url} is not a list of files ({error!r})"
+            f"doi {doi}: the answer of {url} is not a list of files ({error!r})"
         ) from None
-    for file in files.values():
-        _check_entry(doi, file)
+    for file in files:
+        if not isinstance(file.size, int) or isinstance(file.size, bool) or file.size < 0:
+            raise InputError(f"doi {doi}: {file.name}: the size listed is {file.size!r}")
+        if not re.fullmatch(r"md5:[0-9a-f]{32}", str(file.checksum).lower()):
+            raise InputError(f"doi {doi}: {file.name}: the checksum listed is {file.checksum!r}")
     # A name becomes one on this disk. No file of the data sets has another kind of name.
-    return {name: file for name, file in files.items() if re.fullmatch(r"\w[\w.-]*", name)}
+    return {file.name: file for file in files if re.fullmatch(r"\w[\w.-]*", str(file.name))}
 
 
-def _check_entry(doi: str, file: RemoteFile) -> None:
-    if not isinstance(file.size, int) or isinstance(file.size, bool) or file.size < 0:
-        raise InputError(f"doi {doi}: {file.name}: the size listed is {file.size!r}")
-    if not isinstance(file.checksum, str) or not re.fullmatch(
-        r"md5:[0-9a-f]{32}", file.checksum.lower()
-    ):
-        raise InputError(f"doi {doi}: {file.name}: the checksum listed is {file.checksum!r}")
+def _json(doi: str, url: str) -> Any:
+    with _opened(f"doi {doi}", url, {}) as response:
+        try:
+            return response.json()
+        except requests.exceptions.JSONDecodeError:
+            raise _TryAgainError(f"{url} did not answer with JSON") from None
+
+
+def _listed(answer: Any, entry: Any) -> RemoteFile:
+    """A file as Zenodo lists it: today, or in the months after its move to InvenioRDM (2023)."""
+    if "key" in entry:
+        return RemoteFile(entry["key"], entry["links"]["self"], entry["size"], entry["checksum"])
+    name = entry["filename"]
+    url = f"https://zenodo.org/records/{answer['id']}/files/{name}?download=1"
+    return RemoteFile(name, url, entry["filesize"], f"md5:{entry['checksum']}")
 
 
 def bytes_to_fetch(file: RemoteFile, folder: Path) -> int:
@@ -221,8 +199,11 @@ def _size(path: Path) -> int:
 
 
 def _is_right(path: Path, file: RemoteFile) -> bool:
+    if _size(path) != file.size:
+        return False
     algorithm, _, digest = file.checksum.lower().partition(":")
-    return _size(path) == file.size and pooch.file_hash(str(path), alg=algorithm) == digest
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest() == digest
 
 
 def _insist(name: str, attempt: Callable[[], Result], progress: Callable[[], int]) -> Result:

@@ -10,6 +10,9 @@ from nodulebook.data.annotations import Reading, Scan
 from nodulebook.data.contours import ConsensusMask, consensus_mask, occupancy_on_grid
 from nodulebook.patches.cube import PATCH_SIZE
 
+MIN_IMAGED = 1 / 3
+"""A nodule with less than this share of its consensus in the available slices has no patch."""
+
 
 def mask_patch(
     consensus: ConsensusMask, centre_xyz: NDArray[np.float64], direction: NDArray[np.float64]

@@ -67,7 +67,7 @@ def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array
     tied = below != not_above
     more = up_to[not_above[tied]] - up_to[below[tied]]
     ordered += np.einsum("ij,ij->j", positive[tied], more) / 2
-    return _divide(ordered, positive.sum(axis=0) * up_to[-1])
+    return metrics.ratio(ordered, positive.sum(axis=0) * up_to[-1])
 
 
 def _class_weights(label: NDArray[np.bool_], score: Array, weight: Array) -> tuple[Array, Array]:
@@ -83,14 +83,8 @@ def _class_weights(label: NDArray[np.bool_], score: Array, weight: Array) -> tup
     return positive, negative
 
 
-def _divide(part: Array, whole: Array) -> Array:
-    ratio = np.full(whole.shape, np.nan)
-    np.divide(part, whole, out=ratio, where=whole != 0)
-    return ratio
-
-
 def _brier(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
-    return _divide(weight @ (p - label) ** 2, weight.sum(axis=1))
+    return metrics.ratio(weight @ (p - label) ** 2, weight.sum(axis=1))
 
 
 def _of_confusion(rate: Callable[[Confusion[Array]], Array]) -> WeightedStatistic:
@@ -106,12 +100,7 @@ def _of_confusion(rate: Callable[[Confusion[Array]], Array]) -> WeightedStatisti
 
 STATISTICS: dict[str, WeightedStatistic] = {
     "roc_auc": weighted_auc,
-    "accuracy": _of_confusion(metrics.accuracy),
-    "sensitivity": _of_confusion(metrics.sensitivity),
-    "specificity": _of_confusion(metrics.specificity),
-    "precision": _of_confusion(metrics.precision),
-    "false_positive_rate": _of_confusion(metrics.false_positive_rate),
-    "f1": _of_confusion(metrics.f1),
+    **{name: _of_confusion(rate) for name, rate in metrics.RATES.items()},
     "brier": _brier,
 }
 """The names that the bootstrap functions take."""
@@ -153,24 +142,21 @@ def paired_bootstrap_difference(
     statistic: str | WeightedStatistic,
     n_draws: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """The difference a - b of a statistic on the same nodules; both see the same patients.
 
     Args:
         table_a: as in `patient_bootstrap`, and the column nodule_id.
         table_b: the same nodules, in any order.
-        statistic: one of `STATISTICS`, or a function like them.
+        statistic: as in `patient_bootstrap`, and so are the draws.
         n_draws: number of draws.
-        seed: the same seed gives the same patients.
-        level: the interval's level.
+        seed: of the draws.
 
     Raises:
         InputError: the nodules, patients or labels of the tables differ; as `patient_bootstrap`.
     """
-    return joint_bootstrap_difference(
-        table_a, aligned_tables(table_a, table_b), statistic, n_draws, seed, level
-    )
+    table_b = aligned_tables(table_a, table_b)
+    return joint_bootstrap_difference(table_a, table_b, statistic, n_draws, seed)
 
 
 def joint_bootstrap_difference(
@@ -179,7 +165,6 @@ def joint_bootstrap_difference(
     statistic: str | WeightedStatistic,
     n_draws: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """The difference a - b of a statistic where the tables may hold other nodules and labels.
 
@@ -195,15 +180,11 @@ def joint_bootstrap_difference(
         return compute(label_a, p_a, weight[:, :n]) - compute(label_b, p_b, weight[:, n:])
 
     drawn = resampled(patients, difference, n_draws, seed)
-    return interval_of(float(difference(once)[0]), drawn, level)
+    return interval_of(float(difference(once)[0]), drawn)
 
 
 def bootstrap_means(
-    columns: pd.DataFrame,
-    patient_id: pd.Series,
-    n_draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    columns: pd.DataFrame, patient_id: pd.Series, n_draws: int = 2000, seed: int = 0
 ) -> dict[str, Interval]:
     """The mean of each column and its percentile interval over draws of patients.
 
@@ -211,8 +192,7 @@ def bootstrap_means(
         columns: one row per nodule, numbers; nan is left out of its column's mean.
         patient_id: a patient a row.
         n_draws: number of draws, the same for all columns.
-        seed: the same seed gives the same patients.
-        level: the intervals' level.
+        seed: of the draws.
 
     Raises:
         InputError: rows and patients differ in number, or a number is no good.
@@ -223,24 +203,20 @@ def bootstrap_means(
     there = ~np.isnan(values)
 
     def means(weight: Array) -> Array:
-        return _divide(weight @ np.where(there, values, 0), weight @ there.astype(float))
+        return metrics.ratio(weight @ np.where(there, values, 0), weight @ there.astype(float))
 
     drawn = resampled(patient_id, means, n_draws, seed)
-    once = _divide(np.where(there, values, 0).sum(axis=0), there.sum(axis=0).astype(float))
+    once = metrics.ratio(np.where(there, values, 0).sum(axis=0), there.sum(axis=0).astype(float))
     return {
-        str(name): interval_of(float(estimate), drawn[:, k], level)
+        str(name): interval_of(float(estimate), drawn[:, k])
         for k, (name, estimate) in enumerate(zip(columns.columns, once, strict=True))
     }
 
 
 def bootstrap_roc_band(
-    table: pd.DataFrame,
-    fpr_grid: ArrayLike,
-    n_draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    table: pd.DataFrame, fpr_grid: ArrayLike, n_draws: int = 2000, seed: int = 0
 ) -> RocBand:
-    """The ROC curve on a grid of false positive rates, with pointwise percentile limits.
+    """The ROC curve on a grid of false positive rates, with 95 % limits at each rate by itself.
 
     Between the curve's points the sensitivity is interpolated linearly; on a vertical piece it
     is the upper end. Draws with one class only are dropped.
@@ -249,8 +225,7 @@ def bootstrap_roc_band(
         table: as in `patient_bootstrap`.
         fpr_grid: increasing false positive rates in [0, 1].
         n_draws: number of draws.
-        seed: the same seed gives the same patients.
-        level: the limits' level, at each rate by itself.
+        seed: of the draws.
 
     Raises:
         InputError: a wrong grid, or only one class in the table; as `patient_bootstrap`.
@@ -266,7 +241,7 @@ def bootstrap_roc_band(
     )
     if not len(curves):
         raise InputError(f"none of {n_draws} draws had both labels: more draws are needed")
-    low, high = np.quantile(curves, _tails(level), axis=0)
+    low, high = np.quantile(curves, _tails(0.95), axis=0)
     tpr = _roc_on_grid(label, p, np.ones((1, len(p))), grid)[0]
     return RocBand(fpr=grid, tpr=tpr, low=low, high=high, n_draws=len(curves))
 

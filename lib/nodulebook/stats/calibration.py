@@ -113,11 +113,7 @@ def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Arr
 
 
 def calibration_curve(
-    table: pd.DataFrame,
-    n_groups: int = 10,
-    n_draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    table: pd.DataFrame, n_groups: int = 10, n_draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Share of malignant nodules in groups of like probability (a reliability diagram).
 
@@ -130,7 +126,6 @@ def calibration_curve(
         n_groups: groups wanted.
         n_draws: number of draws.
         seed: the same seed gives the same patients.
-        level: the intervals' level.
 
     Returns:
         A row a group: p_mean, share, low, high, n (nodules).
@@ -144,7 +139,7 @@ def calibration_curve(
     edges = np.unique(np.quantile(p, np.linspace(0, 1, n_groups + 1)[1:-1]))
     _, group = np.unique(np.searchsorted(edges, p), return_inverse=True)
     columns = pd.DataFrame({k: np.where(group == k, label, np.nan) for k in range(group.max() + 1)})
-    shares = bootstrap_means(columns, table["patient_id"], n_draws, seed, level).values()
+    shares = bootstrap_means(columns, table["patient_id"], n_draws, seed).values()
     counts = np.bincount(group)
     return pd.DataFrame(
         {

@@ -4,7 +4,8 @@ Label 1 is malignant, the positive class; 0 is benign. A ratio 0/0 (no positive 
 called positive, ...) is undefined and given as nan, never as 0 or 1.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -49,32 +50,43 @@ def confusion(label: ArrayLike, predicted: ArrayLike) -> Confusion[float]:
 
 def accuracy(c: Confusion[Number]) -> Number:
     """(TP + TN) / (TP + TN + FP + FN). Eq 11 prints FN twice and no TN below; mended."""
-    return _ratio(c.tp + c.tn, c.tp + c.tn + c.fp + c.fn)
+    return ratio(c.tp + c.tn, c.tp + c.tn + c.fp + c.fn)
 
 
 def sensitivity(c: Confusion[Number]) -> Number:
     """TP / (TP + FN): Eq 12, and the true positive rate of Eq 15. nan without malignant cases."""
-    return _ratio(c.tp, c.tp + c.fn)
+    return ratio(c.tp, c.tp + c.fn)
 
 
 def specificity(c: Confusion[Number]) -> Number:
     """TN / (TN + FP): Eq 13. nan without benign cases."""
-    return _ratio(c.tn, c.tn + c.fp)
+    return ratio(c.tn, c.tn + c.fp)
 
 
 def precision(c: Confusion[Number]) -> Number:
     """TP / (TP + FP): Eq 14. nan where nothing is called malignant."""
-    return _ratio(c.tp, c.tp + c.fp)
+    return ratio(c.tp, c.tp + c.fp)
 
 
 def false_positive_rate(c: Confusion[Number]) -> Number:
     """FP / (FP + TN): Eq 15, 1 - specificity. nan without benign cases."""
-    return _ratio(c.fp, c.fp + c.tn)
+    return ratio(c.fp, c.fp + c.tn)
 
 
 def f1(c: Confusion[Number]) -> Number:
     """2 TP / (2 TP + FP + FN); not in the paper. nan where all cases are true negatives."""
-    return _ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
+    return ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)
+
+
+RATES: dict[str, Callable[[Confusion[Any]], Any]] = {
+    "accuracy": accuracy,
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "precision": precision,
+    "false_positive_rate": false_positive_rate,
+    "f1": f1,
+}
+"""The ratios of the four outcomes, by name."""
 
 
 def roc_auc(label: ArrayLike, score: ArrayLike) -> float:
@@ -107,35 +119,24 @@ def summarise(label: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> dict[st
         threshold: a case is called malignant where p >= threshold.
 
     Returns:
-        n, n_malignant, tp, tn, fp, fn, accuracy, sensitivity, specificity, precision,
-        false_positive_rate, f1, roc_auc, brier; nan where undefined.
+        n, n_malignant, tp, tn, fp, fn, the names of `RATES`, roc_auc, brier; nan where undefined.
     """
     values = probability("p", p)
     c = confusion(label, values >= threshold)
-    return {
-        "n": float(len(values)),
-        "n_malignant": float(c.tp + c.fn),
-        "tp": float(c.tp),
-        "tn": float(c.tn),
-        "fp": float(c.fp),
-        "fn": float(c.fn),
-        "accuracy": accuracy(c),
-        "sensitivity": sensitivity(c),
-        "specificity": specificity(c),
-        "precision": precision(c),
-        "false_positive_rate": false_positive_rate(c),
-        "f1": f1(c),
-        "roc_auc": roc_auc(label, values),
-        "brier": brier(label, values),
-    }
+    counts = {"n": len(values), "n_malignant": c.tp + c.fn} | asdict(c)
+    return (
+        {name: float(count) for name, count in counts.items()}
+        | {name: rate(c) for name, rate in RATES.items()}
+        | {"roc_auc": roc_auc(label, values), "brier": brier(label, values)}
+    )
 
 
-def _ratio(part: Number, whole: Number) -> Number:
+def ratio(part: Number, whole: Number) -> Number:
     """`part / whole`, nan where whole is 0; a float for numbers, an array for arrays."""
     if isinstance(whole, np.ndarray):
-        ratio = np.full(whole.shape, np.nan)
-        np.divide(part, whole, out=ratio, where=whole != 0)
-        return ratio
+        divided = np.full(whole.shape, np.nan)
+        np.divide(part, whole, out=divided, where=whole != 0)
+        return divided
     return part / whole if whole else float("nan")
 
 
@@ -153,10 +154,7 @@ def binary(name: str, values: ArrayLike) -> NDArray[np.bool_]:
         InputError: there is none, or one is neither 0 nor 1; names it.
     """
     array = _vector(name, values)
-    bad = ~np.isin(array, (0, 1))
-    if bad.any():
-        row = int(bad.argmax())
-        raise InputError(f"{name}[{row}] is {array[row]}, but must be 0 or 1")
+    _refuse(name, array, ~np.isin(array, (0, 1)), "0 or 1")
     return array.astype(bool)
 
 
@@ -167,10 +165,7 @@ def finite(name: str, values: ArrayLike) -> Array:
         InputError: there is none, or one is not finite; names it.
     """
     array = _vector(name, values).astype(float)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row = int(bad.argmax())
-        raise InputError(f"{name}[{row}] is {array[row]}, but must be finite")
+    _refuse(name, array, ~np.isfinite(array), "finite")
     return array
 
 
@@ -181,11 +176,14 @@ def probability(name: str, values: ArrayLike) -> Array:
         InputError: one is not finite or outside [0, 1]; names it.
     """
     array = finite(name, values)
-    bad = (array < 0) | (array > 1)
+    _refuse(name, array, (array < 0) | (array > 1), "between 0 and 1")
+    return array
+
+
+def _refuse(name: str, array: NDArray[Any], bad: NDArray[np.bool_], due: str) -> None:
     if bad.any():
         row = int(bad.argmax())
-        raise InputError(f"{name}[{row}] is {array[row]}, but must be between 0 and 1")
-    return array
+        raise InputError(f"{name}[{row}] is {array[row]}, but must be {due}")
 
 
 def _same_length(one: NDArray[Any], other: NDArray[Any]) -> None:

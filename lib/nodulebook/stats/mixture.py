@@ -1,5 +1,11 @@
 """How well any classifier can do on labels that readers made: a nonparametric mixture of raters.
 
+One assumption: a nodule has shares of the five ratings, which its image determines, and each
+reader's rating is a draw from them, independent of the other readers' and of a classifier's. How
+the shares are spread over nodules is left free, a mixture over a grid of all possible shares. A
+classifier can then at best know a nodule's shares, and give it the label that a panel drawn from
+them would give more often. What the readers see alike and wrongly belongs to the shares.
+
 Lindsay 1995, mixtures; Murphy and van der Vaart 2000, profile likelihood.
 """
 
@@ -188,21 +194,18 @@ def _auc(malignant: Array, benign: Array) -> float:
     return float((malignant * (below + benign / 2)).sum() / (malignant.sum() * benign.sum()))
 
 
-def limits(
-    mixture: Mixture, of: Of = "accuracy", level: float = 0.95
-) -> tuple[Expectation, Expectation, Expectation]:
+def limits(mixture: Mixture, of: Of = "accuracy") -> tuple[Expectation, Expectation, Expectation]:
     """The likeliest mixture, and those with the lowest and highest accuracy that the data allow.
 
-    Profile likelihood: the log likelihood of the limits is half a chi-squared quantile below the
-    highest. Nodules of one patient count as independent.
+    Profile likelihood: the log likelihood of the limits is half the 95 % quantile of chi-squared
+    below the highest. Nodules of one patient count as independent.
 
     Args:
         mixture: of the ratings.
         of: or with the lowest and highest AUC.
-        level: of the limits.
     """
     middle = mixture.expectation(mixture.best)
-    drop = float(chi2.ppf(level, 1)) / 2
+    drop = float(chi2.ppf(0.95, 1)) / 2
     low, high = (_pulled(mixture, of, sign, middle, drop) for sign in (-1.0, 1.0))
     return middle, low, high
 

@@ -5,6 +5,7 @@ data, and Holm's correction for many comparisons.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference first minus second, its confidence interval and two-sided p value."""
+    """A difference first minus second, its 95 % confidence interval and two-sided p value."""
 
     estimate: float
     low: float
@@ -76,15 +77,12 @@ def auc_covariance(
     return auc, covariance
 
 
-def delong_difference(
-    table_a: pd.DataFrame, table_b: pd.DataFrame, level: float = 0.95
-) -> Difference:
+def delong_difference(table_a: pd.DataFrame, table_b: pd.DataFrame) -> Difference:
     """The difference in AUC, a - b, by DeLong's test with patients as clusters.
 
     Args:
         table_a: one row per nodule: nodule_id, patient_id, label, p_malignant.
         table_b: the same nodules, in any order.
-        level: the interval's level.
 
     Raises:
         InputError: the tables differ in nodules, patients or labels, or hold too few patients.
@@ -94,20 +92,19 @@ def delong_difference(
     auc, covariance = auc_covariance(label, np.array([p_a, p_b]), table_a["patient_id"])
     contrast = np.array([1.0, -1.0])
     variance = float(contrast @ covariance @ contrast)
-    return _normal_difference(float(contrast @ auc), np.sqrt(max(variance, 0.0)), level)
+    return _difference(float(contrast @ auc), float(np.sqrt(max(variance, 0.0))), norm)
 
 
-def _normal_difference(estimate: float, error: float, level: float) -> Difference:
+def _difference(estimate: float, error: float, distribution: Any) -> Difference:
+    """The difference whose standardised error follows a distribution of scipy."""
     if error == 0:
         return Difference(estimate, estimate, estimate, 1.0 if estimate == 0 else 0.0)
-    reach = float(norm.ppf((1 + level) / 2)) * error
-    p_value = 2 * float(norm.sf(abs(estimate) / error))
+    reach = float(distribution.ppf(0.975)) * error
+    p_value = 2 * float(distribution.sf(abs(estimate) / error))
     return Difference(estimate, estimate - reach, estimate + reach, p_value)
 
 
-def corrected_fold_difference(
-    first: ArrayLike, second: ArrayLike, test_share: float, level: float = 0.95
-) -> Difference:
+def corrected_fold_difference(first: ArrayLike, second: ArrayLike, test_share: float) -> Difference:
     """The mean difference of a metric over folds, by the corrected resampled t test.
 
     Folds share most of their training data, so that an ordinary t test takes them for more
@@ -118,7 +115,6 @@ def corrected_fold_difference(
         first: (k,) values of the metric, one a fold.
         second: (k,) those of the other classifier, in the same folds.
         test_share: n_test / n_train of a fold; 1 / (k - 1) in k-fold cross-validation.
-        level: the interval's level.
 
     Raises:
         InputError: fewer than two folds, not as many of each, or a value that is not finite.
@@ -132,12 +128,7 @@ def corrected_fold_difference(
     off = a - b
     estimate, k = float(off.mean()), len(off)
     error = float(np.sqrt(off.var(ddof=1) * (1 / k + test_share)))
-    if error == 0:
-        return Difference(estimate, estimate, estimate, 1.0 if estimate == 0 else 0.0)
-    reach = float(t.ppf((1 + level) / 2, k - 1)) * error
-    return Difference(
-        estimate, estimate - reach, estimate + reach, 2 * float(t.sf(abs(estimate) / error, k - 1))
-    )
+    return _difference(estimate, error, t(k - 1))
 
 
 def holm(p_values: ArrayLike) -> Array:

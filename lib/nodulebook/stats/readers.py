@@ -52,9 +52,6 @@ def ratings_of(nodules: pd.DataFrame, min_readers: int = 3) -> pd.DataFrame:
     return nodules.assign(ratings=listed)[kept].reset_index(drop=True)
 
 
-# ------------------------------------------------------------------------------- what they agree on
-
-
 def one_against_others(rated: pd.DataFrame, own_too: bool = False) -> pd.DataFrame:
     """Every rating beside the label that the nodule's other readers give it.
 
@@ -71,17 +68,9 @@ def one_against_others(rated: pd.DataFrame, own_too: bool = False) -> pd.DataFra
         ratings = row["ratings"]
         for k, rating in enumerate(ratings):
             judges = ratings if own_too else ratings[:k] + ratings[k + 1 :]
-            label = _label(judges)
-            if label is not None:
-                rows.append(
-                    {
-                        "nodule_id": row["nodule_id"],
-                        "patient_id": row["patient_id"],
-                        "rating": rating,
-                        "label": label,
-                        "p_malignant": (rating - 1) / (N_RATINGS - 1),
-                    }
-                )
+            if (label := _label(judges)) is not None:
+                p = (rating - 1) / (N_RATINGS - 1)
+                rows.append((row["nodule_id"], row["patient_id"], rating, label, p))
     columns = ["nodule_id", "patient_id", "rating", "label", "p_malignant"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -165,23 +154,6 @@ def without_one(rated: pd.DataFrame) -> pd.DataFrame:
             continue
         for others in combinations(ratings, len(ratings) - 1):
             now = _label(others)
-            rows.append(
-                (
-                    row["nodule_id"],
-                    row["patient_id"],
-                    int(now == label),
-                    int(now is not None and now != label),
-                    int(now is None),
-                )
-            )
+            same, lost = int(now == label), int(now is None)
+            rows.append((row["nodule_id"], row["patient_id"], same, 1 - same - lost, lost))
     return pd.DataFrame(rows, columns=["nodule_id", "patient_id", "same", "turned", "lost"])
-
-
-# ------------------------------------------------------------------------- what can be expected
-#
-# A model with one assumption: a nodule has shares of the five ratings, which its image determines,
-# and each reader's rating is a draw from them, independent of the other readers' (and of whatever
-# a classifier makes of the image). How these shares are spread over nodules is left free: a mixture
-# over a grid of all possible shares. A classifier can then at best know a nodule's shares, and call
-# it by the label that a panel drawn from them would give more often. What the readers see alike and
-# wrongly belongs to the shares, and costs no accuracy.

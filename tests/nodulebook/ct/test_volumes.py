@@ -31,7 +31,7 @@ from nodulebook.data.cohort import cluster_readings, read_nodules
 from nodulebook.data.contours import ConsensusMask, consensus_mask
 from nodulebook.patches.cube import LUNG_HU, extract_patch
 from nodulebook.patches.mask import mask_patch
-from nodulebook.patches.sources import luna16
+from nodulebook.patches.sources.scans import find_luna16
 
 # ----------------------------------------------------------------------------- made-up scans
 
@@ -301,7 +301,7 @@ def test_scans_are_found_by_name_in_any_layout(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert sorted(find_images(tmp_path)) == ["1.2.3", "1.2.4", "notes"]
-    assert sorted(luna16.find(tmp_path)[0]) == ["1.2.3", "1.2.4"]
+    assert sorted(find_luna16(tmp_path)[0]) == ["1.2.3", "1.2.4"]
 
 
 # ------------------------------------------------------------------------------- DICOM series

@@ -21,18 +21,12 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from nodulebook.core.errors import InputError
+from nodulebook.data import cohort
 from nodulebook.data.annotations import Contour, Reading, Scan
 from nodulebook.data.cohort import cluster_readings, luna16_scans, nodule_table
 from nodulebook.data.contours import consensus_mask
 from nodulebook.patches.cube import LUNG_HU
-from nodulebook.patches.sources import (
-    lidc_exact,
-    lidc_grey,
-    lidc_slices,
-    open_source,
-    slices_files,
-)
-from nodulebook.patches.sources.grey_to_hu import estimate_hu_map, slices_to_hu
+from nodulebook.patches.sources import open_source, slices_files, slices_hu
 from nodulebook.patches.sources.lidc_slices import (
     Frame,
     find_frame,
@@ -41,6 +35,7 @@ from nodulebook.patches.sources.lidc_slices import (
     recipe,
     resample_hu,
 )
+from nodulebook.patches.sources.slices_hu import estimate_hu_map, slices_to_hu
 from nodulebook.patches.store import Patch
 
 PATIENT = "LIDC-IDRI-0001"
@@ -103,7 +98,7 @@ def scans() -> dict[str, Scan]:
 @pytest.fixture(scope="module")
 def table(scans: dict[str, Scan]) -> Iterator[pd.DataFrame]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lidc_slices, "read_scans", lambda uids: [scans[uid] for uid in uids])
+        patch.setattr(cohort, "read_scans", lambda uids: [scans[uid] for uid in uids])
         yield nodule_table(list(scans.values()))
 
 
@@ -201,13 +196,13 @@ def test_grey_values_as_they_are_differ_from_the_estimate_in_the_slices_only(
 ) -> None:
     flat = {name: png(np.full((128, 128), 100, np.uint8)) for name in files if "/images/" in name}
     archive = write_zip(tmp_path / "a.zip", files | flat)
-    (grey,) = lidc_grey.patches(nodule, archive)
+    (grey,) = patches(nodule, archive, source="lidc_grey")
     estimated = only(nodule, archive)
     assert set(np.unique(grey.volume_hu)) == {-200, LUNG_HU}  # 7.9 x 100 - 990
     assert -200 not in estimated.volume_hu
     assert ((grey.volume_hu == LUNG_HU) == (estimated.volume_hu == LUNG_HU)).all()
     assert (grey.mask == estimated.mask).all()
-    assert lidc_grey.recipe(archive) != recipe(archive)
+    assert recipe(archive, "lidc_grey") != recipe(archive)
 
 
 def test_slices_with_a_known_line_are_exact_and_the_others_estimated(
@@ -219,28 +214,28 @@ def test_slices_with_a_known_line_are_exact_and_the_others_estimated(
         "patient_id,nodule,slice,hu_scale,hu_offset\n"
         f"{PATIENT},0,3,2,100\n{PATIENT},1,4,5,500\nLIDC-IDRI-0003,0,4,5,500\n"
     )
-    monkeypatch.setattr(lidc_exact, "TABLE", csv)
-    lines = lidc_exact.read_lines(csv)[PATIENT, 0]
+    monkeypatch.setattr(slices_hu, "EXACT_LINES", csv)
+    lines = slices_hu.read_lines(csv)[PATIENT, 0]
     assert lines == {3: (2.0, 100.0)}
     images = np.stack([chest(0), chest(1), chest(2), chest(3)])
-    known, estimate = lidc_exact.exact_where_known(images, lines), slices_to_hu(images)
+    known, estimate = slices_hu.exact_where_known(images, lines), slices_to_hu(images)
     assert (known[:3] == estimate[:3]).all()
     assert (known[3] == 2.0 * images[3] + 100).all() and (known[3] != estimate[3]).any()
-    (exact,), old = lidc_exact.patches(nodule, archive), only(nodule, archive)
+    (exact,), old = patches(nodule, archive, source="lidc_exact"), only(nodule, archive)
     assert (exact.volume_hu != old.volume_hu).any() and (exact.mask == old.mask).all()
-    before = lidc_exact.recipe(archive)
+    before = recipe(archive, "lidc_exact")
     csv.write_text(csv.read_text().replace("2,100", "2,101"))
-    assert lidc_exact.recipe(archive) != before
+    assert recipe(archive, "lidc_exact") != before
 
 
 def test_a_line_of_a_slice_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="slice 4"):
-        lidc_exact.exact_where_known(np.zeros((4, 128, 128), np.uint8), {4: (1.0, 0.0)})
+        slices_hu.exact_where_known(np.zeros((4, 128, 128), np.uint8), {4: (1.0, 0.0)})
 
 
 def test_the_committed_lines_are_those_of_a_ct() -> None:
     lines = [
-        line for of in lidc_exact.read_lines(lidc_exact.TABLE).values() for line in of.values()
+        line for of in slices_hu.read_lines(slices_hu.EXACT_LINES).values() for line in of.values()
     ]
     scale, offset = np.array(lines).T
     assert len(lines) == 7243

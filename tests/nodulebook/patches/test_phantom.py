@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from nodulebook.core.errors import InputError
+from nodulebook.data import cohort
 from nodulebook.data.annotations import CHARACTERISTICS, Contour, Reading, Scan, read_scans
 from nodulebook.data.cohort import REFERENCE_READERS, cluster_readings, read_nodules
 from nodulebook.data.contours import consensus_mask, grid_offsets_mm, lesion_distance_on_grid
@@ -270,7 +271,7 @@ def test_malignancy_takes_no_part(few, few_patches, monkeypatch):
             for scan in read_scans(series_uids)
         ]
 
-    monkeypatch.setattr(phantom, "read_scans", with_other_malignancy)
+    monkeypatch.setattr(cohort, "read_scans", with_other_malignancy)
     blind = few.drop(columns=["malignancy", "malignancy_mean"]).assign(label=1)
     for patch in phantom.patches(blind):
         assert patch.volume_hu.tobytes() == few_patches[patch.nodule_id].volume_hu.tobytes()

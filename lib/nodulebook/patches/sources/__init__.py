@@ -1,6 +1,6 @@
 """Data sources. Each yields the same patches; `open_source` builds a source's store once.
 
-A source module has two functions:
+A source's module has two functions (where several share a module, they take the source's name):
 
     recipe(data: Path | None) -> dict[str, str]
         What its patches depend on (versions, settings, the identity of the user's data), as
@@ -9,15 +9,17 @@ A source module has two functions:
         The patches of the nodules that it has, each once.
 """
 
-from importlib import import_module
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import exclusive, sha256
 from nodulebook.core.settings import TrainingSettings
 from nodulebook.data.cohort import REFERENCE_READERS, read_nodules
+from nodulebook.patches.sources import lidc_slices, own, phantom, scans
 from nodulebook.patches.store import PatchStore, read_store, write_store
 
 SOURCES = {
@@ -51,6 +53,15 @@ def check_source(source: str) -> None:
         raise InputError(f"source {source!r} is not one of {', '.join(SOURCES)}")
 
 
+def _functions(source: str) -> tuple[Callable[..., dict[str, str]], Callable[..., Any]]:
+    """The source's `recipe` and `patches`."""
+    if source in SLICE_SOURCES or source in SCAN_SOURCES:
+        module = lidc_slices if source in SLICE_SOURCES else scans
+        return partial(module.recipe, source=source), partial(module.patches, source=source)
+    module = phantom if source == "phantom" else own
+    return module.recipe, module.patches
+
+
 def open_source(
     source: str,
     data: Path | None = None,
@@ -80,7 +91,6 @@ def open_source(
             f"source {source!r} cuts patches without a margin, which random shifts need: take one "
             f"of {', '.join(SLICE_SOURCES)}, or a profile with shift_mm 0"
         )
-    module = import_module(f"nodulebook.patches.sources.{source}")
     folder, recipe = _folder_and_recipe(source, data, lesions, margin)
     again = again and source in SCAN_SOURCES
     if not again and (store := _built(folder, recipe)):
@@ -95,7 +105,7 @@ def open_source(
         options = {"jobs": jobs} if source in SCAN_SOURCES else {}
         if margin:
             options["margin"] = margin
-        found = module.patches(nodules, data, **options)
+        found = _functions(source)[1](nodules, data, **options)
         write_store(folder, source, found, nodules, recipe, margin)
         return read_store(folder)
 
@@ -113,8 +123,7 @@ def built_digest(source: str, data: Path | None, lesions: str, margin: int = 0) 
 def _folder_and_recipe(
     source: str, data: Path | None, lesions: str, margin: int
 ) -> tuple[Path, dict[str, str]]:
-    module = import_module(f"nodulebook.patches.sources.{source}")
-    recipe = module.recipe(data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
+    recipe = _functions(source)[0](data) | {"nodules_csv": sha256(paths.NODULES_CSV)}
     name = source
     if lesions == "all":
         name, recipe = f"{name}-all", recipe | {"lesions": "all"}

@@ -1,4 +1,6 @@
-"""The source `lidc_slices`: real CT through each nodule, from the public set LIDC-IDRI-slices.
+"""The sources of real CT through each nodule, from the public set LIDC-IDRI-slices.
+
+`lidc_slices`, `lidc_exact` and `lidc_grey` differ in Hounsfield units only (`slices_hu.SCALES`).
 
 The set holds one folder a nodule, `LIDC-IDRI-slices/<patient>/nodule-<K>/`, with 8-bit PNGs of
 128 x 128 pixels at the scan's own spacing: `images/slice-<i>.png`, and what up to four readers
@@ -10,8 +12,8 @@ place
     database. That gives column, row and slice of the PNGs in the scan. A nodule whose masks
     are not found is left out: it would be another nodule.
 HU
-    Every slice was stretched to 0..255 by itself. Its Hounsfield units are an ESTIMATE
-    (`estimate_hu_map`); `benchmarks/slices_hu.py` measures its error, `data/slices_hu.csv` has it.
+    Every slice was stretched to 0..255 by itself. Its Hounsfield units are an ESTIMATE, but where
+    `lidc_exact` knows better; `benchmarks/slices_hu.py` measures its error (`data/slices_hu.csv`).
 z
     Only the slices that a reader marked are there. Above and below is `LUNG_HU`.
 
@@ -26,15 +28,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
-from nodulebook.data.cohort import cluster_readings, readings_of
+from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path
+from nodulebook.data.cohort import Lesion, lesions_by_scan
 from nodulebook.data.contours import (
     ConsensusMask,
     consensus_mask,
@@ -42,9 +43,9 @@ from nodulebook.data.contours import (
     occupancy_on_grid,
 )
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
-from nodulebook.patches.mask import reference_mask
-from nodulebook.patches.sources.grey_to_hu import ToHu, estimated
+from nodulebook.patches.mask import MIN_IMAGED, reference_mask
 from nodulebook.patches.sources.slices_files import IMAGE_SIZE, DataSet, open_data
+from nodulebook.patches.sources.slices_hu import ToHu, hu_recipe, to_hu_of
 from nodulebook.patches.store import Patch
 
 VERSION = "1"
@@ -66,16 +67,13 @@ LIDC-IDRI-0332 have 0.25 (see `_share_of_slices_that_fit`).
 """
 
 
-MIN_IMAGED = 1 / 3
-"""A nodule of which less than this share of the consensus has an image is left out."""
-
-
-def recipe(data: Path | None = None) -> dict[str, str]:
+def recipe(data: Path | None = None, source: str = "lidc_slices") -> dict[str, str]:
     """What the patches depend on; takes about a second.
 
     A zip is identified by its SHA-256, an unpacked folder by its files' names and sizes.
 
     Args:
+        source: one of `slices_hu.SCALES`.
         data: the zip, the unpacked folder, or a folder with either (the zip goes first);
             `NODULEBOOK_DATA` where None.
 
@@ -90,11 +88,11 @@ def recipe(data: Path | None = None) -> dict[str, str]:
         "data": identity,
         "annotations_sha256": DATABASE_SHA256,
         "outside_z_hu": str(LUNG_HU),
-    }
+    } | hu_recipe(source)
 
 
 def patches(
-    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None, margin: int = 0
+    nodules: pd.DataFrame, data: Path | None = None, margin: int = 0, source: str = "lidc_slices"
 ) -> Iterator[Patch]:
     """The patches of the nodules that can be placed; the others are named on stderr.
 
@@ -102,11 +100,10 @@ def patches(
     memory at a time.
 
     Args:
-        nodules: columns nodule_id, patient_id, series_uid, cluster, readers, centroid_x_px,
-            centroid_y_px, centroid_z_mm (see `cohort.COLUMNS`); others are not looked at.
+        nodules: patient_id and the columns that `cohort.lesions_by_scan` needs.
         data: as in `recipe`.
-        to_hu: turns (n, 128, 128) grey values of a folder into HU; `slices_to_hu` where None.
         margin: voxels that the volumes have beyond the patch on each side, in the axial plane.
+        source: as in `recipe`.
 
     Yields:
         The patches, those of one series together.
@@ -115,58 +112,42 @@ def patches(
         InputError: the data is missing or damaged, or a row does not fit the annotations.
     """
     left_out = {}
-    for nodule_id, patch in patches_or_reasons(nodules, data, to_hu, margin):
+    for nodule_id, patch in patches_or_reasons(nodules, data, margin, source):
         if isinstance(patch, Patch):
             yield patch
         else:
             left_out[nodule_id] = patch
     if left_out:
-        print(f"lidc_slices: {len(left_out)} of {len(nodules)} nodules left out:", file=sys.stderr)
+        print(f"{source}: {len(left_out)} of {len(nodules)} nodules left out:", file=sys.stderr)
         for nodule_id, reason in left_out.items():
             print(f"  {nodule_id}: {reason}", file=sys.stderr)
 
 
 def patches_or_reasons(
-    nodules: pd.DataFrame, data: Path | None = None, to_hu: ToHu | None = None, margin: int = 0
+    nodules: pd.DataFrame, data: Path | None = None, margin: int = 0, source: str = "lidc_slices"
 ) -> Iterator[tuple[str, Patch | str]]:
     """Every nodule's name with its patch, or with the reason why it has none (see `patches`)."""
+    to_hu = to_hu_of(source)
     with open_data(data) as found:
-        scans = {scan.series_uid: scan for scan in read_scans(set(nodules["series_uid"]))}
-        for series_uid, rows in nodules.groupby("series_uid", sort=False):
-            scan = scans[str(series_uid)]
-            lesions = cluster_readings(scan)
-            for row in rows.to_dict("records"):
-                readings = readings_of(lesions, row)
-                patch = _patch(found, scan, readings, row, to_hu or estimated, margin)
-                yield str(row["nodule_id"]), patch
+        for scan, lesion in lesions_by_scan(nodules):
+            yield lesion.name, _patch(found, scan, lesion, to_hu, margin)
 
 
-def _patch(
-    found: "DataSet",
-    scan: Scan,
-    readings: Sequence[Reading],
-    row: dict[Any, Any],
-    to_hu: ToHu,
-    margin: int,
-) -> Patch | str:
-    folder = (str(row["patient_id"]), int(row["cluster"]))
+def _patch(found: DataSet, scan: Scan, lesion: Lesion, to_hu: ToHu, margin: int) -> Patch | str:
+    folder = (str(lesion.row["patient_id"]), int(lesion.row["cluster"]))
     if folder not in found.nodules:
         return f"the data has no folder {folder[0]}/nodule-{folder[1]}"
     images, masks = found.slices(folder)
-    frame = find_frame(masks, scan, readings)
+    frame = find_frame(masks, scan, lesion.readings)
     if frame is None:
         return f"the masks in {folder[0]}/nodule-{folder[1]} are those of another nodule"
-    consensus = reference_mask(scan, readings)
-    imaged = _imaged_share(consensus, frame)
-    if imaged < MIN_IMAGED:
+    consensus = reference_mask(scan, lesion.readings)
+    if (imaged := consensus.share_in(frame.z_mm)) < MIN_IMAGED:
         return f"only {imaged:.0%} of the nodule is in slices that have an image"
-    centre_xyz = np.array(
-        [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
-    )
     return Patch(
-        nodule_id=str(row["nodule_id"]),
-        volume_hu=resample_hu(to_hu(images, folder), frame, centre_xyz, margin),
-        mask=occupancy_on_grid(consensus, centre_xyz, PATCH_SIZE) >= 0.5,
+        nodule_id=lesion.name,
+        volume_hu=resample_hu(to_hu(images, folder), frame, lesion.centre_xyz, margin),
+        mask=occupancy_on_grid(consensus, lesion.centre_xyz, PATCH_SIZE) >= 0.5,
     )
 
 
@@ -284,12 +265,6 @@ def _shape_and_corner(mask: NDArray[np.bool_]) -> tuple[_Shape, int, int]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return (cut.shape, cut.tobytes()), int(columns[0]), int(rows[0])
-
-
-def _imaged_share(consensus: ConsensusMask, frame: Frame) -> float:
-    """The share of the consensus' voxels whose slice is among the PNGs."""
-    voxels = consensus.mask.sum(axis=(1, 2))
-    return float(voxels[np.isin(consensus.z_mm, frame.z_mm)].sum() / max(1, voxels.sum()))
 
 
 def resample_hu(

@@ -7,19 +7,18 @@ follow the scan's slice thickness and a soft reconstruction kernel.
 """
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path, read_scans
-from nodulebook.data.cohort import cluster_readings, readings_of
+from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path
+from nodulebook.data.cohort import lesions_by_scan
 from nodulebook.data.contours import grid_offsets_mm, lesion_distance_on_grid
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
 from nodulebook.patches.mask import reference_mask
@@ -79,21 +78,11 @@ def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
     Raises:
         InputError: a row does not fit the annotation database.
     """
-    rows_of: dict[str, list[dict[Any, Any]]] = defaultdict(list)
-    for record in nodules[list(COLUMNS_USED)].to_dict("records"):
-        rows_of[record["series_uid"]].append(record)
-    scans = {scan.series_uid: scan for scan in read_scans(rows_of)}
-    for series_uid, rows in rows_of.items():
-        scan = scans[series_uid]
-        lesions = cluster_readings(scan)
-        for row in rows:
-            name, readings = row["nodule_id"], readings_of(lesions, row)
-            centre_xyz = np.array(
-                [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
-            )
-            distance = lesion_distance(scan, readings, centre_xyz, row["diameter_mm"])
-            rendered = render(name, distance, mean_ratings(readings), scan.slice_thickness_mm)
-            yield Patch(name, rendered.with_noise_hu, rendered.mask)
+    for scan, lesion in lesions_by_scan(nodules[list(COLUMNS_USED)]):
+        diameter_mm, ratings = lesion.row["diameter_mm"], mean_ratings(lesion.readings)
+        distance = lesion_distance(scan, lesion.readings, lesion.centre_xyz, diameter_mm)
+        rendered = render(lesion.name, distance, ratings, scan.slice_thickness_mm)
+        yield Patch(lesion.name, rendered.with_noise_hu, rendered.mask)
 
 
 def mean_ratings(readings: Sequence[Reading]) -> dict[str, float]:

@@ -12,15 +12,11 @@ from scipy.ndimage import binary_dilation
 from nodulebook.core.errors import InputError
 from nodulebook.ct.volume import Volume
 from nodulebook.data.annotations import Scan
-from nodulebook.data.cohort import cluster_readings, readings_of
+from nodulebook.data.cohort import lesions_of
 from nodulebook.data.contours import ConsensusMask
 from nodulebook.patches.cube import extract_patch
-from nodulebook.patches.mask import mask_patch, reference_mask
+from nodulebook.patches.mask import MIN_IMAGED, mask_patch, reference_mask
 from nodulebook.patches.store import Patch
-
-MIN_IMAGED = 1 / 3
-"""A nodule of which less than this share of the consensus is in the scan's slices is left out."""
-
 
 MAX_ASIDE_MM = 0.5
 """So far may slices lie aside of each other where outlines in pixels are laid into a patch."""
@@ -177,24 +173,17 @@ def scan_patches(
         InputError: the scan cannot be read, or is not the one that was annotated.
     """
     first = first_slice(volume, scan)
-    lesions = cluster_readings(scan)
     known_z_mm = np.unique(scan.slice_z_mm)
     count = volume.geometry.size_xyz[2]
     there = known_z_mm[first : first + count]
     left_out: dict[str, str] = {}
     wanted: list[tuple[str, ConsensusMask, NDArray[np.float64]]] = []
-    for row in rows:
-        name = str(row["nodule_id"])
-        consensus = reference_mask(scan, readings_of(lesions, row))
-        voxels = consensus.mask.sum(axis=(1, 2))
-        imaged = voxels[np.isin(consensus.z_mm, there)].sum() / voxels.sum()
-        if imaged < MIN_IMAGED:
-            left_out[name] = f"only {imaged:.0%} of the nodule is in the available slices"
+    for lesion in lesions_of(scan, rows):
+        consensus = reference_mask(scan, lesion.readings)
+        if (imaged := consensus.share_in(there)) < MIN_IMAGED:
+            left_out[lesion.name] = f"only {imaged:.0%} of the nodule is in the available slices"
         else:
-            centre_xyz = np.array(
-                [row["centroid_x_px"], row["centroid_y_px"], row["centroid_z_mm"]], dtype=float
-            )
-            wanted.append((name, consensus, centre_xyz))
+            wanted.append((lesion.name, consensus, lesion.centre_xyz))
     flips = placement(volume, scan, first, [(c, centre) for _, c, centre in wanted])
     made = []
     for name, consensus, centre_xyz in wanted:

@@ -10,7 +10,7 @@ from nodulebook.core.files import write_csv
 from nodulebook.ct.find import open_image
 from nodulebook.data.cohort import REFERENCE_READERS, read_nodules, read_scan_table
 from nodulebook.download.transfer import say
-from nodulebook.patches.sources import idc, luna16
+from nodulebook.patches.sources.scans import find_idc, find_luna16
 
 ABSENT_CSV = "absent_nodules.csv"
 """Written into the data folder: the lesions of `data/nodules.csv` whose scan is not there."""
@@ -31,7 +31,7 @@ def presence(folder: Path) -> Presence:
     """
     scans, nodules = read_scan_table(), read_nodules()
     slices = dict(zip(scans["series_uid"], scans["slices"], strict=True))
-    series, images = idc.find(folder)[0], luna16.find(folder)[0]
+    series, images = find_idc(folder)[0], find_luna16(folder)[0]
     present = {uid for uid, found in series.items() if len(found.dicom) >= slices.get(uid, 1 << 30)}
     for uid in images.keys() & slices.keys() - present:
         try:

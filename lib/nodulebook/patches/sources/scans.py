@@ -1,4 +1,14 @@
-"""Patches from whole scans, for the sources `luna16` and `idc`: scan by scan, and resumable.
+"""The sources of whole scans, `luna16` and `idc`: patches scan by scan, and resumable.
+
+luna16
+    The paper's data, 888 scans of LIDC-IDRI as `.mhd` with `.raw` or `.zraw` (Setio et al. 2017,
+    doi 10.1016/j.media.2017.06.015), found by their files' names, SeriesInstanceUIDs. `.mha` and
+    NIfTI files named so are read as well.
+idc
+    The scans as DICOM, as the Imaging Data Commons (Fedorov et al. 2023, doi 10.1148/rg.230180) or
+    TCIA give them, found by the SeriesInstanceUID in each file.
+
+Both take all scans or some, in any layout of folders below the one that the user names.
 
 Each scan's patches are kept in a file of their own as soon as they are made, under
 `data/patches/.<source>-scans/`. A pass that was stopped goes on there, and a later pass makes only
@@ -12,13 +22,13 @@ file and of DICOM at the same place.
 
 import hashlib
 import json
+import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,7 +42,8 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import write_csv, written_aside
 from nodulebook.core.processor import usable_cores
-from nodulebook.ct.find import FoundScan
+from nodulebook.ct.dicom_files import find_dicom
+from nodulebook.ct.find import FoundScan, find_images
 from nodulebook.ct.folder import printable
 from nodulebook.data.annotations import DATABASE_SHA256, Scan, database_path, read_scans
 from nodulebook.data.cohort import read_nodules
@@ -45,6 +56,30 @@ VERSION = "1"
 
 
 Found = dict[str, FoundScan]
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+def find_luna16(folder: Path) -> tuple[Found, list[str]]:
+    """The scans below a folder, by series; no file is known to be damaged before it is opened."""
+    images = find_images(folder)
+    return {n: FoundScan(n, images=tuple(images[n])) for n in images if _UID.fullmatch(n)}, []
+
+
+def find_idc(folder: Path) -> tuple[Found, list[str]]:
+    """The CT series below a folder, and the files that cannot be read.
+
+    The first look reads the header of every file, minutes for the whole collection; what each
+    folder held is then remembered under `data/patches/`.
+    """
+    found = find_dicom(folder, index_json=paths.patch_stores() / ".idc-scans" / "folders.json")
+    return {n: FoundScan(n, dicom=tuple(files)) for n, files in found.series.items()}, found.damaged
+
+
+_FIND: dict[str, Callable[[Path], tuple[Found, list[str]]]] = {
+    "luna16": find_luna16,
+    "idc": find_idc,
+}
 
 
 def data_folder(data: Path | None) -> Path:
@@ -67,14 +102,13 @@ def find(source: str, data: Path | None, wanted: Collection[str]) -> Found:
 
     Files that cannot be read are named on stderr.
     """
-    module = import_module(f"nodulebook.patches.sources.{source}")
-    found, damaged = module.find(data_folder(data))
+    found, damaged = _FIND[source](data_folder(data))
     for reason in damaged:
         print(f"{source}: left out: {printable(reason)}", file=sys.stderr)
     return {uid: scan for uid, scan in found.items() if uid in wanted}
 
 
-def recipe(source: str, data: Path | None = None) -> dict[str, str]:
+def recipe(data: Path | None, source: str) -> dict[str, str]:
     """What the patches depend on: the scans there are, by their files' names and sizes.
 
     Raises:
@@ -112,7 +146,7 @@ class _Task:
 
 
 def patches(
-    source: str, nodules: pd.DataFrame, data: Path | None = None, jobs: int | None = None
+    nodules: pd.DataFrame, data: Path | None, source: str, jobs: int | None = None
 ) -> Iterator[Patch]:
     """The patches of the nodules whose scans are in the user's folder.
 
@@ -121,10 +155,9 @@ def patches(
     `left_out_csv(source)`.
 
     Args:
-        source: `luna16` or `idc`.
-        nodules: columns nodule_id, patient_id, series_uid, cluster, readers, centroid_x_px,
-            centroid_y_px, centroid_z_mm (see `cohort.COLUMNS`).
+        nodules: the columns that `cohort.lesions_by_scan` needs.
         data: the folder with the scans; `NODULEBOOK_DATA` where None.
+        source: `luna16` or `idc`.
         jobs: processes; one a core where None.
 
     Raises:

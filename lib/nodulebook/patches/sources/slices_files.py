@@ -20,7 +20,7 @@ from PIL import Image
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import sha256
-from nodulebook.patches.sources.grey_to_hu import Grey
+from nodulebook.patches.sources.slices_hu import Grey
 
 ROOT_NAME = "LIDC-IDRI-slices"
 
