@@ -13,6 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
@@ -213,15 +214,30 @@ def read_csv(path: Path, columns: dict[str, str], others: str | None = None) -> 
             bad = ~number.abs().lt(float("inf"))
             if kind == "int":
                 bad |= number != number.round()
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise InputError(
-                f"{path}: line {row + 2}: {name} is {table[name].iloc[row]!r}, "
-                f"but must be {'text' if kind == 'str' else f'a finite {kind}'}"
-            )
+        due = "text" if kind == "str" else f"a finite {kind}"
+        refuse_rows(path, table, name, bad, f"but must be {due}")
         if kind != "str":
             table[name] = number.astype(int if kind == "int" else float)
     return table
+
+
+def refuse_rows(path: Path, table: pd.DataFrame, name: str, bad: Any, why: str) -> None:
+    """Refuse a table of which a row is marked.
+
+    Args:
+        path: the table's file.
+        table: read from it, all its rows in order.
+        name: the column that is wrong.
+        bad: a truth value per row.
+        why: the end of the message, as "but must be 0 or 1".
+
+    Raises:
+        InputError: for the first row that is marked; names file, line, column and value.
+    """
+    marked = np.asarray(bad, bool)
+    if marked.any():
+        row = int(marked.argmax())
+        raise InputError(f"{path}: line {row + 2}: {name} is {table[name].tolist()[row]!r}, {why}")
 
 
 def sha256(*paths: Path) -> str:

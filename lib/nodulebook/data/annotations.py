@@ -8,6 +8,7 @@ import importlib.util
 import sqlite3
 from collections import defaultdict
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,11 +96,8 @@ def patients_by_series() -> dict[str, str]:
     Raises:
         InputError: the database cannot be used.
     """
-    connection = sqlite3.connect(f"file:{database_path()}?mode=ro", uri=True)
-    try:
+    with _connected() as connection:
         return dict(connection.execute("SELECT series_instance_uid, patient_id FROM scans"))
-    finally:
-        connection.close()
 
 
 def read_scans(series_uids: Collection[str] | None = None) -> list[Scan]:
@@ -111,11 +109,12 @@ def read_scans(series_uids: Collection[str] | None = None) -> list[Scan]:
     Raises:
         InputError: the database cannot be used, or a wanted series is not in it.
     """
-    connection = sqlite3.connect(f"file:{database_path()}?mode=ro", uri=True)
-    try:
+    with _connected() as connection:
         return _read_scans(connection, None if series_uids is None else set(series_uids))
-    finally:
-        connection.close()
+
+
+def _connected() -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"file:{database_path()}?mode=ro", uri=True))
 
 
 def _read_scans(connection: sqlite3.Connection, wanted: set[str] | None) -> list[Scan]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from skimage.draw import polygon
 
@@ -80,6 +80,16 @@ class ConsensusMask:
     z_mm: NDArray[np.float64]  # position of each slice of the mask, increasing
     pixel_spacing_mm: float
     slice_spacing_mm: float
+
+    @property
+    def spacing_zyx_mm(self) -> NDArray[np.float64]:
+        """Distance between neighbouring voxels along each axis of the mask."""
+        return np.array([self.slice_spacing_mm] + 2 * [self.pixel_spacing_mm])
+
+    def zyx_mm(self, xyz: ArrayLike) -> NDArray[np.float64]:
+        """A point or step with x and y in pixels and z in mm, as z, y and x in mm."""
+        x, y, z = np.asarray(xyz, dtype=float)
+        return np.array([z, y * self.pixel_spacing_mm, x * self.pixel_spacing_mm])
 
     @property
     def volume_mm3(self) -> float:
@@ -163,28 +173,13 @@ def signed_distance_on_grid(
     Returns:
         (size, size, size) zyx.
     """
-    spacing_zyx = np.array([consensus.slice_spacing_mm] + 2 * [consensus.pixel_spacing_mm])
+    spacing_zyx = consensus.spacing_zyx_mm
     pad = np.ceil(np.maximum(2.0, 4.0 / spacing_zyx)).astype(int)
     mask = np.pad(consensus.mask, [(p, p) for p in pad])
     inside = distance_transform_edt(mask, sampling=spacing_zyx)
     outside = distance_transform_edt(~mask, sampling=spacing_zyx)
-    origin_zyx = (
-        np.array(
-            [
-                consensus.z_mm[0],
-                consensus.y0_px * consensus.pixel_spacing_mm,
-                consensus.x0_px * consensus.pixel_spacing_mm,
-            ]
-        )
-        - pad * spacing_zyx
-    )
-    centre_zyx = np.array(
-        [
-            centre_xyz[2],
-            centre_xyz[1] * consensus.pixel_spacing_mm,
-            centre_xyz[0] * consensus.pixel_spacing_mm,
-        ]
-    )
+    first_zyx = consensus.zyx_mm((consensus.x0_px, consensus.y0_px, consensus.z_mm[0]))
+    origin_zyx, centre_zyx = first_zyx - pad * spacing_zyx, consensus.zyx_mm(centre_xyz)
     offsets = grid_offsets_mm(size)
     index = [
         (offsets + centre_zyx[axis] - origin_zyx[axis]) / spacing_zyx[axis] for axis in range(3)
@@ -218,14 +213,9 @@ def lesion_distance_on_grid(
     """
     if not consensus.mask.any():
         raise ValueError("an empty consensus mask has no surface")
-    spacing_zyx = np.array([consensus.slice_spacing_mm] + 2 * [consensus.pixel_spacing_mm])
-    first_zyx = np.array(
-        [
-            consensus.z_mm[0] - centre_xyz[2],
-            (consensus.y0_px - centre_xyz[1]) * consensus.pixel_spacing_mm,
-            (consensus.x0_px - centre_xyz[0]) * consensus.pixel_spacing_mm,
-        ]
-    )
+    spacing_zyx = consensus.spacing_zyx_mm
+    first_xyz = np.array([consensus.x0_px, consensus.y0_px, consensus.z_mm[0]])
+    first_zyx = consensus.zyx_mm(first_xyz - centre_xyz)
     last_zyx = first_zyx + (np.array(consensus.mask.shape) - 1) * spacing_zyx
     reach = max(np.abs(first_zyx).max(), np.abs(last_zyx).max()) + spacing_zyx.max() + 1
     margin = max(0, int(np.ceil(reach - size / 2)))

@@ -23,7 +23,7 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import read_csv, read_json, write_csv, write_json
+from nodulebook.core.files import read_csv, read_json, refuse_rows, write_csv, write_json
 from nodulebook.core.settings import N_FOLDS
 
 PROBABILITIES = "probabilities.csv"
@@ -172,7 +172,7 @@ def _read_lesions(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: column label is missing")
     label = lesions["label"].replace("", np.nan)
     number = pd.to_numeric(label, errors="coerce")
-    _refuse(path, lesions, "label", label.notna() & number.isna(), "must be 0, 1 or empty")
+    refuse_rows(path, lesions, "label", label.notna() & number.isna(), "must be 0, 1 or empty")
     return lesions.assign(label=number)
 
 
@@ -277,10 +277,10 @@ def _check_lesions(path: Path, fold: Fold) -> None:
     assert table is not None
     _check_predictions(path, table, fold.run)
     unlabelled = table["label"].isna()
-    _refuse(path, table, "label", ~(table["label"].isin((0, 1)) | unlabelled), "must be 0 or 1")
+    refuse_rows(path, table, "label", ~(table["label"].isin((0, 1)) | unlabelled), "must be 0 or 1")
     tested = fold.probabilities.set_index("nodule_id")
     named = table["nodule_id"].isin(tested.index)
-    _refuse(path, table, "label", ~unlabelled & ~named, "but the nodule is not a test nodule")
+    refuse_rows(path, table, "label", ~unlabelled & ~named, "but the nodule is not a test nodule")
     missing = tested.index.difference(table["nodule_id"].tolist()).tolist()
     if missing:
         raise InputError(f"{path}: test nodule {missing[0]} is missing")
@@ -288,7 +288,7 @@ def _check_lesions(path: Path, fold: Fold) -> None:
         differs = pd.Series(False, index=table.index)
         right = tested.loc[table.loc[named, "nodule_id"], name].to_numpy()
         differs[named] = table.loc[named, name].to_numpy() != right
-        _refuse(path, table, name, differs, f"but {PROBABILITIES} has another")
+        refuse_rows(path, table, name, differs, f"but {PROBABILITIES} has another")
 
 
 def _check_run(path: Path, run: Any) -> None:
@@ -311,9 +311,9 @@ def _check_run(path: Path, run: Any) -> None:
 
 def _check_probabilities(path: Path, table: pd.DataFrame, run: dict[str, Any]) -> None:
     _check_predictions(path, table, run)
-    _refuse(path, table, "label", ~table["label"].isin((0, 1)), "must be 0 or 1")
+    refuse_rows(path, table, "label", ~table["label"].isin((0, 1)), "must be 0 or 1")
     absent = table["nodule_id"].isin(run["absent_nodules"])
-    _refuse(path, table, "nodule_id", absent, "but run.json calls it absent")
+    refuse_rows(path, table, "nodule_id", absent, "but run.json calls it absent")
     if len(table) != run["n_test"]:
         raise InputError(f"{path}: {len(table)} nodules, but run.json's n_test is {run['n_test']}")
 
@@ -326,31 +326,23 @@ def _check_predictions(path: Path, table: pd.DataFrame, run: dict[str, Any]) -> 
     if table.empty:
         raise InputError(f"{path}: has no nodule")
     p = table["p_malignant"]
-    _refuse(path, table, "p_malignant", ~p.between(0, 1), "must be between 0 and 1")
+    refuse_rows(path, table, "p_malignant", ~p.between(0, 1), "must be between 0 and 1")
     for name in ("nodule_id", "patient_id"):
         blank = [not (isinstance(value, str) and value.strip()) for value in table[name]]
-        _refuse(path, table, name, pd.Series(blank), "must be text")
-    _refuse(path, table, "nodule_id", table["nodule_id"].duplicated(), "is there twice")
+        refuse_rows(path, table, name, pd.Series(blank), "must be text")
+    refuse_rows(path, table, "nodule_id", table["nodule_id"].duplicated(), "is there twice")
     for name in ("fold", "arm"):
         differs = table[name] != run[name]
-        _refuse(path, table, name, differs, f"but run.json says {run[name]!r}")
+        refuse_rows(path, table, name, differs, f"but run.json says {run[name]!r}")
 
 
 def _check_history(path: Path, table: pd.DataFrame) -> None:
     if table.empty:
         raise InputError(f"{path}: has no epoch")
     wanted = np.arange(1, len(table) + 1)
-    _refuse(path, table, "epoch", table["epoch"] != wanted, "but epochs must be 1, 2, 3, ...")
+    refuse_rows(path, table, "epoch", table["epoch"] != wanted, "but epochs must be 1, 2, 3, ...")
     for name in table.columns:
-        _refuse(path, table, name, ~table[name].abs().lt(float("inf")), "must be finite")
-
-
-def _refuse(path: Path, table: pd.DataFrame, name: str, bad: "pd.Series[bool]", why: str) -> None:
-    """Raise InputError for the first row that is marked."""
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        value = table[name].tolist()[row]
-        raise InputError(f"{path}: line {row + 2}: {name} is {value!r}, {why}")
+        refuse_rows(path, table, name, ~table[name].abs().lt(float("inf")), "must be finite")
 
 
 def _check_expected(folder: Path, fold: Fold, expected: pd.DataFrame) -> None:
@@ -362,21 +354,20 @@ def _check_expected(folder: Path, fold: Fold, expected: pd.DataFrame) -> None:
     expected = expected[~expected["nodule_id"].isin(fold.run["absent_nodules"])]
     if fold.lesions is not None:
         others = ~fold.lesions["patient_id"].isin(set(held_out))
-        _refuse(folder / LESIONS, fold.lesions, "patient_id", others, "who is not held out here")
+        refuse_rows(
+            folder / LESIONS, fold.lesions, "patient_id", others, "who is not held out here"
+        )
     known = expected.set_index("nodule_id")
     extra = ~table["nodule_id"].isin(known.index)
-    _refuse(path, table, "nodule_id", extra, f"which is none of fold {fold.run['fold']}'s nodules")
+    refuse_rows(
+        path, table, "nodule_id", extra, f"which is none of fold {fold.run['fold']}'s nodules"
+    )
     missing = known.index.difference(table["nodule_id"].tolist()).tolist()
     if missing:
         raise InputError(f"{path}: {len(missing)} nodules are missing, the first is {missing[0]}")
     for name in ("patient_id", "label"):
-        right = known.loc[table["nodule_id"], name].tolist()
-        for row, (given, wanted) in enumerate(zip(table[name].tolist(), right, strict=True)):
-            if given != wanted:
-                raise InputError(
-                    f"{path}: line {row + 2}: {name} of {table['nodule_id'].iloc[row]} is "
-                    f"{given!r}, but must be {wanted!r}"
-                )
+        differs = table[name].to_numpy() != known.loc[table["nodule_id"], name].to_numpy()
+        refuse_rows(path, table, name, differs, "but the fold table has another")
 
 
 def _check_together(folder: Path, found: dict[int, Fold]) -> None:

@@ -8,11 +8,10 @@ correlation where one of the maps is constant.
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import read_csv, written_aside
+from nodulebook.core.files import read_csv, refuse_rows, written_aside
 from nodulebook.explain.scores import (
     CENTRED_MEASURES,
     CHECKS,
@@ -125,7 +124,7 @@ def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
         if name in _MAY_BE_EMPTY:
             number = pd.to_numeric(table[name].where(table[name] != "", "nan"), errors="coerce")
             bad = (table[name] != "") & ~number.abs().lt(float("inf"))
-            _refuse(path, table, name, bad, "but must be a finite number, or empty")
+            refuse_rows(path, table, name, bad, "but must be a finite number, or empty")
             table[name] = number.astype(float)
     return table
 
@@ -141,25 +140,25 @@ def _check_measures(path: Path, table: pd.DataFrame, fold: Fold) -> None:
     _one_of(path, table, "method", METHODS)
     _complete(path, table, ["nodule_id", "placement", "method"], p.index, 2 * len(METHODS))
     for name in ("explained", "empty"):
-        _refuse(path, table, name, ~table[name].isin((0, 1)), "but must be 0 or 1")
+        refuse_rows(path, table, name, ~table[name].isin((0, 1)), "but must be 0 or 1")
     for name in ("p_malignant", *OUTLINE_MEASURES, "deletion", "insertion"):
         outside = table[name].notna() & ~table[name].between(0, 1)
-        _refuse(path, table, name, outside, "but must be between 0 and 1")
+        refuse_rows(path, table, name, outside, "but must be between 0 and 1")
     for name in ("mask_mm3", "error_mm", "kept_mm3", "kept_other_mm3"):
-        _refuse(path, table, name, table[name] < 0, "but must not be negative")
+        refuse_rows(path, table, name, table[name] < 0, "but must not be negative")
     centred = table["placement"] == "centred"
     off = centred & (table["nodule_id"].map(p) - table["p_malignant"]).abs().gt(SAME_P)
-    _refuse(path, table, "p_malignant", off, "but probabilities.csv has another prediction")
+    refuse_rows(path, table, "p_malignant", off, "but probabilities.csv has another prediction")
     clear = (table["p_malignant"] - 0.5).abs() > SAME_P
     wrong = clear & (table["explained"] != (table["p_malignant"] > 0.5))
-    _refuse(path, table, "explained", wrong, "but the class predicted is the other")
+    refuse_rows(path, table, "explained", wrong, "but the class predicted is the other")
     outlined = table["mask_mm3"] > 0
     wanted = dict.fromkeys(OUTLINE_MEASURES, outlined)
     wanted |= {"error_mm": outlined & (table["empty"] == 0)}
     wanted |= dict.fromkeys(CENTRED_MEASURES, centred)
     for name, due in wanted.items():
-        _refuse(path, table, name, table[name].isna() & due, "but a number is due")
-        _refuse(path, table, name, table[name].notna() & ~due, "but must be empty here")
+        refuse_rows(path, table, name, table[name].isna() & due, "but a number is due")
+        refuse_rows(path, table, name, table[name].notna() & ~due, "but must be empty here")
 
 
 def _check_sanity(path: Path, table: pd.DataFrame, fold: Fold) -> None:
@@ -170,12 +169,14 @@ def _check_sanity(path: Path, table: pd.DataFrame, fold: Fold) -> None:
     for name in SANITY_COLUMNS:
         if name in METHODS:
             outside = table[name].notna() & ~table[name].between(-1, 1)
-            _refuse(path, table, name, outside, "but must be between -1 and 1")
+            refuse_rows(path, table, name, outside, "but must be between -1 and 1")
 
 
 def _one_of(path: Path, table: pd.DataFrame, name: str, known: object) -> None:
     names = list(known)  # type: ignore[call-overload]
-    _refuse(path, table, name, ~table[name].isin(names), f"but must be one of {', '.join(names)}")
+    refuse_rows(
+        path, table, name, ~table[name].isin(names), f"but must be one of {', '.join(names)}"
+    )
 
 
 def _complete(
@@ -183,17 +184,10 @@ def _complete(
 ) -> None:
     """Every test nodule of the fold has `rows` rows, no other has one, and none is there twice."""
     other = ~table["nodule_id"].isin(nodules)
-    _refuse(path, table, "nodule_id", other, "which is none of the fold's test nodules")
+    refuse_rows(path, table, "nodule_id", other, "which is none of the fold's test nodules")
     twice = table.duplicated(key)
-    _refuse(path, table, "nodule_id", twice, f"with the same {' and '.join(key[1:])} twice")
+    refuse_rows(path, table, "nodule_id", twice, f"with the same {' and '.join(key[1:])} twice")
     counts = table["nodule_id"].value_counts().reindex(nodules, fill_value=0)
     short = counts.index[counts != rows]
     if len(short):
         raise InputError(f"{path}: nodule {short[0]} has {counts[short[0]]} rows, not {rows}")
-
-
-def _refuse(path: Path, table: pd.DataFrame, name: str, bad: "pd.Series[bool]", why: str) -> None:
-    """Raise InputError for the first row that is marked."""
-    if np.asarray(bad).any():
-        row = int(np.asarray(bad).argmax())
-        raise InputError(f"{path}: line {row + 2}: {name} is {table[name].tolist()[row]!r}, {why}")

@@ -25,16 +25,11 @@ from typing import Any
 import numpy as np
 import pywt
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 from scipy.stats import kurtosis, skew
-from skimage.measure import (
-    marching_cubes,
-    mesh_surface_area,
-    perimeter_crofton,
-    regionprops,
-)
+from skimage.measure import marching_cubes, mesh_surface_area, perimeter_crofton, regionprops
 
 from nodulebook.core.errors import InputError
 from nodulebook.patches.cube import LUNG_HU, WINDOW_HU, scale_to_unit
@@ -51,7 +46,6 @@ from study.features.texture import (
 
 VERSION = "1"
 """Raised with every change that can change a number."""
-
 
 WAVELET, WAVELET_LEVELS = "coif1", 3
 
@@ -180,7 +174,7 @@ def _corners(points: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _hull(mask: Mask) -> ConvexHull:
     """Convex hull of a mask's voxels or pixels, as boxes and not as points."""
-    return ConvexHull(_corners(np.argwhere(mask & ~_inner(mask))))
+    return ConvexHull(_corners(np.argwhere(mask & ~binary_erosion(mask))))
 
 
 def _largest_distance(hull: ConvexHull) -> float:
@@ -225,7 +219,7 @@ def shape(mask: Mask) -> Named:
     axes = np.sqrt(np.linalg.eigvalsh(np.cov(points.T, bias=True) + np.eye(3) / 12)[::-1])
     box = np.ptp(points, axis=0) + 1
     distance = np.linalg.norm(points - points.mean(axis=0), axis=1)
-    edge = mask & ~_inner(mask)
+    edge = mask & ~binary_erosion(mask)  # beyond the patch nothing is in the mask
     edge_distance = np.linalg.norm(np.argwhere(edge) - points.mean(axis=0), axis=1)
     plane = mask[int(mask.sum(axis=(1, 2)).argmax())]
     (disc,) = regionprops(plane.astype(np.uint8))
@@ -245,24 +239,11 @@ def shape(mask: Mask) -> Named:
     }
 
 
-def _inner(mask: Mask) -> Mask:
-    """The voxels whose six neighbours are all in the mask; beyond the patch nothing is."""
-    padded = np.pad(mask, 1)
-    inner = mask.copy()
-    for axis in range(mask.ndim):
-        for step in (-1, 1):
-            inner &= np.roll(padded, step, axis)[(slice(1, -1),) * mask.ndim]
-    return inner
-
-
 def _asymmetry(points: NDArray[np.int64]) -> float:
     """Share of the voxels that have no partner on the other side of the centre."""
     mirrored = np.rint(2 * points.mean(axis=0)).astype(int) - points
     there = {tuple(point) for point in points.tolist()}
     return 1 - sum(tuple(point) in there for point in mirrored.tolist()) / len(points)
-
-
-# --------------------------------------------------------------------------------------- texture
 
 
 # ---------------------------------------------------------------------------- random and wavelet

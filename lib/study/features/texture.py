@@ -5,24 +5,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 from scipy.spatial import ConvexHull
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
-from skimage.measure import (
-    find_contours,
-)
+from skimage.measure import find_contours
 
 from nodulebook.patches.cube import LUNG_HU, scale_to_unit
 
 Array = NDArray[np.float64]
-
-
 Mask = NDArray[np.bool_]
-
-
 Named = dict[str, float]
-
 
 GREY_LEVELS = 32
 """Of the co-occurrence matrices, over the window: 56 HU each."""
-
 
 DISTANCES_MM = (1, 2)
 """Between the two voxels of a co-occurrence pair."""
