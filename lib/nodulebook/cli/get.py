@@ -19,7 +19,6 @@ _to = click.option(
     help="the data folder; NODULEBOOK_DATA where not given",
 )
 
-
 _only_say = click.option(
     "--dry-run", "only_say", is_flag=True, help="say sizes and disk space; download nothing"
 )

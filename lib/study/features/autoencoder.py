@@ -17,7 +17,6 @@ from nodulebook.model.backend import make_deterministic
 
 Volumes = NDArray[np.float32]
 
-
 SEED = 0
 
 

@@ -51,13 +51,11 @@ from nodulebook.patches.store import Patch
 VERSION = "1"
 """Raised with every change that can change a voxel."""
 
-
 MIN_VOTES = 0.3
 """Share of a nodule's mask pixels that must be found again, exactly, in one place of the scan.
 
 Measured on the reference nodules: 0.44 to 1.00; against another nodule of the scan at most 0.17.
 """
-
 
 SLICE_DICE, MIN_SLICES = 0.8, 0.5
 """So large a share of the slices must have a mask that overlaps so well with an outline there.

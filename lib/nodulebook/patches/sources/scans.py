@@ -54,7 +54,6 @@ from nodulebook.patches.store import Patch
 VERSION = "1"
 """Raised with every change that can change a voxel."""
 
-
 Found = dict[str, FoundScan]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")

@@ -24,23 +24,17 @@ from nodulebook.patches.sources.slices_hu import Grey
 
 ROOT_NAME = "LIDC-IDRI-slices"
 
-
 ZIP_NAME = f"{ROOT_NAME}.zip"
-
 
 IMAGE_SIZE = 128
 """Edge of every PNG in pixels."""
 
-
 MASK_FOLDERS = ("mask-0", "mask-1", "mask-2", "mask-3")
-
 
 MAX_PNG_BYTES = 1 << 20
 """Far above what 128 x 128 pixels can take; nothing larger is read."""
 
-
 _AGAIN = f"get the public data set {ROOT_NAME} again, or unpack it again"
-
 
 _MEMBER = re.compile(
     rf"{ROOT_NAME}/(LIDC-IDRI-\d{{4}})/nodule-(0|[1-9]\d{{0,2}})/"
