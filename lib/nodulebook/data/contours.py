@@ -118,15 +118,9 @@ def _draw(plane: NDArray[np.bool_], contour: Contour, x0: int, y0: int) -> None:
 def consensus_mask(
     scan: Scan, readings: Sequence[Reading], threshold: float = 0.5
 ) -> ConsensusMask:
-    """The readers' consensus, as pylidc's `consensus(clevel=0.5)`: voxel in at least half.
+    """The voxels that a share of one lesion's readers include, in the box around every outline.
 
-    Args:
-        scan: the scan that the readings belong to.
-        readings: one lesion's readings.
-        threshold: the share of readers that must include a voxel.
-
-    Returns:
-        The mask over the smallest box that holds every outline.
+    At a threshold of a half it is pylidc's `consensus(clevel=0.5)`.
     """
     every = [c for r in readings for c in r.contours]
     points = np.vstack([c.points_xy for c in every])

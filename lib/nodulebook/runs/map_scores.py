@@ -34,12 +34,7 @@ SAME_P = 2e-3
 
 
 def write_explanations(folder: Path, given: Explanations, fold: Fold) -> None:
-    """Write the two files into a fold's folder, numbers to four digits, and read them back.
-
-    Args:
-        folder: the fold's folder, or one that is to be renamed to it.
-        given: the tables.
-        fold: the fold's own files, which they must agree with.
+    """Write the two files next to the fold's own, numbers to four digits, and read them back.
 
     Raises:
         InputError: a column is missing, or `read_explanations` would refuse what was given;
@@ -60,14 +55,7 @@ def write_explanations(folder: Path, given: Explanations, fold: Fold) -> None:
 
 
 def read_explanations(folder: Path, fold: Fold) -> Explanations | None:
-    """Read and check what a fold's maps were worth.
-
-    Args:
-        folder: the fold's folder.
-        fold: its own files, from `artefacts.read_fold`.
-
-    Returns:
-        The tables; None where neither file is there.
+    """The two tables of a fold, checked against its own files; None where neither file is there.
 
     Raises:
         InputError: one of the two files is missing, or breaks the contract; the message names
@@ -84,10 +72,6 @@ def read_explanations(folder: Path, fold: Fold) -> Explanations | None:
 
 def pooled_explanations(run: Run, folder: Path) -> tuple[Explanations, tuple[int, ...]] | None:
     """The tables of all folds of a run that have them, with each nodule's patient and label.
-
-    Args:
-        run: from `artefacts.read_run`.
-        folder: the folder of runs.
 
     Returns:
         The pooled tables, with the further columns patient_id, label, and `right` (1 where the

@@ -106,13 +106,8 @@ def lesion_distance(
     """Distance to the lesion's surface, mm, positive inside, on the patch's grid.
 
     The lesion is the consensus of half of the readers. Where that is empty it is what any reader
-    drew, and where that is empty too, a ball of their mean diameter.
-
-    Args:
-        scan: the scan of the readings.
-        readings: one lesion's readings.
-        centre_xyz: centre of the patch: x and y in pixels, z in mm.
-        diameter_mm: the readers' mean diameter.
+    drew, and where that is empty too, a ball of their mean diameter. The patch's centre has x and y
+    in pixels and z in mm.
     """
     consensus = reference_mask(scan, readings)
     if consensus.mask.any():

@@ -159,15 +159,7 @@ class ScanResult:
 def scan_patches(
     volume: Volume, scan: Scan, rows: Sequence[dict[str, Any]]
 ) -> tuple[list[Patch], ScanResult]:
-    """The patches of one scan's nodules.
-
-    Args:
-        volume: the scan's voxels.
-        scan: its annotations.
-        rows: the nodules, with the columns named in `patches`.
-
-    Returns:
-        The patches, and what is to be said of them.
+    """The patches of one scan's nodules (rows as `cohort.lesions_of` needs), and what came of each.
 
     Raises:
         InputError: the scan cannot be read, or is not the one that was annotated.
