@@ -94,10 +94,6 @@ def run_fold_without_notebook(parameters: FoldParameters, into: str = "") -> Pat
 
     A process traces a network once for all the folds that it trains, which for a short budget is
     half of the time.
-
-    Args:
-        parameters: of the fold.
-        into: as for `network_job`.
     """
     job = network_job(parameters, into)
     with job:

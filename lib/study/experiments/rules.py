@@ -63,12 +63,7 @@ def read_rules() -> dict[str, Rule]:
 
 
 def label_by(rule: Rule, nodules: pd.DataFrame) -> pd.DataFrame:
-    """The nodules that a rule labels, with `label`: 1 malignant, 0 benign.
-
-    Args:
-        rule: rating, at_3, min_readers.
-        nodules: `data/nodules.csv`.
-    """
+    """The nodules that a rule labels, with `label`: 1 malignant, 0 benign."""
     kept = nodules[nodules["readers"] >= rule.min_readers]
     if rule.rating == "mean":
         rating = kept["malignancy_mean"].to_numpy()
@@ -86,11 +81,6 @@ def copy_of(nodule_id: pd.Series, copy: int) -> pd.Series:
 
 def deal(rule: Rule, labelled: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
     """The fold table of a rule.
-
-    Args:
-        rule: split.
-        labelled: from `label_by`.
-        folds: data/folds.csv.
 
     Returns:
         nodule_id, patient_id, label, fold. By patient: the fold that data/folds.csv gives the

@@ -9,11 +9,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nodulebook.patches.cube import WINDOW_HU
-from nodulebook.stats.bootstrap import Interval, RocBand
+from nodulebook.stats.bootstrap import RocBand
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -263,40 +262,4 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
     )
     axes[0, 0].set(xlabel=text, ylabel="")
     axes[0, 0].grid(axis="x", color="0.9")
-    return figure
-
-
-def interval_figure(
-    rows: Sequence[tuple[str, str, Interval]],
-    text: str,
-    claim: tuple[float, str] | None = None,
-) -> Figure:
-    """Estimates with their intervals, a row each, in the order given from the top.
-
-    Args:
-        rows: name, kind (a colour and marker each) and interval.
-        text: the axis label.
-        claim: a value that is drawn as a vertical line, and its name.
-    """
-    figure, axes = new_figure(size=(6.4, 1.4 + 0.27 * len(rows)))
-    axis = axes[0, 0]
-    axis.xaxis.set_major_locator(MaxNLocator(6))  # more numbers would touch each other
-    kinds = list(dict.fromkeys(kind for _, kind, _ in rows))
-    styles = dict(
-        zip(kinds, zip(sns.color_palette("colorblind"), "osD^v", strict=False), strict=False)
-    )
-    for place, (_, kind, one) in enumerate(rows):
-        colour, marker = styles[kind]
-        axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6)
-        axis.plot(one.estimate, place, marker, color=colour)
-    for kind, (colour, marker) in styles.items():
-        axis.plot([], [], marker, color=colour, label=kind)
-    if claim is not None:
-        axis.axvline(claim[0], color="0.3", linestyle="--", linewidth=1.2, label=claim[1])
-    axis.set(xlabel=text, yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.grid(axis="x", color="0.9")
-    axis.legend(
-        frameon=False, fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
-    )
     return figure

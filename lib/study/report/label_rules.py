@@ -60,12 +60,7 @@ RULES = (
 
 
 def labelled_by(rule: LabelRule, nodules: pd.DataFrame) -> pd.DataFrame:
-    """The lesions that a rule labels, with the column label.
-
-    Args:
-        rule: the rule.
-        nodules: data/nodules.csv.
-    """
+    """The lesions that a rule labels, with the column label."""
     ratings = nodules["malignancy"].str.split(";").map(lambda parts: [int(one) for one in parts])
     value = ratings.map(rule.statistic)
     malignant, benign = value > rule.malignant_above, value < rule.benign_below

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nodulebook.core.settings import NetworkSettings
-from nodulebook.stats.bootstrap import Interval, RocBand
+from nodulebook.stats.bootstrap import RocBand
 from study.figures import network
 from study.figures import plots as figures
 
@@ -37,11 +37,6 @@ PER_FOLD = pd.DataFrame(
 CURVE = pd.DataFrame(
     {"p_mean": [0.1, 0.8], "share": [0.2, 0.7], "low": [0.1, 0.4], "high": [0.4, 0.9]}
 )
-ROWS = [
-    ("first", "re-run", Interval(0.8, 0.7, 0.9, 9)),
-    ("second", "claimed", Interval(0.9, 0.9, 0.9, 9)),
-    ("third", "re-run", Interval(0.6, 0.5, 0.8, 9)),
-]
 NETWORK = NetworkSettings(
     filters=[4, 8, 12, 16], modules=[3, 1, 6, 2], pool_after=["stage1", "stage3"], groups=1
 )
@@ -55,7 +50,6 @@ DRAWN = {
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
     "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
     "calibration_figure": (lambda: figures.calibration_figure({"a": CURVE, "b": CURVE}), 1),
-    "interval_figure": (lambda: figures.interval_figure(ROWS, "accuracy"), 1),
     "activation_figure": (lambda: network.activation_figure(), 1),
     "network_figure": (lambda: network.network_figure(NETWORK), 2),
 }
@@ -193,24 +187,6 @@ def test_the_drawn_network_is_that_of_the_settings():
     texts = _texts(network.network_figure(plain))
     assert "+" not in texts and "×" not in texts and "Mish" in texts
     assert any("2 groups" in text for text in texts)
-
-
-def test_intervals_are_drawn_from_the_top_with_a_colour_to_a_kind():
-    (axis,) = figures.interval_figure(ROWS, "accuracy").axes
-    lines = axis.lines[: 2 * len(ROWS)]
-    ends, points = lines[::2], lines[1::2]
-    drawn = [(*a.get_xdata(), *b.get_xdata()) for a, b in zip(ends, points, strict=True)]
-    assert drawn == [(one.low, one.high, one.estimate) for _, _, one in ROWS]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second", "third"]
-    assert axis.yaxis_inverted()
-    assert lines[0].get_color() == lines[4].get_color() != lines[2].get_color()
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["re-run", "claimed"]
-
-
-def test_a_claim_is_a_line_across_the_rows():
-    (axis,) = figures.interval_figure(ROWS, "AUC", (0.97, "the claim")).axes
-    (line,) = [line for line in axis.lines if line.get_label() == "the claim"]
-    assert list(line.get_xdata()) == [0.97, 0.97]
 
 
 def test_calibration_shows_shares_with_their_limits():
