@@ -64,6 +64,10 @@ lesions are too close to be separated); `malignancy` and the characteristics lis
 joined by `;` in the database's order; sizes and the centroid are means over the readings.
 """
 
+CENTROID = ("centroid_x_px", "centroid_y_px", "centroid_z_mm")
+LESION_COLUMNS = ("nodule_id", "cluster", "readers", *CENTROID)
+"""What `lesions_of` reads of a row."""
+
 SCAN_COLUMNS = {
     "patient_id": "str",
     "scan_number": "int",
@@ -154,16 +158,15 @@ def lesions_of(scan: Scan, rows: Iterable[dict[Any, Any]]) -> Iterator[Lesion]:
                 f"nodule {row['nodule_id']}: cluster {cluster} with {readers} readers is not what "
                 "the annotations of its scan give; make the nodule table again"
             )
-        centre = [row[name] for name in ("centroid_x_px", "centroid_y_px", "centroid_z_mm")]
-        yield Lesion(row, lesions[cluster], np.array(centre, dtype=float))
+        centre_xyz = np.array([row[name] for name in CENTROID], dtype=float)
+        yield Lesion(row, lesions[cluster], centre_xyz)
 
 
 def lesions_by_scan(nodules: pd.DataFrame) -> Iterator[tuple[Scan, Lesion]]:
     """Each row's scan and lesion, those of one series together.
 
     Args:
-        nodules: columns nodule_id, series_uid, cluster, readers, centroid_x_px, centroid_y_px,
-            centroid_z_mm; others are kept in `Lesion.row`.
+        nodules: `LESION_COLUMNS` and series_uid; further columns are kept in `Lesion.row`.
 
     Raises:
         InputError: as `lesions_of`, or a series is not in the annotation database.

@@ -21,7 +21,7 @@ def activation_figure() -> Figure:
 
 
 def network_figure(settings: NetworkSettings) -> Figure:
-    """One module, and the whole network, as boxes: drawn from the settings (paper's Figs 4 to 6)."""
+    """One module, and the whole network, as boxes drawn from the settings (paper's Figs 4 to 6)."""
     figure, axes = new_figure(2, 1, size=(8.2, 6.0))
     for axis in (axes[0, 0], axes[1, 0]):
         axis.set_axis_off()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from nodulebook.data.annotations import DATABASE_SHA256, Reading, Scan, database_path
-from nodulebook.data.cohort import lesions_by_scan
+from nodulebook.data.cohort import LESION_COLUMNS, lesions_by_scan
 from nodulebook.data.contours import grid_offsets_mm, lesion_distance_on_grid
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
 from nodulebook.patches.mask import reference_mask
@@ -31,16 +31,7 @@ SOLID_HU, GROUND_GLASS_HU, VESSEL_HU, FAT_HU, AIR_HU = 30.0, -650.0, 30.0, -80.0
 PSF_SIGMA_MM = 0.7
 """In-plane blur of the scanner, Gaussian."""
 
-COLUMNS_USED = (
-    "nodule_id",
-    "series_uid",
-    "cluster",
-    "readers",
-    "diameter_mm",
-    "centroid_x_px",
-    "centroid_y_px",
-    "centroid_z_mm",
-)
+COLUMNS_USED = (*LESION_COLUMNS, "series_uid", "diameter_mm")
 """What is read of the nodule table; the ratings come with the contours from the database."""
 
 CATEGORIES = {"internal_structure": min, "calcification": max}

@@ -46,7 +46,7 @@ from nodulebook.ct.dicom_files import find_dicom
 from nodulebook.ct.find import FoundScan, find_images
 from nodulebook.ct.folder import printable
 from nodulebook.data.annotations import DATABASE_SHA256, Scan, database_path, read_scans
-from nodulebook.data.cohort import read_nodules
+from nodulebook.data.cohort import LESION_COLUMNS, read_nodules
 from nodulebook.patches.cube import LUNG_HU
 from nodulebook.patches.sources.placement import ScanResult, scan_patches
 from nodulebook.patches.store import Patch
@@ -193,7 +193,8 @@ def _tasks(source: str, nodules: pd.DataFrame, data: Path | None, folder: Path) 
         if uid not in found:
             continue
         records: list[dict[str, Any]] = [
-            {str(k): v for k, v in row.items() if k in _COLUMNS} for row in rows.to_dict("records")
+            {str(k): v for k, v in row.items() if k in LESION_COLUMNS}
+            for row in rows.to_dict("records")
         ]
         key = json.dumps([VERSION, found[str(uid)].identity(), DATABASE_SHA256, records])
         tasks.append(
@@ -207,16 +208,6 @@ def _tasks(source: str, nodules: pd.DataFrame, data: Path | None, folder: Path) 
             )
         )
     return tasks
-
-
-_COLUMNS = (
-    "nodule_id",
-    "cluster",
-    "readers",
-    "centroid_x_px",
-    "centroid_y_px",
-    "centroid_z_mm",
-)
 
 
 def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, ScanResult]:
