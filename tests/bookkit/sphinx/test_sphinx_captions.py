@@ -1,0 +1,61 @@
+"""Code and data behind each figure and table, in its caption."""
+
+import re
+
+import jupytext
+
+from bookkit.sphinx import captions
+from nodulebook.core import paths
+
+PAGE = """# Title
+
+```{code-cell} ipython3
+table = read("data/nodules.csv")
+```
+
+```{code-cell} ipython3
+glue("bars", draw(1 < 2))
+```
+
+:::{glue:figure} bars
+:alt: Bars.
+:name: fig-bars
+
+Caption.
+:::
+
+```{code-cell} ipython3
+display(tables.numbered(rows, "Caption.", "tab-rows"))
+```
+"""
+BODY = (
+    '<figure id="fig-bars"><figcaption>\n<p>Bars.<a class="headerlink" href="#fig-bars">#</a></p>'
+    '</figcaption></figure><table><caption>Rows of data/folds.csv.<a class="headerlink"'
+    ' href="#tab-rows">#</a></caption></table><table><caption>Typed.<a class="headerlink"'
+    ' href="#tab-typed">#</a></caption></table>'
+)
+
+
+def test_a_caption_leads_to_its_cell_and_its_data() -> None:
+    notebook = jupytext.reads(PAGE, fmt="md:myst")
+    page = captions.with_sources(BODY, notebook, {"runs-tables": "runs.html#runs-tables"})
+    figure, rows, typed = re.findall(
+        r"<(?:figcaption|caption)>.*?</(?:figcaption|caption)>", page, re.S
+    )
+    assert 'title="Code and data"' in figure and "&lt;" in figure and "read(" not in figure
+    assert '<a href="runs.html#runs-tables">From data/nodules.csv</a>' in figure
+    assert "From data/folds.csv" in rows and "tab-rows" in rows and "made-by" not in typed
+    assert re.sub(r"<details.*?</details>", "", page, flags=re.S) == BODY
+
+
+def test_every_figure_and_table_of_the_book_has_its_cell() -> None:
+    missing = []
+    for path in (paths.ROOT / "index.md", *sorted((paths.ROOT / "chapters").glob("*.md"))):
+        text = path.read_text()
+        if "{code-cell}" not in text:
+            continue
+        behind = captions.cells_behind(jupytext.read(path))
+        missing += [f"{path.name}: {label}" for _, label in captions.GLUED.findall(text)
+                    if label not in behind]  # fmt: skip
+        assert text.count("{glue:figure}") == len(captions.GLUED.findall(text)), path.name
+    assert not missing
