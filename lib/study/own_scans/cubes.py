@@ -154,6 +154,8 @@ def _volume(
         raise InputError(f"{file}: a cube of {voxels.shape} voxels: at least 2 along each axis")
     if voxels.min() >= 0 and len(np.unique(voxels)) <= 2:  # type: ignore[operator]
         raise InputError(f"{file}: its voxels have one or two values: a mask? HU are needed")
+    if voxels.dtype != np.uint8 and hu_range is not None:
+        raise InputError(f"{file}: {voxels.dtype} and not bytes: leave --hu out")
     if voxels.dtype == np.uint8:
         if hu_range is None or not hu_range[0] < hu_range[1]:
             raise InputError(f"{file}: bytes are not HU: say what 0 and 255 are with --hu LOW,HIGH")
@@ -228,7 +230,8 @@ def positions_of_labels(
                 )
     if not rows:
         raise InputError(
-            f"{masks}: no part of a label image is inside a scan; {'; '.join(left_out)}"
+            f"{masks}: no part of a label image is inside a scan; "
+            f"{'; '.join(left_out) or 'no voxel is above 0'}"
         )
     return pd.DataFrame(rows), left_out
 

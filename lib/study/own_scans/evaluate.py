@@ -27,12 +27,13 @@ from nodulebook.stats.added_value import (
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
-from study.own_scans.positions import WORLD, labels_of, read_positions
+from study.own_scans.positions import WORLD, labels_of, numbers, read_positions, refuse
 
 EVALUATION, NODULES = "evaluation.csv", "nodules.csv"
 FEWEST = 10
-"""Nodules of each label that a measure needs; of fewer, intervals say next to nothing."""
+"""Nodules of each label, and patients, that a measure needs: of fewer, intervals say nothing."""
 DRAWS = 2000
+AUTO = "diameter_auto_mm"
 
 
 def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[str]:
@@ -55,8 +56,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         table = _of_run(scored)
     else:
         table = _labelled(scored / PROBABILITIES if scored.is_dir() else scored, labels)
-    ruler = "diameter_mm" if _complete(table, "diameter_mm") else "diameter_auto_mm"
-    has_ruler = _complete(table, ruler)
+    ruler, diameter = _ruler(table)
     group = _group(table)
     nodules = pd.DataFrame(
         {
@@ -64,20 +64,19 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
             "patient_id": table[group].astype(str) if group else table.index.astype(str),
             "label": table["label"].astype(int),
             "p_malignant": table["p_malignant"].astype(float),
-            "diameter_mm": pd.to_numeric(table[ruler]) if has_ruler else np.nan,
+            "diameter_mm": diameter,
         }
     )
-    measures = pd.DataFrame(_measures(nodules, has_ruler))
+    measures = pd.DataFrame(_measures(nodules))
     seen = (table.get("patient_in_training", pd.Series("unknown", table.index)) == "yes").sum()
     counts = nodules["label"].value_counts().reindex([0, 1], fill_value=0)
     placed = [name for name in WORLD if name in table and table[name].notna().all()]
-    which = {"diameter_mm": "the table's diameters"}.get(ruler, "the automatic ruler")
     facts: dict[str, Any] = {
         "n": len(nodules),
         "malignant": int(counts[1]),
         "groups": nodules["patient_id"].nunique(),
         "group": {"patient_id": "patient", "scan": "scan"}.get(group, "nodule"),
-        "ruler": which if has_ruler else "none: not every nodule has a diameter",
+        "ruler": ruler,
         "seen": int(seen),
         "again": int(table.duplicated(["scan", *placed]).sum()) if placed else 0,
         "fewest": FEWEST,
@@ -118,13 +117,11 @@ def _labelled(path: Path, labels: Path | None) -> pd.DataFrame:
     table = read_positions(path, coordinates=False)
     if "p_malignant" not in table:
         raise InputError(f"{path}: column p_malignant is missing; give what `score` wrote")
-    p = pd.to_numeric(table["p_malignant"], errors="coerce")
-    if (bad := ~p.between(0, 1)).any():
-        row = int(bad.to_numpy().argmax())
-        raise InputError(
-            f"{path}: line {table['line'].iloc[row]}: p_malignant is "
-            f"{table['p_malignant'].iloc[row]!r}, but must be between 0 and 1"
-        )
+    p = pd.Series(numbers(path, table, "p_malignant", "between 0 and 1"))
+    refuse(path, table, ~p.between(0, 1), "must be between 0 and 1", "p_malignant")
+    table["p_malignant"] = p
+    if AUTO in table:
+        table[AUTO] = numbers(path, table, AUTO, "a diameter in mm", empty=True)
     if labels is not None:
         given = read_positions(labels, coordinates=False)
         keys = ["scan", "id"] if (given["scan"] != "").any() else ["id"]
@@ -143,8 +140,21 @@ def _labelled(path: Path, labels: Path | None) -> pd.DataFrame:
     return table[table["label"].notna()].reset_index(drop=True)
 
 
-def _complete(table: pd.DataFrame, name: str) -> bool:
-    return name in table and bool((pd.to_numeric(table[name], errors="coerce") > 0).all())
+def _ruler(table: pd.DataFrame) -> tuple[str, pd.Series]:
+    """What the ruler is, and its diameters, NaN where it has none: that of the most nodules."""
+    columns = {
+        name: table[column].astype(float).where(table[column].astype(float) > 0)
+        for column, name in (
+            ("diameter_mm", "the table's diameters"),
+            (AUTO, "the automatic ruler"),
+        )
+        if column in table
+    }
+    name = max(columns, key=lambda one: columns[one].count(), default="none")
+    diameter = columns.get(name, pd.Series(np.nan, table.index))
+    if (without := int(diameter.isna().sum())) and without < len(table):
+        name += f", which {without} nodules lack; they are left out where it takes part"
+    return name, diameter
 
 
 def _group(table: pd.DataFrame) -> str:
@@ -154,23 +164,29 @@ def _group(table: pd.DataFrame) -> str:
     return "scan" if (table["scan"] != "").all() else ""
 
 
-def _measures(nodules: pd.DataFrame, has_ruler: bool) -> list[dict[str, object]]:
+def _measures(nodules: pd.DataFrame) -> list[dict[str, object]]:
     """Rows of evaluation.csv: measure, nodules, value, low, high, and why there is no value."""
     rows: list[dict[str, object]] = []
-    counts = nodules["label"].value_counts().reindex([0, 1], fill_value=0)
+    sized = nodules.dropna(subset="diameter_mm")
 
     def add(measure: str, compute: Callable[[], Interval], ruler: bool = False) -> None:
-        row: dict[str, object] = {"measure": measure, "nodules": len(nodules)}
+        part = sized if ruler else nodules
+        counts = part["label"].value_counts().reindex([0, 1], fill_value=0)
+        row: dict[str, object] = {"measure": measure, "nodules": len(part)}
         nothing = {"value": None, "low": None, "high": None}
-        if counts.min() == 0:
+        if part.empty:
+            row |= nothing | {"remark": "no nodule has a diameter"}
+        elif part["patient_id"].nunique() < FEWEST:
+            row |= nothing | {"remark": f"fewer than {FEWEST} patients: not computed"}
+        elif counts.min() == 0:
             row |= nothing | {"remark": "all nodules have the same label: not computed"}
         elif counts.min() < FEWEST:
             row |= nothing | {"remark": f"fewer than {FEWEST} nodules of one label: not computed"}
-        elif ruler and not has_ruler:
-            row |= nothing | {"remark": "no diameter for every nodule"}
         else:
             try:
                 one = compute()
+                if not np.isfinite([one.estimate, one.low, one.high]).all():
+                    raise InputError("not defined for these scores")
                 row |= {"value": round(one.estimate, 4), "low": round(one.low, 4)}
                 row |= {"high": round(one.high, 4), "remark": ""}
             except InputError as error:
@@ -182,26 +198,25 @@ def _measures(nodules: pd.DataFrame, has_ruler: bool) -> list[dict[str, object]]
         {"measure": "mean score", "nodules": len(nodules), "value": round(means.estimate, 4)}
         | {"low": round(means.low, 4), "high": round(means.high, 4), "remark": ""}
     )
-    sized = nodules.assign(p_malignant=nodules["diameter_mm"].rank(pct=True))
-    diameter = nodules.set_index("nodule_id")["diameter_mm"]
+    ruled = sized.assign(p_malignant=sized["diameter_mm"].rank(pct=True))
+    diameter = sized.set_index("nodule_id")["diameter_mm"]
 
     def dealt() -> pd.DataFrame:
-        folds = make_folds(nodules, int(min(10, counts.min(), nodules["patient_id"].nunique())))
-        return nodules.assign(fold=folds["fold"].to_numpy())
+        fewest = min(10, sized["label"].value_counts().min(), sized["patient_id"].nunique())
+        return sized.assign(fold=make_folds(sized, int(fewest))["fold"].to_numpy())
 
     def difference() -> Interval:
         folded = dealt()
-        ruled = folded.assign(p_malignant=sized["p_malignant"])
-        return compare([folded], [ruled], DRAWS).auc
+        return compare([folded], [folded.assign(p_malignant=ruled["p_malignant"])], DRAWS).auc
 
     add("AUC of the score", lambda: patient_bootstrap(nodules, "roc_auc", DRAWS))
-    add("AUC of the ruler", lambda: patient_bootstrap(sized, "roc_auc", DRAWS), True)
+    add("AUC of the ruler", lambda: patient_bootstrap(ruled, "roc_auc", DRAWS), True)
     add("AUC, score minus ruler", difference, True)
     add("AUC of both together", lambda: seeds_auc([combined_score(dealt(), diameter)], DRAWS), True)
     add("AUC, both minus ruler", lambda: added_value([dealt()], diameter, DRAWS).auc, True)
     add(
         "AUC, pairs of like size",
-        lambda: matched_auc([nodules.assign(fold=0)], diameter, n_draws=DRAWS),
+        lambda: matched_auc([sized.assign(fold=0)], diameter, n_draws=DRAWS),
         True,
     )
     add("Brier score", lambda: patient_bootstrap(nodules, "brier", DRAWS))

@@ -119,7 +119,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if table.empty:
         raise InputError(f"{path}: has no position: one row for each, below the columns' names")
     for name in placed:
-        table[name] = _numbers(path, table, name, "a number, such as -84.3")
+        table[name] = numbers(path, table, name, "a number, such as -84.3")
     if ras and set(WORLD) <= set(placed):
         table[["x_mm", "y_mm"]] *= -1
     for name in WORLD:
@@ -133,7 +133,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
         table["scan"] = ""
     if "id" not in table:
         table["id"] = [str(row + 1) for row in range(len(table))]
-    _refuse(path, table, table["id"] == "", "id is empty: fill it in, or leave the column out")
+    refuse(path, table, table["id"] == "", "id is empty: fill it in, or leave the column out")
     _check_unique(path, table)
     if "patient_id" in table:
         table["patient_id"] = table["patient_id"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
@@ -141,12 +141,12 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if "label" in table:
         table["label"] = _labels(path, table)
     if "rating" in table:
-        table["rating"] = _numbers(path, table, "rating", "a rating from 1 to 5", empty=True)
+        table["rating"] = numbers(path, table, "rating", "a rating from 1 to 5", empty=True)
         bad = ~table["rating"].between(1, 5) & table["rating"].notna()
-        _refuse(path, table, bad, "rating is not between 1 and 5")
+        refuse(path, table, bad, "rating is not between 1 and 5")
     if "diameter_mm" in table:
-        table["diameter_mm"] = _numbers(path, table, "diameter_mm", "a diameter in mm", empty=True)
-        _refuse(path, table, table["diameter_mm"] <= 0, "diameter_mm must be above 0")
+        table["diameter_mm"] = numbers(path, table, "diameter_mm", "a diameter in mm", empty=True)
+        refuse(path, table, table["diameter_mm"] <= 0, "diameter_mm must be above 0")
     first = ["line", "id", "scan", *WORLD]
     return table[first + [name for name in table.columns if name not in first]]
 
@@ -244,11 +244,11 @@ def _split_place(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """LUNGx's cell "135, 303": column and row in pixels."""
     found = table["place"].str.extract(r"^(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)$")
     bad = found[0].isna() & (table["place"] != "")
-    _refuse(path, table, bad, "the centre must be two pixel numbers, such as '135, 303'", "place")
+    refuse(path, table, bad, "the centre must be two pixel numbers, such as '135, 303'", "place")
     return table.drop(columns="place").assign(column_px=found[0], row_px=found[1]).fillna("")
 
 
-def _numbers(
+def numbers(
     path: Path, table: pd.DataFrame, name: str, what: str, empty: bool = False
 ) -> NDArray[np.float64]:
     """A column as numbers; the decimal mark is a point or a comma, the minus any usual one."""
@@ -256,11 +256,11 @@ def _numbers(
     plain = text.str.replace(",", ".").where(~text.str.contains(".", regex=False), text)
     number = pd.to_numeric(plain.where(~plain.str.contains("_")), errors="coerce").astype(float)
     bad = ~number.abs().lt(np.inf) & ~((text == "") & empty)
-    _refuse(path, table, bad, f"must be {what}", name)
+    refuse(path, table, bad, f"must be {what}", name)
     return np.asarray(number, np.float64)
 
 
-def _refuse(
+def refuse(
     path: Path, table: pd.DataFrame, bad: "pd.Series[bool]", why: str, name: str = ""
 ) -> None:
     """Raise for the first row that is bad."""
@@ -291,5 +291,5 @@ def _labels(path: Path, table: pd.DataFrame) -> "pd.Series[float]":
     ] = 1
     none = words.isin(["", "nan", "na", "unknown"])
     bad = label.isna() & ~none
-    _refuse(path, table, bad, "must be 0 or 1, benign or malignant", "label")
+    refuse(path, table, bad, "must be 0 or 1, benign or malignant", "label")
     return label

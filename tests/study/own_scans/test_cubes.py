@@ -113,6 +113,7 @@ class _Runs:
         ("a.npy", marked(), (ONE, "RLS"), "axes 'RLS'"),
         ("a.npy", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), (ONE,), "--hu"),
         ("a.npy", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), (ONE, "zyx", (5.0, 5.0)), "--hu"),
+        ("a.npy", marked(), (ONE, "zyx", (-1024.0, 1024.0)), "--hu"),
         ("a.npy", (marked() > 0).astype(np.int16), (ONE,), "mask"),
         ("a.npz", {"x": marked(), "y": np.zeros(3)}, (ONE,), "y has 1 axes"),
         ("a.npz", {"a_images": np.zeros((2, 4, 4, 4)), "a_labels": np.array([0, 1, 1])}, (ONE,),

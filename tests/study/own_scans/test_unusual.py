@@ -123,3 +123,50 @@ def test_numbers_of_patients_from_a_spreadsheet_are_whole(tmp_path: Path) -> Non
         tmp_path / "p.csv", "1,2,3,7.0", "1,2,3,7", header="x_mm,y_mm,z_mm,patient_id"
     )
     assert pd.unique(read_positions(rows)["patient_id"]).tolist() == ["7"]
+
+
+def made_scores(folder: Path, **columns: object) -> Path:
+    """Sixty scores of thirty patients that tell the label, without a ruler."""
+    label = np.arange(60) % 2
+    p = (0.3 + 0.3 * label + 0.1 * np.random.default_rng(0).normal(size=60)).clip(0.01, 0.99)
+    table = pd.DataFrame({"id": [f"n{k}" for k in range(60)], "label": label, "p_malignant": p})
+    table["patient_id"] = [f"p{k // 2}" for k in range(60)]
+    table.assign(**columns).to_csv(folder / "s.csv", index=False)
+    return folder / "s.csv"
+
+
+def evaluated(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "ev" / "evaluation.csv").set_index("measure")
+
+
+def test_scores_that_a_spreadsheet_wrote_with_decimal_commas_are_read(tmp_path: Path) -> None:
+    path = made_scores(tmp_path, diameter_auto_mm=np.linspace(4, 20, 60).round(2))
+    evaluate_scores(path, tmp_path / "ev")
+    plain = evaluated(tmp_path)
+    path.write_text(path.read_text().replace(",", ";").replace(".", ","))
+    evaluate_scores(path, tmp_path / "ev")
+    pd.testing.assert_frame_equal(plain, evaluated(tmp_path))
+
+
+def test_nodules_without_a_diameter_are_left_out_of_the_ruler_only(tmp_path: Path) -> None:
+    diameter = np.linspace(4, 20, 60).round(2).astype(object)
+    diameter[:5] = ""
+    said = evaluate_scores(made_scores(tmp_path, diameter_mm=diameter), tmp_path / "ev")
+    rows = evaluated(tmp_path)
+    assert "5 nodules lack" in said[0]
+    assert rows.loc["AUC of the score", "nodules"] == 60
+    assert rows.loc["AUC of the ruler", "nodules"] == 55
+    assert rows.loc["AUC, score minus ruler", "nodules"] == 55
+
+
+def test_intervals_over_few_patients_and_slopes_that_are_not_defined_are_not_given(
+    tmp_path: Path,
+) -> None:
+    evaluate_scores(made_scores(tmp_path, patient_id="one"), tmp_path / "ev")
+    rows = evaluated(tmp_path)
+    assert rows.loc["AUC of the score", "remark"].startswith("fewer than 10 patients")
+    assert np.isnan(rows.loc["AUC of the score", "value"])
+    evaluate_scores(made_scores(tmp_path, p_malignant=0.5), tmp_path / "ev")
+    slope = evaluated(tmp_path).loc["calibration slope"]
+    assert np.isnan(slope["value"]) and "not defined" in slope["remark"]
+    assert ">nan" not in (tmp_path / "ev" / "index.html").read_text()
