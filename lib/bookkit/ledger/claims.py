@@ -177,32 +177,27 @@ def check_evidence(claims: Sequence[Claim], root: Path | None = None) -> None:
         raise InputError("data/claims.yml:\n" + "\n".join(wrong))
 
 
+def verdict_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Every verdict, how many claims of each weight have it, and what it means, as text."""
+    given = pd.DataFrame([(c.verdict, c.weight) for c in claims], columns=["verdict", "weight"])
+    counts = pd.crosstab(given["verdict"], given["weight"])
+    counts = counts.reindex(index=list(VERDICTS), columns=list(WEIGHTS), fill_value=0)
+    counts["all"] = counts.sum(axis=1)
+    return counts.astype(str).assign(meaning=VERDICTS).reset_index()
+
+
 def count_texts(claims: Sequence[Claim]) -> dict[str, str]:
     """Numbers of claims, for glue: `claims-all`, `claims-<verdict>`, `claims-headline`,
     `claims-headline-<verdict>` and so on for each weight (spaces become hyphens).
     """
+    table = verdict_table(claims).set_index("verdict")[[*WEIGHTS, "all"]].astype(int)
+    table.loc["all"] = table.sum()
     counts = {}
-    for weight in ("", *WEIGHTS):
-        part = [c for c in claims if c.weight == weight or not weight]
-        start = f"claims-{weight}" if weight else "claims"
-        counts[start if weight else "claims-all"] = str(len(part))
-        for verdict in VERDICTS:
-            name = f"{start}-{verdict.replace(' ', '-')}"
-            counts[name] = str(sum(c.verdict == verdict for c in part))
+    for weight in table:
+        for verdict, number in table[weight].items():
+            parts = [part for part in (weight, verdict) if part != "all"] or ["all"]
+            counts["-".join(["claims", *parts]).replace(" ", "-")] = str(number)
     return counts
-
-
-def verdict_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Every verdict, how many claims of each weight have it, and what it means, as text."""
-    counts = count_texts(claims)
-    rows = []
-    for verdict, meaning in VERDICTS.items():
-        name = verdict.replace(" ", "-")
-        by_weight = {weight: counts[f"claims-{weight}-{name}"] for weight in WEIGHTS}
-        rows.append(
-            {"verdict": verdict, **by_weight, "all": counts[f"claims-{name}"], "meaning": meaning}
-        )
-    return pd.DataFrame(rows)
 
 
 def claims_of(chapter: str, claims: Sequence[Claim] | None = None) -> pd.DataFrame:

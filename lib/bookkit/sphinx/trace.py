@@ -84,18 +84,14 @@ class LinkTraced(SphinxPostTransform):
             marked.replace_self(link)
 
 
-class _Manifest:
-    """Files that change while the book is built are those from before, so that they are noticed."""
+def _take_hashes(app: Sphinx) -> None:
+    """Before the pages are read: files that change while the book is built are noticed."""
+    app.bookkit_hashes = artefact_hashes()  # type: ignore[attr-defined]
 
-    def __init__(self) -> None:
-        self.hashes: dict[str, str] = {}
 
-    def take(self, _: Sphinx) -> None:
-        self.hashes = artefact_hashes()
-
-    def write(self, app: Sphinx, failed: Exception | None) -> None:
-        if failed is None:
-            write_json(self.hashes, app.outdir / MANIFEST)
+def _write_manifest(app: Sphinx, failed: Exception | None) -> None:
+    if failed is None:
+        write_json(app.bookkit_hashes, app.outdir / MANIFEST)  # type: ignore[attr-defined]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -103,7 +99,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("myst_nb")
     app.add_role_to_domain("glue", "text", TracedText(), override=True)
     app.add_post_transform(LinkTraced)
-    manifest = _Manifest()
-    app.connect("builder-inited", manifest.take)
-    app.connect("build-finished", manifest.write)
+    app.connect("builder-inited", _take_hashes)
+    app.connect("build-finished", _write_manifest)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
