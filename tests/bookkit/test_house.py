@@ -124,3 +124,29 @@ def test_a_chapter_imports_few_names() -> None:
 def test_what_the_study_registers_is_there() -> None:
     for address in (setting("prepare"), *setting("recheck")):
         assert callable(hook(address))
+
+
+def bound_names(module: Path) -> set[str]:
+    """The names that a module of ours binds at its top, and, of a package, its modules."""
+    package = module.with_suffix("")
+    names = {path.stem for path in package.iterdir()} if package.is_dir() else set()
+    file = package / "__init__.py" if package.is_dir() else module
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_imports_exists(page: Path) -> None:
+    for cell in jupytext.read(page).cells:
+        source = re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M)
+        if cell.cell_type == "code" and "import" in source:
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGES):
+                    module = LIB / f"{(node.module or '').replace('.', '/')}.py"
+                    assert {one.name for one in node.names} <= bound_names(module), node.module
