@@ -39,7 +39,7 @@ class Typed(BaseModel):
 NUMBER = re.compile(
     r"""(?<![\w.,/-])            # not within a name (LUNA16, LIDC-IDRI-0003) or a longer number
     (?:\d{1,3}(?:,\d{3})+        # 1,230
-      |\d+\.\d+                  # 0.9664
+      |\d*\.\d+                  # 0.9664, .91
       |\d+(?=\s?%)               # 95 %
       |\d{3,})                   # 888
     (?:\s?%)?

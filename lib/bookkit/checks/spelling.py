@@ -19,6 +19,8 @@ AMERICAN = re.compile(
     r".{3,}[^s][iy]z(?:e[ds]?|ing|ations?)|(?:tum|vap|rum|neighb)or(?:s|ed|ing)?|(?:fib|lit)ers?"
 )
 """Families of American forms that codespell has only in part."""
+BOTH = ("license", "licenses", "meter", "meters", "practice", "practices", "program", "programs")
+"""British words, too, with another meaning than the pair that codespell has."""
 
 
 def read_words(path: Path) -> set[str]:
@@ -52,7 +54,8 @@ def _known() -> tuple[set[str], dict[str, str], dict[str, str]]:
         for name in ("dictionary.txt", "dictionary_en-GB_to_en-US.txt")
     ]
     words = set(SpellChecker(language="en", distance=1).word_frequency.words())
-    return words | set(pairs[1]), pairs[0], {us: british for british, us in pairs[1].items()}
+    american = {us: british for british, us in pairs[1].items() if us not in BOTH}
+    return words | set(pairs[1]), pairs[0], american
 
 
 def words_of(text: str) -> list[str]:

@@ -74,6 +74,7 @@ def test_prose_of_a_page_that_is_not_there(tmp_path: Path) -> None:
         ("sections 3.1.1 and 5.1, Tables 3 and 4, Fig. 9, Eq. 11", []),
         ("LUNA16, LIDC-IDRI-0003, ResNet-50, pylidc 0.2.3, in 2016", []),
         ("AUC 0.91 (0.90 to 0.92).", ["0.91", "0.90", "0.92"]),
+        ("an AUC of .91, see results.md or e.g. 3.", [".91"]),
     ],
 )
 def test_numbers_that_need_a_source(text: str, found: list[str]) -> None:
