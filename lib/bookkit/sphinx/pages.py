@@ -200,9 +200,10 @@ def write_notebooks(app: Sphinx, failed: Exception | None) -> None:
         if not path.is_file() or not Path(app.env.doc2path(name)).is_file():
             continue
         notebook = nbformat.read(path, 4)  # type: ignore[no-untyped-call]
-        glued = path.with_name(f"{path.stem}.glue.json")
-        if glued.is_file():
-            notebook = with_glued(notebook, json.loads(glued.read_text(encoding="utf-8")))
+        path = path.with_name(f"{path.stem}.glue.json")
+        glued = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if any(cell.cell_type == "code" for cell in notebook.cells):
+            notebook = with_glued(notebook, glued)
         nbformat.write(notebook, Path(app.outdir) / f"{name}.ipynb")  # type: ignore[no-untyped-call]
 
 

@@ -42,6 +42,9 @@ or that the code computes the right thing (the tests do)."""
 VARIES = "tag_varies"
 """Class of a cell tagged `varies`: it shows times or the like, which no two builds share."""
 
+UNIQUE = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+"""The ids of a figure that moves, which bokeh draws at random."""
+
 ATTRIBUTES = ("title", "alt", "href", "src", "value", "data-verdict", "data-section", "start")
 MOST_SHOWN = 120
 
@@ -184,7 +187,7 @@ def _differences(shown: list[str], wanted: list[str]) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return UNIQUE.sub("id", path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{path}: is missing; build the book: make book") from None
 

@@ -173,6 +173,16 @@ def test_changes_of_a_notebook_are_found(book: tuple[Path, Path], tmp_path: Path
         assert verify.compare_notebooks(tmp_path / "index.ipynb", again / "index.ipynb"), times
 
 
+def test_ids_drawn_at_random_do_not_count(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.html", tmp_path / "b.html"
+    text = '<article><script>{"docid": "%s", "at": %d}</script></article>'
+    first.write_text(text % ("8f2ab0c1-0a1b-4c2d-8e3f-0123456789ab", 5))
+    second.write_text(text % ("a02ab0c1-0a1b-4c2d-8e3f-ba9876543210", 5))
+    assert verify.compare_pages(first, second) == []
+    second.write_text(text % ("a02ab0c1-0a1b-4c2d-8e3f-ba9876543210", 6))
+    assert len(verify.compare_pages(first, second)) == 1
+
+
 def test_a_page_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="make book"):
         verify.compare_pages(tmp_path / "a.html", tmp_path / "b.html")
