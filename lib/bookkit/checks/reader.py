@@ -29,7 +29,7 @@ def landing(page: Page) -> list[str]:
     ]
     numbers = page.locator("a.traced").evaluate_all("all => all.map(a => [a.textContent, a.title])")
     findings += [f"the number {text} has no source" for text, title in numbers if len(title) < 10]
-    verdict = page.locator("article p:has-text('Does it hold?')")
+    verdict = page.locator("article p:has-text('Does the claim hold?')")
     box = verdict.first.bounding_box() if verdict.count() else None
     if box is None or box["y"] > 900:
         findings.append("the verdict is not on the first screen")
