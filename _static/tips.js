@@ -1,3 +1,4 @@
+{ // A block: Sphinx may name this file twice.
 // Hover cards ask MathJax to set formulas; pages without formulas do not load it.
 window.addEventListener("load", () => {
   if (!window.MathJax?.typesetPromise) window.MathJax = { typesetPromise: () => Promise.resolve() };
@@ -12,3 +13,4 @@ openTarget();
 for (const arrow of document.querySelectorAll("li > details > summary"))
   if (!arrow.textContent.trim())
     arrow.setAttribute("aria-label", `Pages of ${arrow.closest("li").querySelector("a")?.textContent.trim()}`);
+}
