@@ -10,7 +10,9 @@ window.addEventListener("hashchange", openTarget);
 openTarget();
 
 // The theme's arrows in the table of contents have no text for a screen reader.
-for (const arrow of document.querySelectorAll("li > details > summary"))
-  if (!arrow.textContent.trim())
-    arrow.setAttribute("aria-label", `Pages of ${arrow.closest("li").querySelector("a")?.textContent.trim()}`);
+window.addEventListener("load", () => {
+  for (const arrow of document.querySelectorAll("li > details > summary"))
+    if (!arrow.textContent.trim())
+      arrow.setAttribute("aria-label", `Pages of ${arrow.closest("li").querySelector("a")?.textContent.trim()}`);
+});
 }
