@@ -366,8 +366,13 @@ def _check_expected(folder: Path, fold: Fold, expected: pd.DataFrame) -> None:
     if missing:
         raise InputError(f"{path}: {len(missing)} nodules are missing, the first is {missing[0]}")
     for name in ("patient_id", "label"):
-        differs = table[name].to_numpy() != known.loc[table["nodule_id"], name].to_numpy()
-        refuse_rows(path, table, name, differs, "but the fold table has another")
+        right = known.loc[table["nodule_id"], name].tolist()
+        for row, (given, wanted) in enumerate(zip(table[name].tolist(), right, strict=True)):
+            if given != wanted:
+                raise InputError(
+                    f"{path}: line {row + 2}: {name} of {table['nodule_id'].iloc[row]} is "
+                    f"{given!r}, but must be {wanted!r}"
+                )
 
 
 def _check_together(folder: Path, found: dict[int, Fold]) -> None:
