@@ -15,6 +15,8 @@ TITLES = {
     "honest": "Best recipe, cube",
     "honest-slices": "Best recipe, three slices",
     "robust-slices": "Best recipe, random shifts",
+    "robust-slices-no-shift": "Best recipe, no shifts",
+    "memorise": "Memorising network",
     "diameter": "Ruler (readers' diameter)",
     "features-intensity": "Features: intensity",
     "features-shape": "Features: shape",
@@ -53,6 +55,8 @@ def title(run: str) -> str:
     text = TITLES.get(profile, profile)
     if source == "phantom":
         text += ", on the phantom"
+    if source == "lidc_exact":
+        text += ", exact HU"
     return f"{text}, seed {seed}" if seed else text
 
 

@@ -1,6 +1,6 @@
 """AUC against the distance of a position from the nodule's middle: table and figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,14 +32,26 @@ def shift_aucs(run: str) -> pd.Series:
     return pd.Series(aucs).groupby(pd.Series(names)).mean().rename_axis("shift_mm")
 
 
-def shift_figure(runs: Sequence[str], names: Sequence[str]) -> Figure:
-    """A line for each run: AUC against distance in mm."""
+def mean_shift_aucs(runs: Sequence[str]) -> pd.Series:
+    """`shift_aucs`, the mean over runs that differ in their seed."""
+    return pd.concat([shift_aucs(run) for run in runs], axis=1).mean(axis=1)
+
+
+def shift_figure(arms: Mapping[str, Sequence[str]]) -> Figure:
+    """AUC against distance in mm: a line for the mean of an arm's seeds, a dot for each seed.
+
+    Args:
+        arms: the runs, one per seed, by the arm's label.
+    """
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (run, name), marker in zip(zip(runs, names, strict=True), "os^D", strict=False):
-        aucs = shift_aucs(run)
-        axes.plot(aucs.index, aucs, marker=marker, label=name)
-    axes.set_xlabel("position off the middle, in the axial plane (mm)")
+    for (name, runs), marker in zip(arms.items(), "os^D", strict=False):
+        mean = mean_shift_aucs(runs)
+        (line,) = axes.plot(mean.index, mean, marker=marker, label=name)
+        for run in runs if len(runs) > 1 else ():
+            aucs = shift_aucs(run)
+            axes.plot(aucs.index, aucs, ".", color=line.get_color(), alpha=0.5, markersize=4)
+    axes.set_xlabel("position off the centre, in the axial plane (mm)")
     axes.set_ylabel("AUC, one view")
     axes.set_xticks(np.arange(0, 6))
     axes.legend(frameon=False)
