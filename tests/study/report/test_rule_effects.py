@@ -67,3 +67,15 @@ def test_the_table_has_the_known_rules_in_order_and_new_ones_after_them(found):
     ]  # fmt: skip
     assert table["n"].tolist() == ["300", "600", "300", "200", "300"]
     assert table["AUC, minus ours"][0] == "" and set(table["training accuracy"]) == {"85.0 %"}
+
+
+def test_the_epoch_is_chosen_on_copies_only_where_each_epoch_was_kept(found, monkeypatch):
+    assert rule_effects.ALL_LEAKS not in found[0]  # the run of copies here kept its last epoch only
+    copies = made("memorise-split-by-copy", 5.0, copies=True)
+    chosen = made("chosen", 0.0, copies=True).probabilities
+    monkeypatch.setattr(rule_effects, "best_on_test", lambda run: chosen)
+    nodules = pd.DataFrame({"nodule_id": RUNS[BASE].probabilities["nodule_id"]})
+    nodules["diameter_mm"] = np.linspace(3, 30, len(nodules))
+    effects = rule_effects.effects({BASE: RUNS[BASE], "split-by-copy": copies}, nodules)
+    assert effects[rule_effects.ALL_LEAKS].table is chosen
+    assert effects["split-by-copy"].table is copies.probabilities
