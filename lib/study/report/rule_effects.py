@@ -14,7 +14,7 @@ BEST_ON_TEST = "best-on-test"
 """Our own rules, with each fold's epoch chosen on its own test nodules: no run of its own."""
 
 ALL_LEAKS = "all-leaks"
-"""Copies split at random, and each fold's epoch chosen on its own test copies: no run of its own."""
+"""Copies split at random, each fold's epoch chosen on its own test copies: no run of its own."""
 
 TITLES = {
     BASE: "our rules",
