@@ -1,9 +1,12 @@
 """A Sphinx extension: pages load what they need, once, and a screen reader is not misled.
 
 MathJax is left out of pages without formulas, Thebe (cells that run on a server, which the book
-does not offer) of all. Hover cards need pages to be written in one process.
+does not offer) of all, and of the theme's two thousand icons (1.5 MB) those that no page uses.
+Hover cards need pages to be written in one process.
 """
 
+import re
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,55 @@ from sphinx.environment import BuildEnvironment
 
 LIST_OF_ENTRIES = '<div role="list" class="citation-list">'
 LIST_OF_ENTRIES_PLAIN = '<div class="citation-list">'
+
+
+ICONS = "_static/scripts/fontawesome.js"
+
+ICON = re.compile(
+    r"""(?:"([\w-]+)"|([\w$]+)):\[\d+,\d+,\[[^\]]*\],"[0-9a-f]+",(?:"[^"]*"|\["[^"]*","[^"]*"\])\]"""
+)
+"""An icon in the theme's script: name, size, other names, code, outline."""
+
+USED = re.compile(r"\bfa-([a-z0-9-]+)")
+
+ALWAYS = {"circle-half-stroke", "sun", "moon", "bars", "angle-left", "angle-right", "question"}
+"""Put in by the theme's scripts, so that no page names them."""
+
+
+def fewer_icons(script: str, used: set[str]) -> str:
+    """The icon script with the outlines of the icons in use only.
+
+    Args:
+        script: the theme's `fontawesome.js`.
+        used: names of icons, without `fa-`.
+    """
+    names = used | ALWAYS
+
+    def kept(found: re.Match[str]) -> str:
+        aliases = re.findall(r'"([\w-]+)"', found[0].split("],", 1)[0])
+        name = found[1] or found[2]
+        return found[0] if names & {name, *aliases} else ""
+
+    # An icon that goes leaves its comma behind: `{,a:[...],,b:[...]}`.
+    thinned = ICON.sub(lambda found: kept(found) or "\0", script)
+    thinned = re.sub(r"\0(?:,\0)*,", "", thinned)
+    return re.sub(r",?\0", "", thinned)
+
+
+def _write_icons(app: Sphinx, failed: Exception | None) -> None:
+    target = Path(app.outdir) / ICONS
+    if failed is not None or not target.is_file():
+        return
+    # From the theme's own file: what is in the book may have been thinned for other pages.
+    theme = next(
+        Path(str(file.locate()))
+        for file in distribution("pydata-sphinx-theme").files or ()
+        if str(file).endswith("static/scripts/fontawesome.js")
+    )
+    used: set[str] = set()
+    for page in Path(app.outdir).rglob("*.html"):
+        used |= set(USED.findall(page.read_text(encoding="utf-8")))
+    target.write_text(fewer_icons(theme.read_text(encoding="utf-8"), used), encoding="utf-8")
 
 
 def _formulas_only_where_used(
@@ -61,4 +113,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", _plain_bibliography)
     app.connect("env-updated", _write_in_one_process)
     app.connect("build-finished", _remove_old_tips)
+    app.connect("build-finished", _write_icons)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from sphinx.application import Sphinx
 
+from bookkit.sphinx.light import fewer_icons
+
 INDEX = """Front
 =====
 
@@ -22,6 +24,15 @@ FORMULA = """Formula
 .. math:: a = b
 """
 ENTRY = "@book{one, author = {A. Writer}, title = {T}, publisher = {P}, year = {2001}}\n"
+
+
+def test_icons_that_no_page_uses_are_left_out() -> None:
+    script = (
+        'x={a1:[1,2,[],"f1","M0"],sun:[1,2,[97],"f2","M1"],"b-c":[1,2,["d"],"f3",["p","q"]]};y=1'
+    )
+    assert fewer_icons(script, set()) == 'x={sun:[1,2,[97],"f2","M1"]};y=1'
+    assert '"b-c"' in fewer_icons(script, {"d"}), "by its other name"
+    assert fewer_icons(script, {"a1", "b-c"}) == script
 
 
 @pytest.fixture(scope="module")
