@@ -8,11 +8,23 @@ import yaml
 from nodulebook.core.errors import InputError
 
 
+def typed_path(given: str) -> Path:
+    """A path that a user typed, made absolute: meant from the folder where it was typed.
+
+    A notebook runs in `chapters/`; the shell that started it leaves its own folder in PWD.
+    """
+    path = Path(given).expanduser()
+    typed_in = os.environ.get("PWD", "")
+    if not path.is_absolute() and Path.cwd().name == "chapters" and Path(typed_in).is_dir():
+        path = Path(typed_in) / path
+    return path.resolve()
+
+
 def _find_root() -> Path:
     """The folder that holds `_toc.yml`: `NODULEBOOK_ROOT`, this checkout, or above the cwd."""
     given = os.environ.get("NODULEBOOK_ROOT")
     if given:
-        return Path(given).resolve()
+        return typed_path(given)
     candidates = [Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents]
     for folder in candidates:
         if (folder / "_toc.yml").is_file() or (folder / "profiles").is_dir():
@@ -26,7 +38,7 @@ PROFILES = ROOT / "profiles"
 DATA = ROOT / "data"
 SCANS_CSV = DATA / "scans.csv"
 _COHORT = os.environ.get("NODULEBOOK_COHORT")
-OWN_COHORT = Path(_COHORT).expanduser().resolve() if _COHORT else None
+OWN_COHORT = typed_path(_COHORT) if _COHORT else None
 """The user's cohort (`data.own_cohort`), which takes the place of LIDC-IDRI's; None: the book's."""
 NODULES_CSV = (OWN_COHORT or DATA) / "nodules.csv"
 FOLDS_CSV = (OWN_COHORT or DATA) / "folds.csv"
@@ -34,18 +46,6 @@ TRIALS_YAML = PROFILES / "trials" / "trials.yaml"
 RULES_YAML = PROFILES / "trials" / "rules.yaml"
 CLAIMS_YAML = DATA / "claims.yml"
 PATCH_STORES = (OWN_COHORT or DATA) / "patches"
-
-
-def typed_path(given: str) -> Path:
-    """A path that a user typed, made absolute: meant from the folder where it was typed.
-
-    A notebook runs in `chapters/`; the shell that started it leaves its own folder in PWD.
-    """
-    path = Path(given).expanduser()
-    typed_in = os.environ.get("PWD", "")
-    if not path.is_absolute() and Path.cwd() == CHAPTERS and Path(typed_in).is_dir():
-        path = Path(typed_in) / path
-    return path.resolve()
 
 
 def runs_folder() -> Path:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from nodulebook.core.errors import InputError
@@ -20,23 +22,32 @@ from nodulebook.ct.folder import files_below, reading
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _CT_CLASSES = (_CT, f"{_CT}.1", f"{_CT}.2", "")  # one slice, enhanced, converted, not said
 _NOT_SLICES = {
-    "LOCALIZER": "a scout",
-    "SCOUT": "a scout",
-    "TOPOGRAM": "a scout",
-    "MIP": "a projection",
-    "MINIP": "a projection",
-    "PROJECTION IMAGE": "a projection",
-    "VRT": "a rendering",
-    "DOSE": "a dose report",
-    "DOSE_INFO": "a dose report",
-    "SCREEN SAVE": "a screen shot",
-    "SCREEN_SAVE": "a screen shot",
+    word: what
+    for what, words in {
+        "a scout": "LOCALIZER SCOUT TOPOGRAM SURVIEW SCANOGRAM",
+        "a projection": "MIP MINIP MAXIP MAXIMUM MINIMUM PROJECTION",
+        "a rendering": "VRT VOLREN RENDERING SSD",
+        "a dose report": "DOSE",
+        "a screen shot": "SCREEN SCREENSHOT",
+        "a segmentation": "SEGMENTATION MASK MASKED",
+        "a fusion of images": "FUSION",
+        "a map": "PERFUSION SUBTRACTION IODINE ZEFF EFFZ DENSITY STDDEV STDDEVIATION",
+    }.items()
+    for word in words.split()
 }
-"""Values of ImageType whose pixels are not a slice of a scan."""
+"""Words of ImageType, or whole values without _ and spaces, whose pixels are no slice in HU."""
+
+TWO_PATIENTS = "several"
+"""In place of the PatientID where the files of a series name more than one."""
+
+_NOT_HU = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
+"""RescaleType: optical density, mg/ml, atomic number, electron density, percent."""
 
 _OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_MAX_HEADER = 1 << 24  # bytes; a file of zeros is not read to its end
 _MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
-_INDEX = "2"  # raised where the index of an older version cannot be used
+_INDEX = "3"  # raised where the index of an older version cannot be used
 
 
 # --------------------------------------------------------------------------------- finding
@@ -82,7 +93,9 @@ def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
             else:
                 found.series.setdefault(uid, []).append(here / name)
         for uid, about in entry["about"].items():
-            found.about.setdefault(uid, (about[0], about[1]))
+            known_about = found.about.setdefault(uid, (about[0], about[1]))
+            if known_about[1] != about[1]:
+                found.about[uid] = (about[0], TWO_PATIENTS)
         found.damaged += entry["damaged"]
     if index_json is not None and now != known:
         with suppress(OSError):  # it only saves time
@@ -102,8 +115,9 @@ def _known_folders(index_json: Path | None) -> dict[str, Any]:
 def _stamp(files: Sequence[Path]) -> str:
     digest = hashlib.sha256(_INDEX.encode())
     for path in files:
-        about = path.stat()
-        digest.update(os.fsencode(f"{path.name} {about.st_size} {about.st_mtime_ns}\n"))
+        with suppress(OSError):  # it has vanished, which is found when it is read
+            about = path.stat()
+            digest.update(os.fsencode(f"{path.name} {about.st_size} {about.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 
@@ -123,6 +137,8 @@ def _folder_entry(files: Sequence[Path]) -> dict[str, Any]:
         entry["files"].append((path.name, uid, not_ct(header)))
         about = (text_of(header, "SeriesDescription"), text_of(header, "PatientID"))
         entry["about"].setdefault(uid, about)
+        if entry["about"][uid][1] != about[1]:  # whose it is decides leakage
+            entry["about"][uid] = (about[0], TWO_PATIENTS)
     return entry
 
 
@@ -145,6 +161,7 @@ _TAGS = [
     "NumberOfFrames",
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
@@ -163,7 +180,12 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         if not marked and start[:2] not in _MAY_BE_DICOM:
             return None
     with reading(path, "its DICOM header cannot be read"):
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)  # type: ignore[arg-type]
+        with path.open("rb") as file:
+
+            def at_end(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+                return tag in _PIXELS or file.tell() > _MAX_HEADER
+
+            header = read_partial(file, at_end, force=True, specific_tags=[Tag(t) for t in _TAGS])
         # A file of another kind may begin with these two bytes by chance.
         return header if marked or text_of(header, "SOPClassUID").startswith("1.2.840.") else None
 
@@ -185,8 +207,12 @@ def image_type(header: pydicom.Dataset) -> set[str]:
 def not_ct(header: pydicom.Dataset) -> str:
     """What a DICOM file is instead of slices of a CT scan; "" where it is such slices."""
     modality, kind = text_of(header, "Modality").upper(), text_of(header, "SOPClassUID")
-    for value in sorted(image_type(header) & _NOT_SLICES.keys()):
-        return f"{_NOT_SLICES[value]} (ImageType {value})"
+    for value in sorted(image_type(header)):
+        for word in (re.sub("[_ ]", "", value), *re.split("[_ ]", value)):
+            if word in _NOT_SLICES:
+                return f"{_NOT_SLICES[word]} (ImageType {value})"
+    if (unit := text_of(header, "RescaleType").upper()) in _NOT_HU:
+        return f"an image whose values are no HU (RescaleType {unit})"
     if kind not in _CT_CLASSES:
         return f"{UID(kind).name} ({modality})" if modality else UID(kind).name
     return "" if modality in ("", "CT") else modality

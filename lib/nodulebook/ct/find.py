@@ -117,7 +117,7 @@ class FoundFolder:
 
     path: Path
     scans: dict[str, FoundScan]
-    others: dict[str, str]  # series that are no CT scan: SeriesInstanceUID -> what they are
+    others: dict[str, str]  # what is no CT scan, by SeriesInstanceUID or name -> what it is
     damaged: list[str]  # files that cannot be read, and why
 
     def one(self, name: str) -> FoundScan:
@@ -137,7 +137,7 @@ class FoundFolder:
         if name in self.scans:
             return self.scans[name]
         if name in self.others:
-            raise InputError(f"scan {name} is {self.others[name]}, not a CT scan")
+            raise InputError(f"scan {name} is not to be had as CT: {self.others[name]}")
         raise InputError(f"scan {name!r} is not in {self.path}, which holds {known}")
 
 
@@ -157,7 +157,16 @@ def find_scans(folder: Path, index_json: Path | None = None) -> FoundFolder:
         raise InputError(f"{folder}: {what}")
     folder = folder.resolve()
     dicom, images = find_dicom(folder, index_json), find_images(folder)
-    scans, others = {}, {}
+    scans: dict[str, FoundScan] = {}
+    others: dict[str, str] = {}
+    damaged = list(dicom.damaged)
+    for name in list(images):
+        reasons = [reason for path in images[name] if (reason := _unreadable(path))]
+        damaged += reasons
+        if len(reasons) == len(images[name]):
+            del images[name]
+            if name not in dicom.series:
+                others[name] = f"damaged: {'; '.join(reasons)}"
     for name in sorted({*dicom.series, *images, *dicom.others}):
         kinds = dicom.others.get(name, Counter())
         description, patient = dicom.about.get(name, ("", ""))
@@ -175,7 +184,16 @@ def find_scans(folder: Path, index_json: Path | None = None) -> FoundFolder:
             others[name] = f"{', '.join(kinds)} of {description or 'no description'}"
     if not scans:
         raise InputError(_nothing(folder, others, dicom.damaged))
-    return FoundFolder(folder, scans, others, dicom.damaged)
+    return FoundFolder(folder, scans, others, damaged)
+
+
+def _unreadable(path: Path) -> str:
+    """Why the header of an image file cannot be used; "" where it can."""
+    try:
+        open_image(path)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _nothing(folder: Path, others: dict[str, str], damaged: list[str]) -> str:

@@ -24,7 +24,11 @@ def files_below(folder: Path) -> Iterator[Path]:
     """
     seen: set[tuple[int, int]] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
-        about = os.stat(here)
+        try:
+            about = os.stat(here)
+        except OSError:  # it has vanished
+            folders.clear()
+            continue
         if (about.st_dev, about.st_ino) in seen:
             folders.clear()
             continue

@@ -5,7 +5,7 @@ SimpleITK have it), arrays are zyx.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from nodulebook.core.errors import InputError
 
 Box = NDArray[Any]  # (z, y, x) of any number type
 Three = tuple[int, int, int]
+
+AIR_HU = -500
+"""A CT scan of the chest has voxels below this, in the lung and around the body."""
 
 STRAY_MM = 0.2
 """So far may a voxel lie from where a scan's geometry puts it, anywhere in the scan."""
@@ -164,20 +167,31 @@ class Volume:
             [self.region_hu((0, 0, k * (z - 1) // 4), (x, y, 1)) for k in (1, 2, 3)]
         )
 
-    def check_is_ct(self) -> "Volume":
+    def check_is_ct(self, whole: bool = True) -> "Volume":
         """The volume itself, where its values can be CT.
 
+        Args:
+            whole: of a whole chest, which has air in it; a cube may lie in soft tissue.
+
         Raises:
-            InputError: it is a mask, a label map, or a picture of 8 bits.
+            InputError: it is a mask, a label map, a picture of 8 bits, a map of distances or doses.
         """
         sample = self.sample_hu()
         low, high = float(sample.min()), float(sample.max())
-        few = low >= -1 and (high <= 255 or len(np.unique(sample)) <= 64)
-        if few and low < high:
+        # Lung and the air around a body are below -500 HU. Without the rescaling of DICOM, CT
+        # counts from 0 and reaches beyond bone's 1024; a patch of it is scored with a warning.
+        few = len(np.unique(sample)) <= 64
+        stored = low >= -1 and high > 1024 and not few
+        picture = low >= -1 and (high <= 255 or few) and (whole or low < high)
+        if picture or (whole and low >= AIR_HU and not stored):
             raise InputError(
-                f"{self.name}: values from {low:g} to {high:g} are those of a mask, a label map or "
-                "a picture, not Hounsfield units; name the CT scan itself"
+                f"{self.name}: values from {low:g} to {high:g} are not Hounsfield units of a "
+                "chest: a mask, a label map, another image, or an incomplete download? Name the "
+                "CT scan itself"
             )
+        if few:
+            note = f"{len(np.unique(sample))} different values only: is it a mask?"
+            return replace(self, notes=(*self.notes, note))
         return self
 
 

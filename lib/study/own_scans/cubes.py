@@ -93,7 +93,7 @@ def read_cubes(
             raise InputError(f"{file}: not a cube; .npy, .npz, .nii, .nii.gz, .mha, .mhd are read")
     for name, images in find_images(path if path.is_dir() else path.parent).items():
         if path.is_dir() or images == [path]:
-            add(name, _only(images, name).check_is_ct(), {})
+            add(name, _only(images, name).check_is_ct(whole=False), {})
     if not scans:
         raise InputError(f"{path}: holds no cube (.npy, .npz, .nii, .nii.gz, .mha, .mhd)")
     return Folder(path, scans, {}, [], dict.fromkeys(scans, "")), pd.DataFrame(rows)
@@ -168,7 +168,7 @@ def _volume(
     size_xyz = zyx.shape[::-1]
     origin = [-(n - 1) / 2 * mm for n, mm in zip(size_xyz, spacing_xyz, strict=True)]
     geometry = even_geometry(str(file), size_xyz, origin, spacing_xyz, np.eye(3))
-    return Volume(str(file), geometry, partial(box_of, zyx)).check_is_ct()
+    return Volume(str(file), geometry, partial(box_of, zyx)).check_is_ct(whole=False)
 
 
 def positions_of_labels(

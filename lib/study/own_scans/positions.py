@@ -91,10 +91,10 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
         coordinates: False: a table for cubes, in which the columns of the position may be absent.
 
     Returns:
-        Columns line (in the file), id (the row's number where there is none), scan ("" where not
-        said), x_mm, y_mm, z_mm (NaN where given as column_px, row_px, slice); where given
-        patient_id, label (1, 0 or NaN), rating (1 to 5 or NaN), diameter_mm; and the others as
-        text. Rows without any coordinate are left out.
+        Columns line (in the file), id (the row's number where there is none), scan (or the patient,
+        where only that is named; "" where neither is), x_mm, y_mm, z_mm (NaN where given as
+        column_px, row_px, slice); where given patient_id, label (1, 0 or NaN), rating (1 to 5 or
+        NaN), diameter_mm; and the others as text. Rows without any coordinate are left out.
 
     Raises:
         InputError: no such file, not CSV, no row, an unknown kind of table, or a wrong cell; the
@@ -125,7 +125,12 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     for name in WORLD:
         if name not in table:
             table[name] = np.nan
+    if "scan" not in table and (named := _naming_column(table)):
+        table["scan"] = table[named]
     if "scan" in table:
+        if (table["scan"] != "").any():
+            why = "names no scan, though other lines do: fill it in"
+            _refuse(path, table, table["scan"] == "", why)
         # A spreadsheet writes whole numbers as 1.0.
         scan = table["scan"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
         table["scan"] = [layout.scan_pattern.format(_stem(name)) if name else "" for name in scan]
@@ -163,6 +168,8 @@ def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _stem(name: str) -> str:
+    """The name of a scan that may be given as a file, with its folders."""
+    name = re.split(r"[/\\]", name)[-1]
     return re.sub(r"\.(mhd|mha|nrrd|npy|npz|nii(\.gz)?)$", "", name, flags=re.IGNORECASE)
 
 
@@ -238,6 +245,50 @@ def _recognised(
 
 def _wanted(layout: Layout) -> list[str]:
     return ["/".join(layout.columns[name]) for name in layout.needs]
+
+
+_OF_SCANS = ("scan", "series", "image", "img", "file", "volume", "nii", "nifti", "dicom")
+_OF_PATIENTS = ("patient", "subject", "case", "person", "participant", "pid", "mrn")
+_OF_OTHERS = ("uid", "study", "exam", "examination", "accession", "path", "ct")
+_ENTITIES = (_OF_SCANS, _OF_PATIENTS, _OF_OTHERS)
+_OF_NAMES = {"id", "uid", "name", "instance", "number", "no", "nr", "key", "code", "path"}
+_NAMES_A_SCAN = re.compile(
+    r"\d+(\.\d+){6,}|.*[/\\].*|.*\.(dcm|mhd|mha|nrrd|nii|nii\.gz)|LIDC-IDRI-\d+", re.IGNORECASE
+)
+"""Cells that name a scan, series or patient whatever their column is called: UIDs, files."""
+
+
+def _naming_column(table: pd.DataFrame) -> str:
+    """The column that names scans, or else patients, under a name that no layout has; else "".
+
+    A folder of one scan needs no such column. But where there is one, a position must not be taken
+    for another scan's: `FoundFolder.one` finds the scan by it, or says that it is not there.
+    """
+
+    def words(header: str) -> list[str]:
+        split = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", header).lower()
+        glued = re.sub(r"\b([a-z]{3,}?)(uid|id|name)\b", r"\1 \2", split)
+        return re.findall("[a-z]+", glued)
+
+    def is_name(header: str, entities: Sequence[str]) -> bool:
+        found = words(header)
+        numeric = pd.to_numeric(table[header], errors="coerce").notna().all()
+        return (
+            any(word in entities for word in found)
+            and all(word in _OF_NAMES or any(word in kind for kind in _ENTITIES) for word in found)
+            # A volume, or a path, may be a size or a diagnosis.
+            and not (found == ["volume"] and numeric)
+            and not (found == ["path"] and not table[header].str.fullmatch(_NAMES_A_SCAN).any())
+        )
+
+    headers = [name for name in table.columns if name not in (*OURS, "line")]
+    for entities in _ENTITIES:
+        if entities == _OF_PATIENTS and "patient_id" in table:
+            return "patient_id"
+        for header in headers:
+            if is_name(header, entities):
+                return header
+    return next((h for h in headers if table[h].str.fullmatch(_NAMES_A_SCAN).all()), "")
 
 
 def _split_place(path: Path, table: pd.DataFrame) -> pd.DataFrame:

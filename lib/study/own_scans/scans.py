@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
 from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.ct import find
+from nodulebook.ct.dicom import read_dicom_series
+from nodulebook.ct.dicom_files import TWO_PATIENTS
 from nodulebook.ct.find import FoundFolder, FoundScan
 from nodulebook.ct.folder import listed
 from nodulebook.ct.volume import Geometry, Volume
@@ -35,8 +36,15 @@ class Folder(FoundFolder):
         Raises:
             InputError: there is no such scan, or there are several.
         """
-        scans = [scan for key, scan in self.scans.items() if self.given_patients[key] == name]
-        if not name or name in self.scans or not scans:
+        if not name or name in self.scans:
+            return super().one(name)
+        ours = lidc_patient("", name)
+        scans = [
+            scan
+            for key, scan in self.scans.items()
+            if self.given_patients[key] == name or (ours and ours == scan.patient_id)
+        ]
+        if not scans:
             return super().one(name)
         if len(scans) > 1:
             raise InputError(
@@ -59,13 +67,18 @@ def find_scans(path: Path) -> Folder:
         name: replace(
             scan,
             patient_id=lidc_patient(
-                name, scan.patient_id, *(str(file) for file in (*scan.dicom, *scan.images))
+                name,
+                *(() if scan.patient_id == TWO_PATIENTS else (scan.patient_id, *_files(scan))),
             ),
         )
         for name, scan in found.scans.items()
     }
     given = {name: scan.patient_id for name, scan in found.scans.items()}
     return Folder(found.path, scans, found.others, found.damaged, given)
+
+
+def _files(scan: FoundScan) -> list[str]:
+    return [str(file) for file in (*scan.dicom, *scan.images)]
 
 
 # ------------------------------------------------------------------------------ places in a scan
@@ -78,17 +91,22 @@ def pixel_world(
 
     The number is the InstanceNumber of a DICOM file; in other files slices count from 1, in the
     order in which they are stored. NaN where the scan has no slice of that number.
+
+    Raises:
+        InputError: the DICOM files do not give each slice a number of its own.
     """
     index = pixels.copy()
     index[:, 2] -= 1
     if scan.dicom:
-        tags = ["InstanceNumber", "ImagePositionPatient"]
-        slices: dict[float, float] = {}
-        for path in scan.dicom:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-            corner = np.array(header.ImagePositionPatient, dtype=float)
-            slices[float(header.InstanceNumber)] = float(volume.geometry.to_index(corner)[2])
-        index[:, 2] = [slices.get(number, np.nan) for number in pixels[:, 2]]
+        # Of the stack only: a scout or a projection may have the number of a slice.
+        slices = read_dicom_series(scan.dicom, scan.name).slices
+        order = {one.number: k for k, one in enumerate(slices)}
+        if len(order) < len(slices) or -1 in order:
+            raise InputError(
+                f"scan {scan.name}: InstanceNumber does not give each slice a number of its own, "
+                f"so slice {pixels[0, 2]:g} is not known; give the positions in mm"
+            )
+        index[:, 2] = [order.get(number, np.nan) for number in pixels[:, 2]]
     return volume.geometry.to_world(index)
 
 

@@ -132,7 +132,8 @@ def score(
             report(f"scan {scan.name}: {count} positions, {about(network)['which']}")
     lost = table.loc[reason != "", ["line", "id", "scan"]].assign(reason=reason[reason != ""])
     if (reason == ABSENT).any():
-        report(f"{folder.path} holds {listed(folder.scans.values())}")
+        name = table["scan"][reason == ABSENT].iloc[0]
+        report(f"{folder.path} holds {listed(folder.scans.values())}, but no {name}")
     done = table[reason == ""]
     if done.empty:
         raise InputError(f"no position can be scored; {'; '.join(reasons(lost))}")

@@ -1,6 +1,9 @@
 """Profiles and parameters: right ones are read, wrong ones are refused by name."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -368,3 +371,19 @@ def test_installed_away_from_a_checkout_names_the_folder_and_the_variable(tmp_pa
         read_profile("quick")
     assert str(tmp_path / "profiles") in str(refused.value)
     assert "NODULEBOOK_ROOT" in str(refused.value)
+
+
+@pytest.mark.parametrize("variable", ["NODULEBOOK_ROOT", "NODULEBOOK_COHORT", "NODULEBOOK_RUNS"])
+def test_relative_folders_are_meant_from_where_they_were_typed(
+    tmp_path: Path, variable: str
+) -> None:
+    """Although a notebook runs in `chapters/`."""
+    (tmp_path / "work" / "mine").mkdir(parents=True)
+    chapters = tmp_path / "chapters"
+    chapters.mkdir()
+    env = os.environ | {variable: "mine", "PWD": str(tmp_path / "work")}
+    code = "from nodulebook.core import paths as p; print(p.ROOT, p.OWN_COHORT, p.runs_folder())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=chapters, env=env, capture_output=True, text=True
+    )
+    assert str(tmp_path / "work" / "mine") in done.stdout.split()

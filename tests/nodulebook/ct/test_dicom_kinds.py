@@ -280,3 +280,35 @@ def test_an_index_that_cannot_be_written_is_no_condition(tmp_path: Path) -> None
     series(tmp_path / "scans")
     (tmp_path / "file").write_text("-")
     assert list(find_scans(tmp_path / "scans", tmp_path / "file" / "index.json").scans) == ["1.2.3"]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "MAX_IP"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "MPR", "THICK MIP"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "VOLUME RENDERING"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "PERFUSION", "MTT"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 IODINE"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "SEGMENTATION"]},
+        {"RescaleType": "Z_EFF"},
+        {"RescaleType": "MGML"},
+    ],
+)
+def test_images_of_another_kind_are_no_slices(tmp_path: Path, about: dict[str, object]) -> None:
+    for path in series(tmp_path / "a", "1.2.9"):
+        edit(path, **about)
+    with pytest.raises(InputError, match=r"1\.2\.9 is a"):
+        find_scans(tmp_path)
+    series(tmp_path / "b", "1.2.3")
+    assert list(find_scans(tmp_path).scans) == ["1.2.3"]
+
+
+def test_a_large_file_of_zeros_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """As a download client leaves it that takes the room beforehand."""
+    series(tmp_path)
+    with (tmp_path / "new.dcm").open("wb") as file:
+        file.write(bytes(128) + b"DICM")
+        file.truncate(1 << 40)  # a day to read
+    found = find_scans(tmp_path)
+    assert off_mm(found.one("").open()) < 0.5 and "new.dcm" in found.damaged[0]

@@ -282,3 +282,30 @@ def test_an_empty_search_says_what_the_folder_holds(tmp_path: Path) -> None:
         (tmp_path / name).write_text("-")
     with pytest.raises(InputError, match=r"2 \.nrrd"):
         find_scans(tmp_path)
+
+
+def _kinds(hu: NDArray[np.float64]) -> dict[str, NDArray[np.generic]]:
+    far = np.zeros(hu.shape, np.uint8)
+    far[1, 2:5, 2:5] = 1
+    return {
+        "a mask of a nodule far from the middle": far,
+        "nothing": np.zeros(hu.shape, np.int16),
+        "a map of distances": (np.indices(hu.shape).sum(0) - 40).astype(np.float32),
+        "standard scores": ((hu - hu.mean()) / hu.std() * 3).astype(np.float32),
+        "a label map of many": (np.indices(hu.shape).sum(0) % 200).astype(np.int16),
+        "probabilities": (1 / (1 + np.exp(-hu / 100))).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("kind", _kinds(np.random.default_rng(0).normal(0, 1, (9, 9, 9))))
+def test_an_image_of_another_kind_is_not_taken_for_the_scan_of_its_name(
+    tmp_path: Path, kind: str
+) -> None:
+    hu = np.random.default_rng(0).normal(-700, 200, (40, 30, 30))
+    for folder, voxels in (("a", _kinds(hu)[kind]), ("b", hu.astype(np.int16))):
+        (tmp_path / folder).mkdir()
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / folder / "one.mhd"))
+    scan = find_scans(tmp_path).one("").open()
+    assert scan.name.endswith("b/one.mhd") and any("a/one.mhd" in note for note in scan.notes)
+    with pytest.raises(InputError, match="Hounsfield"):
+        find_scans(tmp_path / "a").one("").open()

@@ -69,6 +69,7 @@ def test_hidden_patients_take_no_part(data: targets.FoldData) -> None:
     out = targets.split_fold(names, store, 1, hidden=hidden)
     assert not hidden & {*out.train["patient_id"], *out.test["patient_id"]}
     assert (len(out.train), len(out.test)) == (len(data.train) - 2, len(data.test) - 2)
+    assert out.lesions is not None and not hidden & set(out.lesions["patient_id"])
 
 
 def test_a_source_without_the_fold_is_refused(data: targets.FoldData) -> None:

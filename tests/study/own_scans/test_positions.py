@@ -186,3 +186,50 @@ def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path):
         with pytest.raises(InputError, match="cannot be read"):
             read_positions(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "scan"),
+    [
+        ("SeriesUID", "1.2.3", "1.2.3"),
+        ("series_instance_uid", "1.2.3", "1.2.3"),
+        ("Series ID", "1.2.3", "1.2.3"),
+        ("ScanID", "7", "7"),
+        ("Image", "one", "one"),
+        ("img_id", "one", "one"),
+        ("FileName", "sub/one.nii.gz", "one"),
+        ("ct_path", "C:\\ct\\one.mhd", "one"),
+        ("uid", "1.2.3", "1.2.3"),
+        ("StudyInstanceUID", "1.2.3", "1.2.3"),
+        ("patient_id", "P7", "P7"),
+        ("Patient Name", "P7", "P7"),
+        ("subject", "P7", "P7"),
+        ("case number", "12.0", "12"),
+        ("Fall", "LIDC-IDRI-0003", "LIDC-IDRI-0003"),  # by its cells
+        ("Untersuchung", "1.2.840.113619.2.55.3.1", "1.2.840.113619.2.55.3.1"),
+        # These name no scan.
+        ("patient_age", "61", ""),
+        ("scanner", "GE", ""),
+        ("image quality", "good", ""),
+        ("volume", "523.6", ""),
+        ("path", "adenocarcinoma", ""),
+        ("study_date", "2001-01-01", ""),
+        ("lobe", "LUL", ""),
+    ],
+)  # fmt: skip
+def test_a_scan_is_named_by_a_column_of_any_name(
+    tmp_path: Path, column: str, cell: str, scan: str
+) -> None:
+    """Or its position would be taken for one in the only scan of the folder."""
+    text = f"{column},x_mm,y_mm,z_mm\n{cell},1,2,3\n"
+    (row,) = read_positions(written(tmp_path, text)).itertuples()
+    assert row.scan == scan
+
+
+def test_a_scan_named_in_some_lines_is_needed_in_all(tmp_path: Path) -> None:
+    """A spreadsheet's merged cells are empty below the first."""
+    text = "scan,x_mm,y_mm,z_mm\na,1,2,3\n,4,5,6\n"
+    with pytest.raises(InputError, match="line 3"):
+        read_positions(written(tmp_path, text))
+    (row,) = read_positions(written(tmp_path, "scan,x_mm,y_mm,z_mm\n,1,2,3\n")).itertuples()
+    assert row.scan == ""

@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom import dcmread
+from test_dicom_kinds import edit
 from test_scan_sources import made_up
 from test_volumes import lidc_dicom, real_dicom, write_series
 
@@ -678,3 +680,81 @@ def test_nifti_metaimage_cubes_and_label_images_give_the_same_scores(
     near = marked.merge(table, on="scan")
     distance = sum((near[f"{a}_mm_x"] - near[f"{a}_mm_y"]) ** 2 for a in "xyz") ** 0.5
     assert (distance.groupby(near["id_y"]).min() < 1.5).all() and len(marked) == 4
+
+
+def numbered(folder: Path) -> tuple[np.ndarray, list[Path]]:
+    """A DICOM series whose slices are numbered from 1; the ball's column, row and number."""
+    write_dicom(folder, "1.2.3")
+    volume = find_scans(folder).one("1.2.3").open()
+    files = sorted(folder.iterdir(), key=lambda p: float(dcmread(p).ImagePositionPatient[2]))
+    for number, path in enumerate(files, start=1):
+        edit(path, InstanceNumber=number)
+    return volume.geometry.to_index(np.array(BALL)) + np.array([0, 0, 1]), files
+
+
+@pytest.mark.parametrize("kind", ["DERIVED", "MIP"])
+def test_a_slice_number_is_that_of_the_scan_not_of_an_image_left_out(
+    lab: Lab, tmp_path: Path, kind: str
+) -> None:
+    (column, row, number), files = numbered(tmp_path / "s")
+    for k, of in enumerate((3, 20)):
+        extra = tmp_path / "s" / f"z{k}.dcm"
+        shutil.copy(files[of], extra)
+        place = [-20, -30, float(dcmread(extra).ImagePositionPatient[2]) + 0.6]
+        edit(
+            extra, ImageType=["DERIVED", "SECONDARY", kind], InstanceNumber=round(number),
+            SOPInstanceUID=f"1.2.3.{k}", ImagePositionPatient=place,
+        )  # fmt: skip
+    header = "id,scan,column_px,row_px,slice"
+    cells = f"a,1.2.3,{column},{row},{round(number)}"
+    rows = write_positions(tmp_path / "p.csv", cells, header=header)
+    table = score(tmp_path / "s", rows, tmp_path / "out", lab.networks).table
+    assert np.abs(table[["x_mm", "y_mm", "z_mm"]].to_numpy()[0] - BALL).max() < 0.65
+
+
+@pytest.mark.parametrize("number", [5, None])
+def test_slice_numbers_that_are_not_one_each_are_refused(
+    lab: Lab, tmp_path: Path, number: int | None
+) -> None:
+    (column, row, _), files = numbered(tmp_path / "s")
+    edit(files[7], InstanceNumber=number)
+    header = "id,scan,column_px,row_px,slice"
+    rows = write_positions(tmp_path / "p.csv", f"a,1.2.3,{column},{row},5", header=header)
+    with pytest.raises(InputError, match="InstanceNumber"):
+        score(tmp_path / "s", rows, tmp_path / "out", lab.networks)
+
+
+def test_whose_scan_it_is_is_told_by_files_and_not_where_they_disagree(tmp_path: Path) -> None:
+    write_mhd(tmp_path / "a", "LIDC-IDRI-0003")
+    write_dicom(tmp_path / "b" / "two", "1.2.4")
+    for k, path in enumerate(sorted((tmp_path / "b" / "two").iterdir())):
+        edit(path, PatientID="LIDC-IDRI-0001" if k % 2 else "P7")
+    write_dicom(tmp_path / "c", "1.2.5")
+    for path in (tmp_path / "c").iterdir():
+        edit(path, PatientID="LIDC-IDRI-1")
+    found = find_scans(tmp_path)
+    patients = {name: scan.patient_id for name, scan in found.scans.items()}
+    assert patients == {"LIDC-IDRI-0003": "LIDC-IDRI-0003", "1.2.4": "", "1.2.5": "LIDC-IDRI-0001"}
+    # A table may spell the patient otherwise than the files.
+    assert found.one("lidc_idri_0001").name == found.one("LIDC-IDRI-1").name == "1.2.5"
+
+
+def test_a_position_of_another_scan_or_patient_is_not_scored_in_the_only_one(
+    lab: Lab, tmp_path: Path
+) -> None:
+    write_mhd(tmp_path / "scans")
+    for header in ("Series,x_mm,y_mm,z_mm", "PatientID,x_mm,y_mm,z_mm"):
+        rows = write_positions(tmp_path / "p.csv", "two,12,-7,30", header=header)
+        with pytest.raises(InputError, match=scoring.ABSENT):
+            score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+
+
+def test_broken_image_files_cost_no_good_scan(lab: Lab, tmp_path: Path) -> None:
+    write_mhd(tmp_path / "scans")
+    (tmp_path / "scans" / "zero.mhd").touch()
+    (tmp_path / "scans" / "cut.nii.gz").write_bytes(b"\x1f\x8b")
+    rows = write_positions(tmp_path / "p.csv", "a,12,-7,30", header="id,x_mm,y_mm,z_mm")
+    scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert len(scored.table) == 1
+    named = sorted(Path(text.split(":")[0]).name for text in scored.damaged)
+    assert named == ["cut.nii.gz", "zero.mhd"]
