@@ -45,7 +45,7 @@ _NOT_HU = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 
 _OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_MAX_HEADER = 1 << 24  # bytes; a file of zeros is not read to its end
+_MAX_HEADER = 1 << 24  # bytes; a large file of something else is not read to its end
 _MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
 _INDEX = "3"  # raised where the index of an older version cannot be used
 
@@ -183,7 +183,7 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         with path.open("rb") as file:
 
             def at_end(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-                return tag in _PIXELS or file.tell() > _MAX_HEADER
+                return not tag or tag in _PIXELS or file.tell() > _MAX_HEADER
 
             header = read_partial(file, at_end, force=True, specific_tags=[Tag(t) for t in _TAGS])
         # A file of another kind may begin with these two bytes by chance.
