@@ -304,11 +304,13 @@ def test_images_of_another_kind_are_no_slices(tmp_path: Path, about: dict[str, o
     assert list(find_scans(tmp_path).scans) == ["1.2.3"]
 
 
-def test_a_large_file_of_zeros_is_not_read_to_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_group", [False, True])
+def test_a_large_file_of_zeros_is_not_read_to_its_end(tmp_path: Path, with_group: bool) -> None:
     """As a download client leaves it that takes the room beforehand."""
-    series(tmp_path)
+    whole = series(tmp_path)[0].read_bytes()
+    end = 144 + int.from_bytes(whole[140:144], "little") if with_group else 132
     with (tmp_path / "new.dcm").open("wb") as file:
-        file.write(bytes(128) + b"DICM")
+        file.write(whole[:end])
         file.truncate(1 << 40)  # a day to read
     found = find_scans(tmp_path)
     assert off_mm(found.one("").open()) < 0.5 and "new.dcm" in found.damaged[0]
