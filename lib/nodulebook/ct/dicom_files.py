@@ -173,18 +173,17 @@ def read_header(path: Path) -> pydicom.Dataset | None:
     Raises:
         InputError: it cannot be read, or is DICOM and damaged.
     """
-    with reading(path):
-        with path.open("rb") as file:
-            start = file.read(144)
-            marked = start[128:132] == b"DICM"
-            if not marked and start[:2] not in _MAY_BE_DICOM:
-                return None
-            # (0002,0000) holds the length of the file's own group, which the data set follows.
-            has_group = start[132:136] == b"\2\0\0\0"
-            file.seek(144 + int.from_bytes(start[140:144], "little") if has_group else 132)
-            if marked and file.read(8) == bytes(8):
-                # Element (0000,0000) without end: pydicom would read the zeros to the last.
-                raise InputError(f"{path}: zeros follow its DICOM marker; download it again")
+    with reading(path), path.open("rb") as file:
+        start = file.read(144)
+        marked = start[128:132] == b"DICM"
+        if not marked and start[:2] not in _MAY_BE_DICOM:
+            return None
+        # (0002,0000) holds the length of the file's own group, which the data set follows.
+        has_group = start[132:136] == b"\2\0\0\0"
+        file.seek(144 + int.from_bytes(start[140:144], "little") if has_group else 132)
+        if marked and file.read(8) == bytes(8):
+            # Element (0000,0000) without end: pydicom would read the zeros to the last.
+            raise InputError(f"{path}: zeros follow its DICOM marker; download it again")
     with reading(path, "its DICOM header cannot be read"):
         with path.open("rb") as file:
 

@@ -137,7 +137,7 @@ class FoundFolder:
         if name in self.scans:
             return self.scans[name]
         if name in self.others:
-            raise InputError(f"scan {name} is not to be had as CT: {self.others[name]}")
+            raise InputError(f"scan {name} is {self.others[name]}; not a usable CT scan")
         raise InputError(f"scan {name!r} is not in {self.path}, which holds {known}")
 
 

@@ -128,9 +128,6 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if "scan" not in table and (named := _naming_column(table)):
         table["scan"] = table[named]
     if "scan" in table:
-        if (table["scan"] != "").any():
-            why = "names no scan, though other lines do: fill it in"
-            _refuse(path, table, table["scan"] == "", why)
         # A spreadsheet writes whole numbers as 1.0.
         scan = table["scan"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
         table["scan"] = [layout.scan_pattern.format(_stem(name)) if name else "" for name in scan]

@@ -50,6 +50,9 @@ CAVEATS = {
 
 ABSENT = "its scan is not in the folder"
 
+UNNAMED = "its line names no scan, though others do: fill in the column scan"
+"""A spreadsheet's merged cells are empty below the first, so that the only scan may be another."""
+
 _GRID = np.stack(np.meshgrid(*3 * [grid_offsets_mm(PATCH_SIZE)], indexing="ij"))  # zyx
 _AWAY = np.sqrt((_GRID**2).sum(axis=0))
 
@@ -170,14 +173,17 @@ def by_scan(
     rows_of: dict[str, list[NDArray[np.int64]]] = {}
     for name, found in table.groupby("scan", sort=False).indices.items():
         rows = np.asarray(found)
+        if not name and len(found) < len(table):
+            reason[rows] = UNNAMED
+            continue
         try:
             rows_of.setdefault(folder.one(str(name)).name, []).append(rows)
         except InputError as error:
             # Of a table of all scans most are elsewhere: said once, not with each name.
             reason[rows] = ABSENT if name and name not in folder.others else str(error)
     scans = []
-    for name, found in rows_of.items():
-        rows, scan = np.sort(np.concatenate(found)), folder.scans[name]
+    for name, parts in rows_of.items():
+        rows, scan = np.sort(np.concatenate(parts)), folder.scans[name]
         if not scan.patient_id:
             told = table.loc[rows, [c for c in ("id", "patient_id") if c in table]]
             scan = replace(scan, patient_id=lidc_patient("", *np.unique(told.to_numpy(str))))

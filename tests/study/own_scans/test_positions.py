@@ -224,12 +224,3 @@ def test_a_scan_is_named_by_a_column_of_any_name(
     text = f"{column},x_mm,y_mm,z_mm\n{cell},1,2,3\n"
     (row,) = read_positions(written(tmp_path, text)).itertuples()
     assert row.scan == scan
-
-
-def test_a_scan_named_in_some_lines_is_needed_in_all(tmp_path: Path) -> None:
-    """A spreadsheet's merged cells are empty below the first."""
-    text = "scan,x_mm,y_mm,z_mm\na,1,2,3\n,4,5,6\n"
-    with pytest.raises(InputError, match="line 3"):
-        read_positions(written(tmp_path, text))
-    (row,) = read_positions(written(tmp_path, "scan,x_mm,y_mm,z_mm\n,1,2,3\n")).itertuples()
-    assert row.scan == ""

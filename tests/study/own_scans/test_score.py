@@ -749,6 +749,20 @@ def test_a_position_of_another_scan_or_patient_is_not_scored_in_the_only_one(
             score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
 
 
+def test_a_line_without_a_scan_is_not_scored_where_others_name_one(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """In a folder of one scan, too: the line may belong to the one that is absent."""
+    write_mhd(tmp_path / "scans", "one")
+    rows = write_positions(tmp_path / "p.csv", "a,one,12,-7,30", "b,,12,-7,30")
+    scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert scored.table["id"].tolist() == ["a"]
+    assert scored.left_out["reason"].tolist() == [scoring.UNNAMED]
+    rows = write_positions(tmp_path / "p.csv", "b,,12,-7,30")
+    scored = score(tmp_path / "scans", rows, tmp_path / "all", lab.networks, report=quiet)
+    assert scored.table["id"].tolist() == ["b"]
+
+
 def test_broken_image_files_cost_no_good_scan(lab: Lab, tmp_path: Path) -> None:
     write_mhd(tmp_path / "scans")
     (tmp_path / "scans" / "zero.mhd").touch()
