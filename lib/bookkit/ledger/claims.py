@@ -183,7 +183,7 @@ def verdict_table(claims: Sequence[Claim]) -> pd.DataFrame:
     counts = pd.crosstab(given["verdict"], given["weight"])
     counts = counts.reindex(index=list(VERDICTS), columns=list(WEIGHTS), fill_value=0)
     counts["all"] = counts.sum(axis=1)
-    return counts.astype(str).assign(meaning=VERDICTS).reset_index()
+    return counts.astype(str).assign(meaning=pd.Series(VERDICTS)).reset_index()
 
 
 def count_texts(claims: Sequence[Claim]) -> dict[str, str]:
@@ -195,7 +195,7 @@ def count_texts(claims: Sequence[Claim]) -> dict[str, str]:
     counts = {}
     for weight in table:
         for verdict, number in table[weight].items():
-            parts = [part for part in (weight, verdict) if part != "all"] or ["all"]
+            parts = [str(part) for part in (weight, verdict) if part != "all"] or ["all"]
             counts["-".join(["claims", *parts]).replace(" ", "-")] = str(number)
     return counts
 

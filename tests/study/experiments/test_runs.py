@@ -138,7 +138,10 @@ def test_a_fold_run_again_gives_the_same_probabilities(
         assert "processor and code are the same, so they should be identical" in done.stderr
     path.with_name("run.json").write_text(json.dumps(record | {"processor": "another"}))
     done = command(*words, env=env)
-    assert done.returncode == 2 and "made on another with the same code, run again on " in done.stderr
+    assert done.returncode == 2
+    assert "made on another with the same code, run again on " in done.stderr
+        done.returncode == 2 and "made on another with the same code, run again on " in done.stderr
+    )
     done = command("again", "--run", "nothing", "--fold", "3", env=env)
     assert done.returncode == 2 and "nothing" in done.stderr and "Traceback" not in done.stderr
 
