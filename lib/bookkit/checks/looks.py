@@ -81,7 +81,7 @@ def too_heavy(sizes: dict[str, int], most_bytes: int) -> list[str]:
 
 
 def picture_findings(page: Page) -> list[str]:
-    """Pictures of the open page that did not load, or are in no figure with a number."""
+    """Pictures of the open page that are not drawn, did not load, or are in no numbered figure."""
     # Some are loaded when they are scrolled to; of those nothing is known yet.
     broken = page.evaluate(
         "[...document.images].filter(i => i.complete && !i.naturalWidth && i.currentSrc)"
@@ -92,9 +92,16 @@ def picture_findings(page: Page) -> list[str]:
         ".filter(i => !i.closest('figure:has(figcaption .caption-number)'))"
         ".map(i => i.alt || i.currentSrc.slice(-80))"
     )
-    return [f"picture {name} does not load" for name in broken] + [
-        f"picture {name} is in no numbered figure" for name in unnumbered
-    ]
+    undrawn = page.evaluate(
+        "[...document.querySelectorAll('figure, .cell_output')]"
+        ".map(f => f.textContent.trim()).filter(t => t.startsWith('<Figure size'))"
+    )
+    findings = [f"a figure is text, not a picture: {text[:90]}" for text in undrawn]
+    return (
+        findings
+        + [f"picture {name} does not load" for name in broken]
+        + [f"picture {name} is in no numbered figure" for name in unnumbered]
+    )
 
 
 def look_at(page: Page, file: Path, name: str, most_bytes: int) -> tuple[list[str], int]:

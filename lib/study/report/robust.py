@@ -11,6 +11,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.data.folds import read_folds
 from nodulebook.stats.metrics import roc_auc
 from study.experiments.shifts import POSITIONS, SHIFTS
+from study.figures.plots import new_figure
 
 
 def shift_aucs(run: str) -> pd.Series:
@@ -43,8 +44,7 @@ def shift_figure(arms: Mapping[str, Sequence[str]]) -> Figure:
     Args:
         arms: the runs, one per seed, by the arm's label.
     """
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = new_figure(size=(6, 3.6))
     for (name, runs), marker in zip(arms.items(), "os^D", strict=False):
         mean = mean_shift_aucs(runs)
         (line,) = axes.plot(mean.index, mean, marker=marker, label=name)

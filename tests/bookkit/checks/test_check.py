@@ -218,13 +218,15 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
             "<p style='color:#fff;background:#fff'>white</p>"
             "<img src=gone.png><figure><img src=data:, alt=numbered><figcaption>"
             "<span class=caption-number>Fig. 1</span></figcaption></figure>"
+            "<figure><pre>&lt;Figure size 640x480 with 1 Axes&gt;</pre></figure>"
             "<div style='width:9000px;height:3px'>"
         )
         findings, weight = looks.look_at(tab, page, "p", 5000)
         assert weight == page.stat().st_size + data.stat().st_size
         text = "\n".join(findings)
         for words in ("pale", "white", "image-alt", "9008 px wide", "<div", "data.css 0.01 MB",
-                      "gone.png does not load", "gone.png is in no numbered"):  # fmt: skip
+                      "text, not a picture: <Figure size", "gone.png does not load",
+                      "gone.png is in no numbered"):  # fmt: skip
             assert words in text, words
         assert "numbered is in no" not in text
         assert "image-alt" not in " ".join(looks.axe_findings(tab, looks.COLOUR_RULES))

@@ -140,8 +140,6 @@ def test_a_fold_run_again_gives_the_same_probabilities(
     done = command(*words, env=env)
     assert done.returncode == 2
     assert "made on another with the same code, run again on " in done.stderr
-        done.returncode == 2 and "made on another with the same code, run again on " in done.stderr
-    )
     done = command("again", "--run", "nothing", "--fold", "3", env=env)
     assert done.returncode == 2 and "nothing" in done.stderr and "Traceback" not in done.stderr
 
