@@ -4,7 +4,7 @@ Every page that prints a primary result takes it from here, so that the same res
 word everywhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,14 @@ class Primary:
     """One of "higher", "lower" and "no difference shown"."""
 
 
+def seed_names(runs: Iterable[str], name: str) -> list[str]:
+    """The names among `runs` of a run's seeds: `<name>` and `<name>-seed<k>`."""
+    return sorted(one for one in runs if one == name or one.startswith(f"{name}-seed"))
+
+
 def seeds_of(runs: Mapping[str, Run], name: str) -> list[pd.DataFrame]:
-    """The pooled predictions of a run's complete seeds: `<name>` and `<name>-seed<k>`."""
-    own = [one for one in runs if one == name or one.startswith(f"{name}-seed")]
-    return [runs[one].probabilities for one in sorted(own)]
+    """The pooled predictions of a run's complete seeds, in the order of `seed_names`."""
+    return [runs[one].probabilities for one in seed_names(runs, name)]
 
 
 def main_runs(runs: Mapping[str, Run]) -> dict[str, list[pd.DataFrame]]:
