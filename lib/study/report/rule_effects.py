@@ -99,7 +99,7 @@ def rules_table(found: Mapping[str, Effect]) -> pd.DataFrame:
             "rule": TITLES.get(name, name),
             "in full": questions.get(name, TITLES.get(name, name)),
             "n": f"{len(one.table):,}",
-            "malignant": str(int(one.table["label"].sum())),
+            "malignant": f"{one.table['label'].sum():,}",
             "AUC of the ruler": interval(one.ruler),
         }
         row |= {f"{text} of the network": interval(one.network[m]) for m, text in METRICS.items()}
