@@ -248,7 +248,7 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
     """
     runs = list(dict.fromkeys(per_fold["run"]))
     figure, axes = new_figure(size=(6.4, 0.9 + 0.55 * len(runs)))
-    sns.stripplot(
+    sns.swarmplot(  # a strip plot's dots are moved at random, differently in each build
         per_fold,
         x=metric,
         y="run",
@@ -256,7 +256,6 @@ def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure
         hue="run",
         hue_order=runs,
         legend=False,
-        jitter=0.15,
         alpha=0.8,
         ax=axes[0, 0],
     )
