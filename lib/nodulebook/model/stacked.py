@@ -106,6 +106,23 @@ def _values(model: keras.Model) -> list[NDArray[Any]]:
     return [ops.convert_to_numpy(variable.value).copy() for variable in model_state(model)]
 
 
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Trees of arrays as one tree of arrays, with a first axis that tells the members apart."""
+    import jax
+    from jax import numpy as jnp
+
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *parts)
+
+
+def _unstack(stacked: tuple[list[int], Any], states: list[Any]) -> None:
+    """Write the states of a group back to where each member's own is."""
+    import jax
+
+    group, state = stacked
+    for k, i in enumerate(group):
+        states[i] = jax.tree.map(lambda part, k=k: part[k], state)
+
+
 class Stack:
     """Members of one network and recipe, which differ in fold and seed."""
 
@@ -183,35 +200,38 @@ class Stack:
         for member in members:
             histories.append(self.load(member))
             state = _values(self.model)
-            states.append([[state[i] for i in group] for group in self._order])
+            states.append(jax.device_put([[state[i] for i in group] for group in self._order]))
+        stacked: tuple[list[int], Any] = ([], None)  # the group's states as one, where several
         saved = time.monotonic()
         took = 0.0
+        prepared: dict[tuple[int, int], Any] = {}
         while (done := min(len(history) for history in histories)) < epochs:
             start = time.monotonic()
             if start + took > until:
                 return False
             # A member that was saved one epoch further than the others waits for them.
             group = [i for i, history in enumerate(histories) if len(history) == done]
-            batches = [self._batches(members[i], done) for i in group]
+            batches = [
+                prepared.pop((i, done), None) or self._batches(members[i], done) for i in group
+            ]
             with jax.default_matmul_precision(self.precision):
                 given = (self._patches, self._voxel_table)
                 if len(group) == 1:
-                    found = [jax.device_get(self._one(states[group[0]], batches[0], *given))]
+                    state, sums = self._one(states[group[0]], batches[0], *given)
+                    states[group[0]] = state
                 else:
-                    both = jax.tree.map(
-                        lambda *parts: np.stack(parts),
-                        *((states[i], batch) for i, batch in zip(group, batches, strict=True)),
-                    )
-                    state, sums = jax.device_get(self._many(*both, *given))
-                    found = [
-                        (jax.tree.map(lambda part, k=k: part[k], state), sums[k])
-                        for k in range(len(group))
-                    ]
+                    if stacked[0] != group:
+                        _unstack(stacked, states)
+                        stacked = (group, _stacked([states[i] for i in group]))
+                    state, sums = self._many(stacked[1], _stacked(batches), *given)
+                    stacked = (group, state)
+            if done + 1 < epochs:  # while the device computes
+                prepared = {(i, done + 1): self._batches(members[i], done + 1) for i in group}
+            sums = np.reshape(jax.device_get(sums), (len(group), -1))
             took = time.monotonic() - start
-            for i, (state, sums) in zip(group, found, strict=True):
-                states[i] = state
+            for i, own in zip(group, sums, strict=True):
                 n = len(members[i].data.train)
-                row = dict(zip(("loss", "cross_entropy", "accuracy"), sums / n, strict=True))
+                row = dict(zip(("loss", "cross_entropy", "accuracy"), own / n, strict=True))
                 if not np.isfinite(row["loss"]):
                     raise InputError(
                         f"fold {members[i].fold}: the loss is {row['loss']} in epoch {done + 1}; "
@@ -231,8 +251,9 @@ class Stack:
             now = time.monotonic()
             last = all(len(history) == epochs for history in histories)
             if last or now > saved + SAVE_SECONDS or now + took > until:
+                _unstack(stacked, states)
                 for member, state, history in zip(members, states, histories, strict=True):
-                    self._save(member, state, history)
+                    self._save(member, jax.device_get(state), history)
                 saved = now
         return True
 

@@ -253,8 +253,15 @@ def predict_malignant(
 def _predict(model: keras.Model, volumes: NDArray[np.float32]) -> NDArray[np.float64]:
     batches = []
     for first in range(0, len(volumes), PREDICT_BATCH):
-        out = model.predict_on_batch(volumes[first : first + PREDICT_BATCH, ..., None])
-        batches.append(out[MALIGNANCY] if isinstance(out, dict) else out)
+        batch = volumes[first : first + PREDICT_BATCH, ..., None]
+        n = len(batch)
+        if keras.backend.backend() == "jax" and n < PREDICT_BATCH:
+            # JAX compiles the network anew for each size of a batch: the last one is filled up.
+            batch = np.concatenate(
+                [batch, np.zeros_like(batch, shape=(PREDICT_BATCH - n, *batch.shape[1:]))]
+            )
+        out = model.predict_on_batch(batch)
+        batches.append((out[MALIGNANCY] if isinstance(out, dict) else out)[:n])
     return np.concatenate(batches).astype(np.float64)[:, MALIGNANT]
 
 
