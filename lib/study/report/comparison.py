@@ -22,7 +22,9 @@ RIVAL = "rival-"
 BUDGET = "laptop"
 """The profile that gives every rival its budget."""
 
-OURS = (BUDGET, "paper", "paper-no-se", "honest", "honest-slices")
+OURS = (
+    BUDGET, "paper-usual", "paper-usual-no-se", "paper", "paper-no-se", "honest", "honest-slices",
+)  # fmt: skip
 """Profiles that the rivals are shown with, some with more than their budget."""
 
 FEATURES, RIVALS, OWN, READERS = (

@@ -129,6 +129,9 @@ def fold_mean_table(
 
 PAIRS = (
     ("quick", "diameter"),
+    ("paper-usual", "diameter"),
+    ("paper-usual", "paper-usual-no-se"),
+    ("paper-usual", "paper"),
     ("paper", "diameter"),
     ("paper", "paper-no-se"),
     ("paper", "paper-slab"),
