@@ -21,7 +21,7 @@ PAGES = [ROOT / "index.md", *sorted((ROOT / "chapters").glob("*.md"))]
 
 # What is not yet as it must be; these lists only become shorter.
 TOO_LONG: set[str] = set()
-TOO_FULL = {"study/report": 17, "nodulebook/patches/sources": 13}
+TOO_FULL = {"study/report": 17}
 
 
 def lint_imports(lib: Path) -> "subprocess.CompletedProcess[str]":
