@@ -4,6 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
+
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.processor import processor_text
@@ -65,9 +67,17 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
         data: the CT data, instead of NODULEBOOK_DATA.
 
     Raises:
-        InputError: there is no such fold, or its settings or patches have changed since.
+        InputError: there is no such fold, its settings or patches have changed since, or Keras
+            runs on another backend than it did.
     """
     committed = read_fold(paths.fold_folder(run, fold))
+    made_with, here = committed.run.get("backend"), keras.backend.backend()
+    # Another backend draws other first weights. Features are made with scikit-learn, whatever runs.
+    if made_with in ("jax", "tensorflow", "torch") and made_with != here:
+        raise InputError(
+            f"run {run!r} was trained with Keras on {made_with}, and this is {here}: set "
+            f"KERAS_BACKEND={made_with} and call this again"
+        )
     shutil.rmtree(paths.fold_folder(AGAIN + run, fold), ignore_errors=True)
     group, _, name = run.rpartition("/")
     about, source = committed.run, committed.run["source"]
