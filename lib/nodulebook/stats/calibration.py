@@ -92,12 +92,21 @@ def calibration_intercept(label: NDArray[np.bool_], p: Array, weight: Array) -> 
 
 
 def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
-    """Intercept and slope of every draw, (draws, 2), by Newton's method; nan without an optimum."""
+    """Intercept and slope of every draw, (draws, 2), by Newton's method; nan without an optimum.
+
+    A step that does not raise the likelihood is halved: far from the optimum, where overconfident
+    probabilities have it, a whole step overshoots.
+    """
     x = np.column_stack([np.ones(len(p)), logit(p)])
     products = np.einsum("ni,nj->nij", x, x).reshape(len(p), 4)
-    line = np.tile([0.0, 1.0], (len(weight), 1))
-    undefined = np.zeros(len(weight), bool)
-    for _ in range(25):
+
+    def loss(line: Array, weight: Array) -> Array:
+        z = line @ x.T
+        return np.asarray((weight * (np.logaddexp(0, z) - label * z)).sum(axis=1))
+
+    line, step = np.zeros((2, len(weight), 2))
+    undefined, now = np.zeros(len(weight), bool), loss(line, weight)
+    for _ in range(50):
         share = 1 / (1 + np.exp(-np.clip(line @ x.T, -30, 30)))
         gradient = (weight * (label - share)) @ x
         curvature = ((weight * share * (1 - share)) @ products).reshape(-1, 2, 2)
@@ -105,10 +114,14 @@ def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Arr
         curvature[undefined] = np.eye(2)
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         step[undefined] = 0
-        line = line + np.clip(step, -5, 5)
-        if np.abs(step).max() < 1e-10:
+        if np.abs(step).max() < 1e-8:
             break
-    line[undefined] = np.nan
+        after = loss(line + step, weight)
+        while (worse := after > now + 1e-9 * (1 + now)).any():
+            step[worse] /= 2
+            after[worse] = loss((line + step)[worse], weight[worse])
+        line, now = line + step, after
+    line[undefined | (np.abs(step).max(axis=1) >= 1e-8)] = np.nan
     return line
 
 

@@ -14,6 +14,7 @@ import yaml
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.cohort import read_nodules
+from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run
 from nodulebook.stats.added_value import Comparison, added_value, compare
 from nodulebook.stats.bootstrap import Interval
@@ -146,6 +147,11 @@ def sources(family: Mapping[str, Primary]) -> dict[str, tuple[str, ...]]:
     return {name: (*family[key].runs, PLAN) for key in family for name in texts({key: family[key]})}
 
 
+def of_all(predicted: int, n: int) -> str:
+    """The count n, or "predicted of n" where nodules lack a prediction."""
+    return f"{n:,}" if predicted == n else f"{predicted:,} of {n:,}"
+
+
 def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
     """The primary comparisons as the book prints them, one row each."""
     estimates = {entry["id"]: entry["estimate"] for entry in read_plan()["primary"]}
@@ -155,7 +161,7 @@ def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
             "run": [keyed(one.runs[0]) for one in family.values()],
             "seeds": [" and ".join(str(n) for n in one.seeds) for one in family.values()],
             "planned": ["stand-in" if one.stand_in else "yes" for one in family.values()],
-            "n": [f"{one.result.n:,}" for one in family.values()],
+            "n": [of_all(one.result.n, len(read_folds())) for one in family.values()],
             "difference in AUC": [interval(one.result.auc) for one in family.values()],
             "p, Holm": [number(one.p_holm) for one in family.values()],
             "verdict": [one.verdict for one in family.values()],

@@ -16,6 +16,7 @@ from nodulebook.stats.added_value import (
     ruler_score,
     seeds_auc,
 )
+from nodulebook.stats.bootstrap import patient_bootstrap
 
 
 def _table(label, p, fold=None, patient=None):
@@ -83,6 +84,11 @@ def test_a_seed_is_drawn_in_each_draw():
     assert (both.low, both.estimate, both.high) == (0, 0.5, 1)
     alone = seeds_auc([right], n_draws=400)
     assert (alone.low, alone.estimate, alone.high) == (1, 1, 1)
+
+
+def test_one_seed_has_the_interval_of_one_table():
+    table, _ = _noisy()
+    assert seeds_auc([table]) == patient_bootstrap(table, "roc_auc")
 
 
 def test_the_test_over_folds_by_hand():

@@ -135,3 +135,13 @@ def test_a_share_is_as_sure_as_its_patients():
 def test_calibration_needs_a_group():
     with pytest.raises(InputError, match="n_groups is 0"):
         calibration_curve(_quarters(0.2, 0.8), 0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_slope_of_overconfident_probabilities(shift):
+    """Two scores only: the line passes through the logits of the two shares, 3/4 and 1/4."""
+    p = np.repeat([1 / (1 + np.exp(12 - shift)), 1 / (1 + np.exp(-12 - shift))], 4)
+    label = np.array([1, 0, 0, 0, 1, 1, 1, 0], bool)
+    weight = np.ones((3, 8))
+    assert calibration_slope(label, p, weight) == pytest.approx(np.log(3) / 12)
+    assert calibration_intercept(label, p, weight) == pytest.approx(-shift * np.log(3) / 12)

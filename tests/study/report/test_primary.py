@@ -4,18 +4,22 @@ from types import SimpleNamespace
 
 import jupytext
 import numpy as np
-import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from sklearn.linear_model import LogisticRegression
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.stats.bootstrap import Interval
+from nodulebook.stats.bootstrap import Interval, label_and_p
+from nodulebook.stats.calibration import calibrated, calibration_slope, logit
 from nodulebook.stats.paired_tests import holm
+from study.report.pooled import complete_runs
 from study.report.primary import (
     family_table,
+    main_runs,
+    of_all,
     primary_family,
     read_plan,
     seeds_of,
@@ -25,6 +29,13 @@ from study.report.primary import (
 )
 
 PAGES = ("index", "chapters/results", "chapters/conclusions", "chapters/auc_on_lidc")
+SAME_AUC = (
+    {"index": "auc-paper-alone", "chapters/results": "auc-paper-alone",
+     "chapters/conclusions": "auc-paper-alone", "chapters/auc_on_lidc": "paper-ours"},
+    {"index": "auc-ruler-alone", "chapters/conclusions": "auc-ruler-alone",
+     "chapters/auc_on_lidc": "ruler-ours"},
+)  # fmt: skip
+"""Page and name of the text where pages print one AUC with its interval."""
 FALLBACKS = ("paper-lidc_slices", "paper-no-se-lidc_slices", "honest-slices-lidc_slices")
 PLANNED = ("paper-usual-lidc_slices", "paper-usual-no-se-lidc_slices",
            "robust-slices-lidc_slices")  # fmt: skip
@@ -96,6 +107,10 @@ def test_a_skilled_network_adds_to_the_ruler_and_a_guess_does_not():
     assert family["paper-adds-to-ruler"].verdict == "no difference shown"
 
 
+def test_a_count_says_of_how_many_where_predictions_lack():
+    assert (of_all(1009, 1010), of_all(1010, 1010)) == ("1,009 of 1,010", "1,010")
+
+
 def test_the_plan_is_of_the_committed_cohort():
     mm = read_nodules().set_index("nodule_id")["diameter_mm"]
     assert (mm.reindex(read_folds()["nodule_id"]) > 0).all()
@@ -113,23 +128,37 @@ def test_no_page_types_a_verdict():
                 assert f"{{glue:text}}`verdict-{key}`" in text, (page, key)
 
 
+def test_the_calibrated_slope_of_every_main_run_is_near_1():
+    for name, tables in main_runs(complete_runs(compared=True)).items():
+        label, p = label_and_p(tables[0])
+        model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(logit(p)[:, None], label)
+        whole = np.ones((1, len(p)))
+        assert calibration_slope(label, p, whole)[0] == pytest.approx(model.coef_[0, 0], rel=1e-4)
+        after = calibration_slope(*label_and_p(calibrated(tables[0])), whole)[0]
+        assert 0.8 < after < 1.25, name
+
+
 @pytest.mark.slow
-def test_verdicts_are_equal_across_pages():
+def test_verdicts_and_aucs_are_equal_across_pages():
     keys = ("verdict", "auc-paper-adds", "auc-gates", "auc-best-recipe", "p-")
-    printed = []
+    printed = {}
     for page in PAGES:
         notebook = jupytext.read(paths.ROOT / f"{page}.md")
         where = {"metadata": {"path": str((paths.ROOT / page).parent)}}
         NotebookClient(notebook, timeout=600, resources=where).execute()
         outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
-        glued = {
-            name: one["data"]["application/papermill.record/text/plain"]
-            for one in outputs
-            if (name := one.get("metadata", {}).get("scrapbook", {}).get("name", "")).startswith(
-                keys
-            )
+        named = [(one.get("metadata", {}).get("scrapbook", {}).get("name"), one) for one in outputs]
+        printed[page] = {
+            name: one["data"].get("application/papermill.record/text/plain")
+            for name, one in named
+            if name
         }
-        printed.append(str(sorted(glued.items())))
-    assert len(set(printed)) == 1, printed
-    assert "verdict-gates" in printed[0]
-    assert pd.Series(printed).str.len().min() > 100
+    primary = [
+        {name: text for name, text in texts_.items() if name.startswith(keys)}
+        for texts_ in printed.values()
+    ]
+    assert primary[0] and all(one == primary[0] for one in primary), primary
+    assert "verdict-gates" in primary[0]
+    for names in SAME_AUC:
+        found = {page: printed[page][name] for page, name in names.items()}
+        assert len(set(found.values())) == 1, found
