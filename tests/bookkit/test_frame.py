@@ -9,7 +9,7 @@ from bookkit.checks.run import all_prose
 from nodulebook.core import paths
 
 WITHOUT_FRAME = {
-    "api", "runs", "contributing", "glossary", "references", "explanations_appendix", "reproduce",
+    "api", "runs", "contributing", "glossary", "references", "explanations_appendix",
     "move", "playground", "model_card",
 }  # fmt: skip
 """Pages that are looked things up in; they teach nothing."""

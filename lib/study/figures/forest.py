@@ -20,7 +20,10 @@ _MARKERS = "osD^vPX"
 
 
 def forest_figure(
-    panels: Mapping[str, Sequence[Row]], line: float | None = None, width: float | None = None
+    panels: Mapping[str, Sequence[Row]],
+    line: float | None = None,
+    width: float | None = None,
+    seeds: Mapping[str, Sequence[float]] | None = None,
 ) -> Figure:
     """Estimates with their intervals, one row each, from the top.
 
@@ -30,7 +33,10 @@ def forest_figure(
         panels: axis label -> rows; all panels have the rows of the first, in its order.
         line: a value that is drawn as a vertical line in every panel.
         width: in inches; 4.6 for one panel, else 7.2, if None.
+        seeds: row's name -> the estimate of each of its seeds, drawn as small dots in the first
+            panel; rows of one seed have none.
     """
+    seeds = {name: values for name, values in (seeds or {}).items() if len(values) > 1}
     first = next(iter(panels.values()))
     names = [name for name, _, _ in first]
     single = len(panels) == 1
@@ -43,9 +49,12 @@ def forest_figure(
     )  # fmt: skip
     plt.close(figure)
     for axis, (text, rows) in zip(axes[0], panels.items(), strict=True):
-        for place, (_, kind, one) in enumerate(rows):
+        for place, (name, kind, one) in enumerate(rows):
             axis.plot([one.low, one.high], [place, place], color=colours[kind], linewidth=1.8)
             axis.plot(one.estimate, place, _MARKERS[kinds.index(kind)], color=colours[kind])
+            if axis is axes[0, 0] and name in seeds:
+                values = seeds[name]
+                axis.plot(values, [place + 0.2] * len(values), ".", color="0.35", markersize=4)
         if line is not None:
             axis.axvline(line, color="0.3", linestyle="--", linewidth=1)
         axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -55,11 +64,15 @@ def forest_figure(
         _name_rows(axes[0, 0], names)
     else:
         axes[0, 0].set_yticks(range(len(first)), names, fontsize="small")
-    if len(kinds) > 1:
-        marks = [
-            Line2D([], [], color=colours[kind], marker=_MARKERS[number], label=kind)
-            for number, kind in enumerate(kinds)
-        ]
+    marks = [
+        Line2D([], [], color=colours[kind], marker=_MARKERS[number], label=kind)
+        for number, kind in enumerate(kinds)
+        if len(kinds) > 1
+    ]
+    if seeds:
+        dot = Line2D([], [], color="0.35", marker=".", markersize=4, linestyle="", label="one seed")
+        marks.append(dot)
+    if marks:
         figure.legend(handles=marks, frameon=False, fontsize="small", ncols=2 if single else 3,
                       loc="outside upper center")  # fmt: skip
     return figure

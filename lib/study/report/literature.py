@@ -15,7 +15,7 @@ from study.report.names import title
 
 COLUMNS = (
     "table", "row", "citation", "work", "what_it_is", "data", "n", "split_unit", "label_rule",
-    "metric", "value", "source", "how_seen", "rerun_by_name", "rerun_by_content",
+    "metric", "value", "source", "how_seen", "rerun_by_name", "rerun_by_content", "rule",
 )  # fmt: skip
 """Of `data/literature.csv`, one row per reported number."""
 
@@ -72,11 +72,28 @@ def later_table(literature: pd.DataFrame) -> pd.DataFrame:
             "data": part["data"].iloc[0] + (f", n = {n}" if (n := part["n"].iloc[0]) else ""),
             "split by": part["split_unit"].iloc[0],
             "reported": reported(part),
+            "comparable with ours": comparability(part.iloc[0]),
             "how seen": part["how_seen"].iloc[0],
         }
         for work, part in literature[literature["table"] == "later"].groupby("work", sort=False)
     ]
     return pd.DataFrame(rows)
+
+
+def comparability(row: pd.Series) -> str:
+    """Whether a row's number can be compared with ours, and what stands against it.
+
+    Only works with our label rule and a split by patient are comparable in part: even they tested
+    other nodules.
+    """
+    if row["data"] == "none":
+        return "no: classifies no nodules"
+    against = []
+    if row["rule"] != "mean":
+        against.append(f"label rule {row['label_rule']}")
+    if not row["split_unit"].startswith("patients"):
+        against.append(f"split {row['split_unit']}")
+    return "no: " + ", ".join(against) if against else "in part: other nodules"
 
 
 def _cite(row: pd.Series) -> str:

@@ -17,6 +17,7 @@ from nodulebook.stats.text import number as number
 from nodulebook.stats.text import percent as percent
 from study.report.cohort import diameter_table as diameter_table
 from study.report.cohort import phantom_volume_table as phantom_volume_table
+from study.report.literature import comparability
 from study.report.networks import layer_table as layer_table
 from study.report.networks import multiply_adds as multiply_adds
 from study.report.networks import network_table as network_table
@@ -208,7 +209,7 @@ def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
         literature: one row per reported number, all text (see data/README.md).
 
     Returns:
-        A row a work; of several numbers of one metric the first, with what it was reached on.
+        One row per work; of several numbers of one metric the first, with what it was reached on.
     """
     rows = []
     paper = literature[literature["table"] != "later"]
@@ -223,6 +224,7 @@ def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
                 "data": first["data"],
                 "acc., %": values.get("accuracy_percent", ""),
                 "AUC": values.get("auc", ""),
+                "comparable with ours": comparability(first),
                 "how seen": first["how_seen"],
             }
         )

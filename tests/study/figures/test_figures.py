@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from nodulebook.core.settings import NetworkSettings
-from nodulebook.stats.bootstrap import RocBand
-from study.figures import network
+from nodulebook.stats.bootstrap import Interval, RocBand
+from study.figures import forest, network
 from study.figures import plots as figures
 
 N = 3
@@ -208,3 +208,11 @@ def test_a_figure_is_the_same_file_in_every_build(name: str, tmp_path: Path) -> 
         return path.read_bytes()
 
     assert file(1) == file(2)
+
+
+def test_seeds_are_dots_only_in_rows_that_have_several():
+    rows = {"AUC": [("a", "", Interval(0.8, 0.7, 0.9, 0)), ("b", "", Interval(0.7, 0.6, 0.8, 0))]}
+    figure = forest.forest_figure(rows, seeds={"a": [0.78, 0.82, 0.8], "b": [0.7]})
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "."]
+    assert [list(line.get_xdata()) for line in dots] == [[0.78, 0.82, 0.8]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one seed"]

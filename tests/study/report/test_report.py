@@ -205,14 +205,16 @@ def test_damaged_run_is_refused(folder, file, old, new, why):
 
 
 def test_literature_table_cites_where_there_is_a_source():
-    columns = ["table", "row", "citation", "what_it_is", "data", "metric", "value", "how_seen"]
+    columns = ["table", "row", "citation", "what_it_is", "data", "metric", "value", "how_seen",
+               "rule", "label_rule", "split_unit"]  # fmt: skip
+    how = ("", "not seen", "patients")
     literature = pd.DataFrame(
         [
-            ("3", "[1] A", "key2020", "w", "d", "accuracy_percent", "90", "abstract"),
-            ("3", "[1] A", "key2020", "w", "d2", "accuracy_percent", "91", "abstract"),
-            ("4", "[2] B", "", "v", "e", "auc", "0.9", "full"),
-            ("4", "[3] C", "", "u", "f", "", "", "title"),
-            ("later", "", "", "t", "g", "auc", "0.99", "read"),
+            ("3", "[1] A", "key2020", "w", "d", "accuracy_percent", "90", "abstract", *how),
+            ("3", "[1] A", "key2020", "w", "d2", "accuracy_percent", "91", "abstract", *how),
+            ("4", "[2] B", "", "v", "e", "auc", "0.9", "full", *how),
+            ("4", "[3] C", "", "u", "f", "", "", "title", *how),
+            ("later", "", "", "t", "g", "auc", "0.99", "read", *how),
         ],
         columns=columns,
     )
