@@ -15,7 +15,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from nodulebook.core.errors import InputError
-from nodulebook.ct.dicom_files import image_type, read_header, text_of
+from nodulebook.ct.dicom_files import HU, UNSPECIFIED, image_type, read_header, text_of
 from nodulebook.ct.folder import AGAIN, listed, reading, utf8_path
 from nodulebook.ct.spacing import missing_notes
 from nodulebook.ct.volume import STRAY_MM, Box, Geometry, Three, Volume, numbers
@@ -45,6 +45,7 @@ class DicomSlice:
     thickness_mm: float  # nan where it is not said
     slope: float
     intercept: float
+    unit: str  # RescaleType
 
     def corners(self) -> NDArray[np.float64]:
         """(3, 3): last pixels of the first row and column and the diagonal, from the first."""
@@ -105,6 +106,9 @@ def _slice(
     intercept = float(_numbers(path, places, "RescaleIntercept", 1)[0])
     if slope == 0:
         raise InputError(f"{path}: RescaleSlope is 0: every pixel would have the same value")
+    unit = next(filter(None, (text_of(place, "RescaleType").upper() for place in places)), "")
+    if unit not in HU + UNSPECIFIED:
+        raise InputError(f"{path}: RescaleType is {unit}: no Hounsfield units; leave it out")
     one = DicomSlice(
         path=path,
         frame=frame,
@@ -118,6 +122,7 @@ def _slice(
         thickness_mm=float(_numbers(path, places, "SliceThickness", 1, math.nan)[0]),
         slope=slope,
         intercept=intercept,
+        unit=unit,
     )
     reach_mm = max(columns * column_mm, rows * row_mm)
     error = np.abs(orientation @ orientation.T - np.eye(2)) * reach_mm
@@ -204,6 +209,8 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
     _check_straight(kept, positions)
     thickness = float(np.median([s.thickness_mm for s in kept]))
     notes += missing_notes(positions, thickness, [s.number for s in kept])
+    if unit := next((s.unit for s in kept if s.unit in UNSPECIFIED), ""):
+        notes.append(f"RescaleType {unit}: the unit is not said, Hounsfield units are assumed")
     return DicomSeries(series_uid, tuple(kept), positions, duplicates, tuple(notes))
 
 

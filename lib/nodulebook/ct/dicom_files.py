@@ -40,14 +40,14 @@ _NOT_SLICES = {
 TWO_PATIENTS = "several"
 """In place of the PatientID where the files of a series name more than one."""
 
-_NOT_HU = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
-"""RescaleType: optical density, mg/ml, atomic number, electron density, percent."""
+HU, UNSPECIFIED = ("", "HU", "HU_MOD"), ("US", "UNSPECIFIED")
+"""RescaleType of Hounsfield units, and of values that may be such; others are other units."""
 
 _OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".nii", ".gz", ".npy")
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MAX_HEADER = 1 << 24  # bytes; a large file of something else is not read to its end
 _MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
-_INDEX = "3"  # raised where the index of an older version cannot be used
+_INDEX = "4"  # raised where the index of an older version cannot be used
 
 
 # --------------------------------------------------------------------------------- finding
@@ -216,7 +216,7 @@ def not_ct(header: pydicom.Dataset) -> str:
         for word in (re.sub("[_ ]", "", value), *re.split("[_ ]", value)):
             if word in _NOT_SLICES:
                 return f"{_NOT_SLICES[word]} (ImageType {value})"
-    if (unit := text_of(header, "RescaleType").upper()) in _NOT_HU:
+    if (unit := text_of(header, "RescaleType").upper()) not in HU + UNSPECIFIED:
         return f"an image whose values are no HU (RescaleType {unit})"
     if kind not in _CT_CLASSES:
         return f"{UID(kind).name} ({modality})" if modality else UID(kind).name

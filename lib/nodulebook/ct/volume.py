@@ -176,21 +176,23 @@ class Volume:
         Raises:
             InputError: it is a mask, a label map, a picture of 8 bits, a map of distances or doses.
         """
-        sample = self.sample_hu()
-        low, high = float(sample.min()), float(sample.max())
+        sample = np.unique(self.sample_hu())
+        low, high = float(sample[0]), float(sample[-1])
         # Lung and the air around a body are below -500 HU. Without the rescaling of DICOM, CT
         # counts from 0 and reaches beyond bone's 1024; a patch of it is scored with a warning.
-        few = len(np.unique(sample)) <= 64
+        few = len(sample) <= 64
         stored = low >= -1 and high > 1024 and not few
         picture = low >= -1 and (high <= 255 or few) and (whole or low < high)
-        if picture or (whole and low >= AIR_HU and not stored):
+        # Labels rescaled as if they were CT count from -1024, or are -1000 and 0: none is lung.
+        no_lung = few and not ((sample > -960) & (sample < AIR_HU)).any()
+        if picture or (whole and (no_lung or (low >= AIR_HU and not stored))):
             raise InputError(
                 f"{self.name}: values from {low:g} to {high:g} are not Hounsfield units of a "
                 "chest: a mask, a label map, another image, or an incomplete download? Name the "
                 "CT scan itself"
             )
         if few:
-            note = f"{len(np.unique(sample))} different values only: is it a mask?"
+            note = f"{len(sample)} different values only: is it a mask?"
             return replace(self, notes=(*self.notes, note))
         return self
 

@@ -198,6 +198,12 @@ def test_a_slice_aside_of_the_others_is_refused(
         assert off_mm(opened(tmp_path)) < 0.5
 
 
+def test_a_shear_steeper_than_any_gantry_is_refused(tmp_path: Path) -> None:
+    series(tmp_path, shear=1.2)
+    with pytest.raises(InputError, match="aside"):
+        opened(tmp_path)
+
+
 def test_directions_that_drift_do_not_add_up(tmp_path: Path) -> None:
     files = series(tmp_path)
     for k, path in enumerate(files):
@@ -210,8 +216,9 @@ def test_directions_that_drift_do_not_add_up(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def enhanced(folder: Path, per_frame: bool = True) -> None:
+def enhanced(folder: Path, per_frame: bool = True, unit: str = "HU") -> None:
     files = series(folder)
+    edit(files[0], RescaleType=unit)
     slices = [pydicom.dcmread(path) for path in files]
     remove(files, slice(None))
     one, places = slices[0], []
@@ -228,7 +235,10 @@ def enhanced(folder: Path, per_frame: bool = True) -> None:
         for sequence, names in (
             ("PixelMeasuresSequence", ("PixelSpacing", "SliceThickness")),
             ("PlaneOrientationSequence", ("ImageOrientationPatient",)),
-            ("PixelValueTransformationSequence", ("RescaleIntercept", "RescaleSlope")),
+            (
+                "PixelValueTransformationSequence",
+                ("RescaleIntercept", "RescaleSlope", "RescaleType"),
+            ),
         ):
             item = Dataset()
             for name in names:
@@ -245,6 +255,20 @@ def test_an_enhanced_file_is_read_frame_by_frame(tmp_path: Path) -> None:
     enhanced(tmp_path)
     volume = opened(tmp_path)
     assert volume.geometry.size_xyz[2] == COUNT and off_mm(volume) < 0.5
+
+
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "SUV"])
+def test_frames_in_another_unit_are_refused(tmp_path: Path, unit: str) -> None:
+    enhanced(tmp_path, unit=unit)
+    with pytest.raises(InputError, match=unit):
+        opened(tmp_path)
+
+
+def test_an_unspecified_unit_is_taken_for_hounsfield_and_said(tmp_path: Path) -> None:
+    for path in series(tmp_path):
+        edit(path, RescaleType="US")
+    assert off_mm(opened(tmp_path)) < 0.5
+    assert any("RescaleType US" in note for note in opened(tmp_path).notes)
 
 
 def test_frames_without_places_are_called_so(tmp_path: Path) -> None:
@@ -293,6 +317,7 @@ def test_an_index_that_cannot_be_written_is_no_condition(tmp_path: Path) -> None
         {"ImageType": ["DERIVED", "SECONDARY", "SEGMENTATION"]},
         {"RescaleType": "Z_EFF"},
         {"RescaleType": "MGML"},
+        {"RescaleType": "SUV"},
     ],
 )
 def test_images_of_another_kind_are_no_slices(tmp_path: Path, about: dict[str, object]) -> None:

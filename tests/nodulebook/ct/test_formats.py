@@ -289,6 +289,8 @@ def _kinds(hu: NDArray[np.float64]) -> dict[str, NDArray[np.generic]]:
     far[1, 2:5, 2:5] = 1
     return {
         "a mask of a nodule far from the middle": far,
+        "a mask of air": np.where(far, 0, -1000).astype(np.int16),
+        "labels rescaled as CT": (far - np.int16(1024)).astype(np.int16),
         "nothing": np.zeros(hu.shape, np.int16),
         "a map of distances": (np.indices(hu.shape).sum(0) - 40).astype(np.float32),
         "standard scores": ((hu - hu.mean()) / hu.std() * 3).astype(np.float32),
