@@ -1,13 +1,16 @@
 """A committed fold made again, next to it, and compared: what another machine changes."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import exclusive
 from nodulebook.core.processor import processor_text
 from nodulebook.core.settings import FoldParameters
 from nodulebook.data.cohort import read_nodules
@@ -78,9 +81,35 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
             f"run {run!r} was trained with Keras on {made_with}, and this is {here}: set "
             f"KERAS_BACKEND={made_with} and call this again"
         )
+    about = committed.run
+    waiting = f"fold {fold} of {run}: another process is running it again; waiting"
+    with exclusive(paths.lock_file(AGAIN + run, fold, "again"), waiting):
+        _make_again(run, fold, data, about)
+        made = read_fold(paths.fold_folder(AGAIN + run, fold))
+    for key in ("profile_hash", "data_hash"):
+        if made.run[key] != about[key]:
+            raise InputError(f"{run} fold {fold}: {key} differs: settings or patches have changed")
+    both = committed.probabilities.merge(
+        made.probabilities[["nodule_id", "p_malignant"]], on="nodule_id", suffixes=("", "_again")
+    )
+    if len(both) != len(committed.probabilities):
+        raise InputError(f"{run} fold {fold}: run again, it has other test nodules")
+    label = both["label"].to_numpy()
+    return Again(
+        largest_difference=float((both["p_malignant"] - both["p_malignant_again"]).abs().max()),
+        auc_committed=roc_auc(label, both["p_malignant"].to_numpy()),
+        auc_again=roc_auc(label, both["p_malignant_again"].to_numpy()),
+        processor_committed=str(about.get("processor", "")),
+        processor_again=processor_text(),
+        same_code=about["code"] == code_version() if "code" in about else None,
+    )
+
+
+def _make_again(run: str, fold: int, data: str, about: Mapping[str, Any]) -> None:
+    """Run the fold whose record is `about` again, in `AGAIN`."""
     shutil.rmtree(paths.fold_folder(AGAIN + run, fold), ignore_errors=True)
     group, _, name = run.rpartition("/")
-    about, source = committed.run, committed.run["source"]
+    source = about["source"]
     where = Path(data) if data else None
     if group == TRIALS:
         run_trial(name, fold, data, AGAIN)
@@ -107,21 +136,3 @@ def run_again(run: str, fold: int, data: str = "") -> Again:
         from study.features.deep import run_feature_folds
 
         run_feature_folds(run.removesuffix(f"-{source}"), source, where, [fold], into=AGAIN)
-    made = read_fold(paths.fold_folder(AGAIN + run, fold))
-    for key in ("profile_hash", "data_hash"):
-        if made.run[key] != about[key]:
-            raise InputError(f"{run} fold {fold}: {key} differs: settings or patches have changed")
-    both = committed.probabilities.merge(
-        made.probabilities[["nodule_id", "p_malignant"]], on="nodule_id", suffixes=("", "_again")
-    )
-    if len(both) != len(committed.probabilities):
-        raise InputError(f"{run} fold {fold}: run again, it has other test nodules")
-    label = both["label"].to_numpy()
-    return Again(
-        largest_difference=float((both["p_malignant"] - both["p_malignant_again"]).abs().max()),
-        auc_committed=roc_auc(label, both["p_malignant"].to_numpy()),
-        auc_again=roc_auc(label, both["p_malignant_again"].to_numpy()),
-        processor_committed=str(about.get("processor", "")),
-        processor_again=processor_text(),
-        same_code=about["code"] == code_version() if "code" in about else None,
-    )

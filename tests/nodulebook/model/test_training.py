@@ -254,6 +254,8 @@ def test_a_checkpoint_of_another_experiment_is_not_used(
     assert "going on after epoch 1" in trained_once(data, path)
     monkeypatch.setattr(checkpoint, "code_version", lambda: "of tomorrow")
     assert "starting over" in trained_once(data, path)
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    assert "starting over" in trained_once(data, path)
 
 
 def test_weights_of_a_finished_fold_still_load(data: targets.FoldData, tmp_path: Path) -> None:
