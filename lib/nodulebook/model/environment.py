@@ -4,7 +4,9 @@ import os
 import re
 
 _NOTED = re.compile(r"(TF|XLA|JAX|NVIDIA|ONEDNN|DNNL|MKL|OMP|OPENBLAS|KERAS)_")
+# Terraform's variables begin with TF_ too, and may hold secrets: they are never written down.
 _HARMLESS = re.compile(
+    r"TF_(VAR|CLI|TOKEN|HTTP)_.*|TF_(LOG.*|DATA_DIR|WORKSPACE|INPUT|IN_AUTOMATION|PLUGIN.*|REATTACH.*)|"
     r"KERAS_(BACKEND|HOME)|TF_(CPP_.*|NUM_INTEROP_THREADS|FORCE_GPU_ALLOW_GROWTH)|XLA_PYTHON_.*"
     r"|JAX_(COMPILATION|PERSISTENT)_.*|NVIDIA_(REQUIRE_.*|VISIBLE_.*|DRIVER_.*|PRODUCT_.*)"
 )
