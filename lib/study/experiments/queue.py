@@ -27,7 +27,7 @@ class Entry(BaseModel):
     source: str
     seeds: list[int] = Field(default=[0], min_length=1)
     together: int = Field(default=10, ge=1)
-    """Trainings that a GPU computes at once; 1 where the network is wide."""
+    """Trainings that a GPU computes at once; fewer where the network is wide."""
 
     def folds(self, data: str) -> list[FoldParameters]:
         """All folds of all seeds, seed after seed."""
