@@ -90,9 +90,9 @@ def comparability(row: pd.Series) -> str:
         return "no: classifies no nodules"
     against = []
     if row["rule"] != "mean":
-        against.append(f"label rule {row['label_rule']}")
+        against.append("label rule")
     if not row["split_unit"].startswith("patients"):
-        against.append(f"split {row['split_unit']}")
+        against.append("split not seen" if row["split_unit"] == "not seen" else "split")
     return "no: " + ", ".join(against) if against else "in part: other nodules"
 
 
