@@ -107,7 +107,7 @@ def _values(model: keras.Model) -> list[NDArray[Any]]:
 
 
 def _stacked(parts: Sequence[Any]) -> Any:
-    """Trees of arrays as one tree of arrays, with a first axis that tells the members apart."""
+    """Trees of arrays as one tree of arrays, whose first axis is over the members."""
     import jax
     from jax import numpy as jnp
 

@@ -256,7 +256,7 @@ def _predict(model: keras.Model, volumes: NDArray[np.float32]) -> NDArray[np.flo
         batch = volumes[first : first + PREDICT_BATCH, ..., None]
         n = len(batch)
         if keras.backend.backend() == "jax" and n < PREDICT_BATCH:
-            # JAX compiles the network anew for each size of a batch: the last one is filled up.
+            # JAX compiles the network once for each size of a batch: the last batch is filled up.
             batch = np.concatenate(
                 [batch, np.zeros_like(batch, shape=(PREDICT_BATCH - n, *batch.shape[1:]))]
             )

@@ -129,7 +129,7 @@ def threshold_page(networks: Mapping[str, Sequence[pd.DataFrame]], nodules: pd.D
         title="Ruler: malignant from (mm)", start=3, end=30, step=0.5, value=CUT_MM
     )
     script = (Path(__file__).parent / "try_it.js").read_text(encoding="utf-8")
-    # Nine digits tell all float32 numbers apart, so no order changes and the page stays light.
+    # Nine digits distinguish all float32 numbers, so no order changes and the page stays light.
     values = [[[float(f"{v:.9g}") if np.isfinite(v) else None for v in one]
                for one in seeds.tolist()] for seeds in scores.values()]  # fmt: skip
     moved = CustomJS(
