@@ -47,9 +47,22 @@ SHOWN_BY_GROUP = (
 class ExplainedRun:
     """A run's pooled explanations, with each nodule's diameter, and how to call it."""
 
-    def __init__(self, name: str, source: str, given: Explanations, folds: Sequence[int]) -> None:
-        """Take pooled tables, as `pooled_explanations` gives them."""
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        given: Explanations,
+        folds: Sequence[int],
+        predicts_rating: bool = False,
+    ) -> None:
+        """Take pooled tables, as `pooled_explanations` gives them.
+
+        Args:
+            predicts_rating: the network was trained on mean ratings. Areas under its output are
+                then no areas under a probability, and they are not compared with those.
+        """
         self.name, self.source, self.folds = name, source, tuple(folds)
+        self.predicts_rating = predicts_rating
         diameter = read_nodules().set_index("nodule_id")["diameter_mm"]
         self.measures = given.measures.join(diameter, on="nodule_id")
         self.sanity = given.sanity
@@ -94,7 +107,9 @@ def explained_runs(also: str = "") -> dict[str, ExplainedRun]:
         run = read_run(name, folds=folds)
         pooled = pooled_explanations(run, paths.runs_folder())
         if pooled is not None:
-            found[name] = ExplainedRun(name, source(run), *pooled)
+            training = next(iter(run.folds.values())).run["profile"].get("training", {})
+            rating = bool(training.get("soft_labels", False))
+            found[name] = ExplainedRun(name, source(run), *pooled, predicts_rating=rating)
     return dict(sorted(found.items(), key=lambda item: (item[1].source == "phantom", item[0])))
 
 
@@ -112,8 +127,9 @@ def means(measures: pd.DataFrame, measure: str, placement: str) -> dict[str, Int
 
 
 def measure_table(run: ExplainedRun, placement: str) -> pd.DataFrame:
-    """Every measure of every method; off centre only those against the outline."""
-    names = [m for m in MEASURES if placement == "centred" or m not in ("deletion", "insertion")]
+    """Every measure of every method; only those against the outline off centre and for ratings."""
+    areas = placement == "centred" and not run.predicts_rating
+    names = [m for m in MEASURES if areas or m not in ("deletion", "insertion")]
     columns = {
         MEASURES[name]: {
             method: interval(value, DIGITS[name])

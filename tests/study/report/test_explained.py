@@ -73,6 +73,13 @@ def test_a_measure_is_its_mean_over_the_nodules_with_an_outline(run):
     assert "not CT" in run.caption
 
 
+def test_areas_under_a_rating_are_not_compared_with_areas_under_a_probability(run):
+    run.predicts_rating = True
+    columns = explained.measure_table(run, "centred").columns
+    assert not {"deletion", "insertion"} & set(columns)
+    assert "energy inside" in columns
+
+
 def test_differences_to_a_rival_are_taken_nodule_by_nodule(run):
     table = explained.against_rival(run).set_index("method")
     assert list(table.index) == [METHODS[name] for name in OF_THE_NETWORK]
