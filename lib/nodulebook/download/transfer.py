@@ -21,6 +21,7 @@ import requests
 from tqdm import tqdm
 
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import exclusive
 
 ZENODO_API = "https://zenodo.org/api/records"
 """Where records are listed; `NODULEBOOK_ZENODO` names another place (a mirror, a test)."""
@@ -164,6 +165,8 @@ def os_errors_named(folder: Path) -> Iterator[None]:
 def fetch(file: RemoteFile, folder: Path) -> Path:
     """Download a file, or the rest of it; a file that is there and right is left alone.
 
+    Several processes may ask for one file: one downloads it, the others wait for it.
+
     Returns:
         `folder / file.name`, whole, with the checksum that the DOI lists.
 
@@ -173,13 +176,21 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
         OSError: the disk is full or may not be written.
     """
     path = folder / file.name
+    if _is_right(path, file):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes that want the same file take turns: the later ones find it whole.
+    waiting = f"{path}: another process is downloading it; waiting"
+    with exclusive(folder / f".{file.name}.lock", waiting):
+        return path if _is_right(path, file) else _fetch(file, path)
+
+
+def _fetch(file: RemoteFile, path: Path) -> Path:
+    """Download a file that is not there, or is another one; the caller holds its lock."""
     part = part_path(path)
     if path.exists():
-        if _is_right(path, file):
-            return path
         say(f"{path}: not the file that the DOI lists; it is downloaded again")
         path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
     _insist(file.name, lambda: _transfer(file, part), lambda: _size(part))
     say(f"{file.name}: checking")
     if not _is_right(part, file):
@@ -199,7 +210,7 @@ def _size(path: Path) -> int:
 
 
 def _is_right(path: Path, file: RemoteFile) -> bool:
-    if _size(path) != file.size:
+    if not path.is_file() or _size(path) != file.size:
         return False
     algorithm, _, digest = file.checksum.lower().partition(":")
     with path.open("rb") as stream:

@@ -44,7 +44,6 @@ FIRST, SECOND = "3723295", "4121926"  # the two records
 USAGE = namedtuple("USAGE", "total used free")
 UIDS = [str(uid) for uid in read_scan_table()["series_uid"][:4]]
 NOISE = np.random.default_rng(0).bytes(200_000)  # does not pack
-LOCK = ".nodulebook.lock"
 HEADER = """NDims = 3
 DimSize = {} 1 1
 Offset = 0 0 0
@@ -103,7 +102,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {LOCK}
+    return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

@@ -5,6 +5,8 @@ The repository is a real HTTP server on this machine (`repository_server`).
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections import namedtuple
 from collections.abc import Iterator
@@ -42,7 +44,7 @@ def listed(name: str = NAME) -> RemoteFile:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted({path.name for path in folder.iterdir()} - {f".{NAME}.lock"})
 
 
 # ------------------------------------------------------------------------- what a DOI lists
@@ -116,6 +118,40 @@ def test_a_file_comes_whole_under_its_name_and_is_not_fetched_twice(
         assert path.read_bytes() == CONTENT
     assert names(tmp_path / "new") == [NAME]
     assert server.asked_for(NAME) == [""]
+
+
+def test_three_processes_that_want_one_file_download_it_once(
+    server: Repository, tmp_path: Path
+) -> None:
+    stored = server.add(RECORD, NAME, np.random.default_rng(1).bytes(3_000_000))
+    stored.hold_after = 2_000_000
+    (tmp_path / NAME).write_bytes(b"another file of this name")
+    code = (
+        "import sys; from pathlib import Path; from nodulebook.download.transfer import *;"
+        "fetch(RemoteFile(*sys.argv[1:3], int(sys.argv[3]), sys.argv[4]), Path(sys.argv[5]))"
+    )
+    file = listed()
+    words = [file.name, file.url, str(file.size), file.checksum, str(tmp_path)]
+    logs = [(tmp_path / f"log-{k}").open("w+") for k in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, *words], stdout=log, stderr=log)
+        for log in logs
+    ]
+
+    def under_way() -> int:
+        """Processes that have asked the server, or wait for the one that did."""
+        waiting = sum("waiting" in Path(log.name).read_text() for log in logs)
+        return waiting + len(server.asked_for(NAME))
+
+    until = time.monotonic() + 120
+    while under_way() < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    server.release.set()
+    ends = [process.wait(120) for process in processes]
+    assert ends == [0, 0, 0], [Path(log.name).read_text() for log in logs]
+    assert server.asked_for(NAME) == [""]
+    assert (tmp_path / NAME).read_bytes() == stored.content
+    assert not (tmp_path / f"{NAME}.part").exists()
 
 
 def test_an_empty_file_comes_too(server: Repository, tmp_path: Path) -> None:
