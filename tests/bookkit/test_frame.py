@@ -22,10 +22,6 @@ HABITS = re.compile(
 )
 POINT = r"\n(?:-|\d\.) "
 
-STILL = {"chapters/own_scans.md": 1}
-"""How often a page still has one; these numbers only fall."""
-
-
 def chapters() -> list[str]:
     """The pages of the table of contents that are read as chapters."""
     toc = yaml.safe_load((paths.ROOT / "_toc.yml").read_text())
@@ -33,16 +29,10 @@ def chapters() -> list[str]:
     return [name for name in names if name.removeprefix("chapters/") not in WITHOUT_FRAME]
 
 
-UNFRAMED: set[str] = {"chapters/own_scans"}
-"""Chapters that have no frame yet."""
-
-
 @pytest.mark.parametrize("name", chapters())
 def test_a_chapter_has_its_frame(name: str) -> None:
     """Objectives, the answer before the first table, take-aways at the end."""
     text = (paths.ROOT / f"{name}.md").read_text()
-    if name in UNFRAMED:
-        pytest.skip("its frame is not whole yet")
     places = [
         text.find(f"{{admonition}} {words}") for words in ("What you will learn", "Key results")
     ]
@@ -54,11 +44,9 @@ def test_a_chapter_has_its_frame(name: str) -> None:
     assert len(re.findall(POINT, text[places[0] : places[1]])) == 3, name
 
 
-def test_banned_habits_become_fewer() -> None:
-    found: dict[str, list[str]] = {}
-    for line in all_prose():
-        found.setdefault(line.page, []).extend(
-            f"{line.where}: {one[0]}" for one in HABITS.finditer(line.text)
-        )
-    more = {page: texts for page, texts in found.items() if len(texts) > STILL.get(page, 0)}
-    assert not more
+def test_banned_habits_are_absent() -> None:
+    assert not [
+        f"{line.page} {line.where}: {one[0]}"
+        for line in all_prose()
+        for one in HABITS.finditer(line.text)
+    ]

@@ -641,7 +641,7 @@ def test_nifti_metaimage_cubes_and_label_images_give_the_same_scores(
     rows = tmp_path / "p.csv"
     table.to_csv(rows, index=False)
     (tmp_path / "cubes").mkdir()
-    (tmp_path / "masks").mkdir()
+    voxels: list[tuple[object, ...]] = []
     for name, scan in folder.scans.items():
         volume = scan.open()
         geometry = volume.geometry
@@ -653,7 +653,8 @@ def test_nifti_metaimage_cubes_and_label_images_give_the_same_scores(
             cube = extract_patch(volume, world, size=40)
             np.save(tmp_path / "cubes" / f"{row.id}.npy", cube.transpose(2, 1, 0))
             x, y, z = np.rint(geometry.to_index(world)).astype(int)
-            mask[z, y, x] = 1
+            mask[z, y - 2 : y + 3, x - 1 : x + 2] = 1  # its middle is the voxel's centre
+            voxels.append((row.id, name, *geometry.to_world(np.array([x, y, z])).round(2)))
         for part, ending, to in (
             (image, "mha", "mha"),
             (image, "nii.gz", "nii"),
@@ -676,10 +677,16 @@ def test_nifti_metaimage_cubes_and_label_images_give_the_same_scores(
     inside = whole["id"] != "LIDC-IDRI-0003-s1-n01"  # its cube was filled beyond the scan
     away = of_cubes.set_index("id")["p_malignant"] - whole.set_index("id")["p_malignant"]
     assert np.abs(away[inside.to_numpy()]).max() < 1e-3
-    marked, _ = positions_of_labels(tmp_path / "masks", folder)
-    near = marked.merge(table, on="scan")
-    distance = sum((near[f"{a}_mm_x"] - near[f"{a}_mm_y"]) ** 2 for a in "xyz") ** 0.5
-    assert (distance.groupby(near["id_y"]).min() < 1.5).all() and len(marked) == 4
+    centres = pd.DataFrame(voxels, columns=["id", "scan", "x_mm", "y_mm", "z_mm"])
+    marked, left_out = positions_of_labels(tmp_path / "masks", folder)
+    assert len(marked) == 4 and not left_out
+    places = ["scan", "z_mm", "x_mm", "y_mm", "p_malignant"]
+    drawn, typed = (
+        scoring.score(folder, one.assign(line=1), tmp_path / "o3", lab.networks, report=quiet)
+        .table[places].sort_values(places, ignore_index=True)
+        for one in (marked, centres)
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(drawn, typed, rtol=0, atol=1e-3)
 
 
 def numbered(folder: Path) -> tuple[np.ndarray, list[Path]]:
