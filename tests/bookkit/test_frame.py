@@ -22,6 +22,7 @@ HABITS = re.compile(
 )
 POINT = r"\n(?:-|\d\.) "
 
+
 def chapters() -> list[str]:
     """The pages of the table of contents that are read as chapters."""
     toc = yaml.safe_load((paths.ROOT / "_toc.yml").read_text())
