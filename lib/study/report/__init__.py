@@ -1,17 +1,9 @@
 """Tables of the book, computed from the committed runs."""
 
-from study.report import (
-    ceiling,
-    comparison,
-    contrasts,
-    literature,
-    names,
-    pooled,
-    rule_effects,
-    trials,
-)
+from study.report import contrasts, method, names, pooled, rule_effects, trials
+from study.report.works import ceiling, comparison, literature
 
 __all__ = [
-    "ceiling", "comparison", "contrasts", "literature", "names", "pooled", "rule_effects",
-    "trials",
+    "ceiling", "comparison", "contrasts", "literature", "method", "names", "pooled",
+    "rule_effects", "trials",
 ]  # fmt: skip

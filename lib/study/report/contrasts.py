@@ -12,7 +12,7 @@ from nodulebook.stats.paired_tests import Difference, delong_difference, holm
 from nodulebook.stats.text import interval, number
 from study.report.names import title
 
-LEVEL = 0.05
+ALPHA = 0.05
 HIGHER, LOWER, NO_DIFFERENCE = "higher", "lower", "no difference shown"
 
 
@@ -35,31 +35,27 @@ class Contrast:
     @property
     def verdict(self) -> str:
         """Higher, lower, or no difference shown."""
-        return verdict(self.auc, self.p)
+        return verdict_word(self.auc, self.p)
 
 
-def verdict(difference: Interval, p: float) -> str:
-    """The words of the analysis plan: `higher` or `lower` if the corrected p is below 0.05 and the
-    interval excludes 0, else `no difference shown`.
+def verdict_word(difference: Interval, p: float) -> str:
+    """The word of the analysis plan: the corrected test and the interval must both say that there
+    is a difference.
     """
-    if p >= LEVEL or difference.low <= 0 <= difference.high:
-        return NO_DIFFERENCE
-    return HIGHER if difference.low > 0 else LOWER
+    if p < ALPHA and (difference.low > 0 or difference.high < 0):
+        return HIGHER if difference.low > 0 else LOWER
+    return NO_DIFFERENCE
 
 
 def contrasts(pairs: Sequence[tuple[Run, Run]]) -> list[Contrast]:
     """The first of each pair minus the second. All pairs together are one family for Holm."""
-    found = []
-    for run, base in pairs:
-        first, second = on_common_nodules(run, base)
-        both = compare([first], [second])
-        delong = delong_difference(first, second).p_value
-        found.append((run.name, base.name, both, delong))
-    by_fold = holm([both.by_fold.p_value for _, _, both, _ in found])
-    by_delong = holm([delong for *_, delong in found])
+    tables = [on_common_nodules(run, base) for run, base in pairs]
+    both = [compare([first], [second]) for first, second in tables]
+    p = holm([one.by_fold.p_value for one in both])
+    delong = holm([delong_difference(first, second).p_value for first, second in tables])
     return [
-        Contrast(run, base, both.n, both.auc, both.by_fold, float(q), float(p))
-        for (run, base, both, _), p, q in zip(found, by_fold, by_delong, strict=True)
+        Contrast(run.name, base.name, one.n, one.auc, one.by_fold, float(d), float(q))
+        for (run, base), one, d, q in zip(pairs, both, delong, p, strict=True)
     ]
 
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nodulebook.core.errors import InputError
-from nodulebook.core.files import read_csv
+from nodulebook.core.files import read_csv, refuse_rows
 from nodulebook.core.paths import DATA
 
 BENIGN, PRIMARY, METASTATIC = 1, 2, 3
@@ -29,12 +28,7 @@ def read_diagnoses() -> pd.DataFrame:
     columns = {"patient_id": "str", "patient_diagnosis": "int", "patient_method": "int"}
     table = read_csv(path, columns)
     for name, most in (("patient_diagnosis", 3), ("patient_method", 4)):
-        bad = ~table[name].between(0, most)
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise InputError(
-                f"{path}: line {row + 2}: {name} is {table[name].iloc[row]}, must be 0 to {most}"
-            )
+        refuse_rows(path, table, name, ~table[name].between(0, most), f"but must be 0 to {most}")
     return table
 
 

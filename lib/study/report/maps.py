@@ -1,6 +1,7 @@
 """Tables of how well saliency maps did: pooled scores of a run, by method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -126,42 +127,33 @@ def means(measures: pd.DataFrame, measure: str, placement: str) -> dict[str, Int
     return bootstrap_means(table, table.index.to_frame()["patient_id"])
 
 
+def _texts(values: Mapping[str, Interval], digits: int) -> dict[str, str]:
+    return {method: interval(value, digits) for method, value in values.items()}
+
+
+def _rows(columns: Mapping[str, Mapping[str, str]], methods: Iterable[str]) -> pd.DataFrame:
+    """One row per method, from the cells of each column by method."""
+    cells = pd.DataFrame(columns).loc[list(methods)]
+    return cells.rename(METHODS).rename_axis("method").reset_index()
+
+
 def measure_table(run: ExplainedRun, placement: str) -> pd.DataFrame:
     """Every measure of every method; only those against the outline off centre and for ratings."""
     areas = placement == "centred" and not run.predicts_rating
     names = [m for m in MEASURES if areas or m not in ("deletion", "insertion")]
-    columns = {
-        MEASURES[name]: {
-            method: interval(value, DIGITS[name])
-            for method, value in means(run.measures, name, placement).items()
-        }
-        for name in names
-    }
-    rows = [
-        {"method": text} | {column: cells[method] for column, cells in columns.items()}
-        for method, text in METHODS.items()
-    ]
-    return pd.DataFrame(rows)
+    values = {name: means(run.measures, name, placement) for name in names}
+    return _rows({MEASURES[m]: _texts(values[m], DIGITS[m]) for m in names}, METHODS)
 
 
 def against_rival(run: ExplainedRun, rival: str = "gaussian") -> pd.DataFrame:
     """Each method of the network minus a rival on the same nodules: energy, centred and off."""
     columns = {}
-    for placement in PLACEMENTS:
-        for measure in ("pointing", "energy"):
-            table = by_method(run.measures, measure, placement)
-            difference = table[list(OF_THE_NETWORK)].sub(table[rival], axis=0)
-            patients = table.index.to_frame()["patient_id"]
-            columns[f"{MEASURES[measure]}, {placement}"] = {
-                method: interval(value, 3)
-                for method, value in bootstrap_means(difference, patients).items()
-            }
-    return pd.DataFrame(
-        [
-            {"method": METHODS[method]} | {name: cells[method] for name, cells in columns.items()}
-            for method in OF_THE_NETWORK
-        ]
-    )
+    for placement, measure in product(PLACEMENTS, ("pointing", "energy")):
+        table = by_method(run.measures, measure, placement)
+        difference = table[list(OF_THE_NETWORK)].sub(table[rival], axis=0)
+        values = bootstrap_means(difference, table.index.to_frame()["patient_id"])
+        columns[f"{MEASURES[measure]}, {placement}"] = _texts(values, 3)
+    return _rows(columns, OF_THE_NETWORK)
 
 
 def groups(measures: pd.DataFrame) -> dict[str, "pd.Series[bool]"]:
@@ -205,22 +197,16 @@ def discrimination_table(run: ExplainedRun) -> pd.DataFrame:
     more = np.where(malignant, kept - other, other - kept)
     named = (kept >= JUDGE_MM3) == malignant
     judged = centred.assign(pair=(np.sign(more) + 1) / 2, named=named.astype(float))
-    pair, named_right = means(judged, "pair", "centred"), means(judged, "named", "centred")
-    rows = []
-    for method, text in METHODS.items():
-        part = centred[centred["method"] == method]
-        auc = patient_bootstrap(
-            part.assign(label=part["explained"], p_malignant=part["kept_mm3"]), "roc_auc"
-        )
-        rows.append(
-            {
-                "method": text,
-                "which of two is malignant": interval(pair[method], 2),
-                "names the prediction": interval(named_right[method], 2),
-                "AUC of what it sees": interval(auc, 2),
-            }
-        )
-    return pd.DataFrame(rows)
+    seen = centred.assign(label=centred["explained"], p_malignant=centred["kept_mm3"])
+    columns = {
+        "which of two is malignant": means(judged, "pair", "centred"),
+        "names the prediction": means(judged, "named", "centred"),
+        "AUC of what it sees": {
+            str(method): patient_bootstrap(part, "roc_auc")
+            for method, part in seen.groupby("method")
+        },
+    }
+    return _rows({name: _texts(values, 2) for name, values in columns.items()}, METHODS)
 
 
 def majority(run: ExplainedRun) -> str:

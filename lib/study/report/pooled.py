@@ -1,6 +1,7 @@
 """The complete runs, and their pooled and fold-wise metrics in tables."""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import pandas as pd
 
@@ -12,15 +13,8 @@ from nodulebook.patches.sources import REAL_CT, SOURCES
 from nodulebook.runs.contract import Fold, Run, list_runs, on_common_nodules, read_run
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import paired_bootstrap_difference, patient_bootstrap
-from nodulebook.stats.text import interval as interval
-from nodulebook.stats.text import number as number
+from nodulebook.stats.text import interval, number
 from nodulebook.stats.text import percent as percent
-from study.report.cohort import diameter_table as diameter_table
-from study.report.cohort import phantom_volume_table as phantom_volume_table
-from study.report.literature import comparability
-from study.report.networks import layer_table as layer_table
-from study.report.networks import multiply_adds as multiply_adds
-from study.report.networks import network_table as network_table
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
@@ -98,18 +92,16 @@ def per_fold_metrics(runs: dict[str, Run]) -> pd.DataFrame:
 
 def pooled_table(runs: dict[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)) -> pd.DataFrame:
     """Metrics of the pooled predictions with 95 % patient-bootstrap intervals, one row per run."""
-    rows = []
-    for name, run in runs.items():
-        table = run.probabilities
-        row = {
+    rows = [
+        {
             "run": name,
             "source": SOURCE_TEXT[source(run)],
-            "n": str(len(table)),
-            "malignant": str(int(table["label"].sum())),
+            "n": str(len(run.probabilities)),
+            "malignant": str(int(run.probabilities["label"].sum())),
         }
-        for metric in names:
-            row[METRIC_TEXT[metric]] = interval(patient_bootstrap(table, metric))
-        rows.append(row)
+        | {METRIC_TEXT[one]: interval(patient_bootstrap(run.probabilities, one)) for one in names}
+        for name, run in runs.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -117,15 +109,12 @@ def fold_mean_table(
     per_fold: pd.DataFrame, names: Sequence[str] = tuple(METRIC_TEXT)
 ) -> pd.DataFrame:
     """Mean and standard deviation over the folds, one row per run."""
-    rows = []
-    for run, part in per_fold.groupby("run", sort=False):
-        row = {"run": str(run), "folds": str(len(part))}
-        for metric in names:
-            # Undefined in one fold, undefined over all: a mean of the others would hide it.
-            mean, deviation = part[metric].mean(skipna=False), part[metric].std(skipna=False)
-            row[METRIC_TEXT[metric]] = f"{number(mean)} ± {number(deviation)}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+    # Undefined in one fold, undefined over all: a mean of the others would hide it.
+    by_run = per_fold.groupby("run", sort=False)[list(names)]
+    mean, deviation = (by_run.agg(how, skipna=False) for how in ("mean", "std"))
+    table = mean.map(number) + " ± " + deviation.map(number)
+    table.insert(0, "folds", per_fold.groupby("run", sort=False).size().astype(str))
+    return table.rename(columns=METRIC_TEXT).reset_index()
 
 
 PAIRS = (
@@ -155,23 +144,14 @@ def difference_table(
         Columns "source", "first", "second", "n", "AUC, first minus second", as text.
     """
     rows = []
-    for name in READING_ORDER:
-        for pair in pairs:
-            found = [runs.get(arm if arm == "diameter" else f"{arm}-{name}") for arm in pair]
-            one, other = found
-            if one is None or other is None:
-                continue
-            first, second = on_common_nodules(one, other)
-            difference = paired_bootstrap_difference(first, second, "roc_auc")
-            rows.append(
-                {
-                    "source": SOURCE_TEXT[name],
-                    "first": one.name,
-                    "second": other.name,
-                    "n": str(len(first)),
-                    "AUC, first minus second": interval(difference),
-                }
-            )
+    for name, pair in product(READING_ORDER, pairs):
+        one, other = (runs.get(arm if arm == "diameter" else f"{arm}-{name}") for arm in pair)
+        if one is None or other is None:
+            continue
+        first, second = on_common_nodules(one, other)
+        difference = paired_bootstrap_difference(first, second, "roc_auc")
+        rows.append((SOURCE_TEXT[name], one.name, other.name, str(len(first)),
+                     interval(difference)))  # fmt: skip
     return pd.DataFrame(rows, columns=["source", "first", "second", "n", "AUC, first minus second"])
 
 
@@ -180,52 +160,27 @@ def making_table(runs: dict[str, Run]) -> pd.DataFrame:
     rows = []
     for name, run in runs.items():
         records = [fold.run for fold in run.folds.values()]
-        hours = sum(record["wall_seconds"] for record in records) / 3600
+        backends = [
+            f"{one['backend']} {one['versions'].get(one['backend'], '')}" for one in records
+        ]
         rows.append(
             {
                 "run": name,
                 "epochs": str(len(run.folds[0].history)),
-                "seed": _one_of(record["seed"] for record in records),
-                "backend": _one_of(
-                    f"{record['backend']} {record['versions'].get(record['backend'], '')}".strip()
-                    for record in records
-                ),
-                "device": _one_of(record["device"] for record in records),
-                "hours": f"{hours:.2f}",
+                "seed": distinct(record["seed"] for record in records),
+                "backend": distinct(text.strip() for text in backends),
+                "device": distinct(record["device"] for record in records),
+                "hours": f"{training_seconds(run) / 3600:.2f}",
             }
         )
     return pd.DataFrame(rows)
 
 
-def _one_of(values: Iterable[object]) -> str:
+def training_seconds(run: Run) -> float:
+    """How long the folds of a run took together."""
+    return float(sum(fold.run["wall_seconds"] for fold in run.folds.values()))
+
+
+def distinct(values: Iterable[object]) -> str:
     """The value, or all of them where folds differ."""
     return "; ".join(dict.fromkeys(str(value) for value in values))
-
-
-def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
-    """The works of the paper's tables, from `data/literature.csv`, as the book shows them.
-
-    Args:
-        literature: one row per reported number, all text (see data/README.md).
-
-    Returns:
-        One row per work; of several numbers of one metric the first, with what it was reached on.
-    """
-    rows = []
-    paper = literature[literature["table"] != "later"]
-    for (table, row), part in paper.groupby(["table", "row"], sort=False):
-        first = part.iloc[0]
-        values = part.drop_duplicates("metric").set_index("metric")["value"]
-        rows.append(
-            {
-                "row of the paper": (f"paper's Table {table}: " if str(table).isdigit() else "")
-                + (f"{row} {{cite:p}}`{first['citation']}`" if first["citation"] else str(row)),
-                "what it is": first["what_it_is"],
-                "data": first["data"],
-                "acc., %": values.get("accuracy_percent", ""),
-                "AUC": values.get("auc", ""),
-                "comparable with ours": comparability(first),
-                "how seen": first["how_seen"],
-            }
-        )
-    return pd.DataFrame(rows)

@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_yaml
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run
 from nodulebook.stats.added_value import Comparison, added_value, compare
-from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import holm
 from nodulebook.stats.text import interval, number
+from study.report.contrasts import verdict_word as verdict_word
 from study.report.names import keyed
 from study.report.names import title as title
 
 PLAN = "data/analysis_plan.yml"
-ALPHA = 0.05
 
 MAIN = ("paper-usual", "paper-usual-no-se", "paper", "paper-no-se", "honest", "honest-slices",
         "robust-slices")  # fmt: skip
@@ -74,7 +73,7 @@ def diameters() -> pd.Series:
 
 def read_plan() -> dict[str, Any]:
     """The committed plan."""
-    plan: dict[str, Any] = yaml.safe_load((paths.ROOT / PLAN).read_text(encoding="utf-8"))
+    plan: dict[str, Any] = read_yaml(paths.ROOT / PLAN)
     return plan
 
 
@@ -117,13 +116,6 @@ def _chosen(entry: dict[str, Any], runs: Mapping[str, Run]) -> tuple[tuple[str, 
         f"{PLAN}: {entry['id']}: neither {', '.join(planned)} nor {', '.join(fallback)} has all "
         "ten folds; run one of them"
     )
-
-
-def verdict_word(auc: Interval, p_holm: float) -> str:
-    """The plan's word: the corrected test and the interval must both say that there is one."""
-    if p_holm < ALPHA and (auc.low > 0 or auc.high < 0):
-        return "higher" if auc.low > 0 else "lower"
-    return "no difference shown"
 
 
 def texts(family: Mapping[str, Primary]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from study.experiments.baseline import RUN as DIAMETER
 from study.features.handcrafted import PREFIX as FEATURES
 from study.report.names import keyed as keyed
 from study.report.names import title
-from study.report.pooled import SOURCE_TEXT, in_reading_order, source
+from study.report.pooled import SOURCE_TEXT, distinct, in_reading_order, source, training_seconds
 
 MADE_BY = {
     "data/automatic_ruler.csv": "nodulebook ruler",
@@ -40,20 +40,17 @@ def all_runs() -> dict[str, Run]:
 
 def overview_table(runs: dict[str, Run]) -> pd.DataFrame:
     """One row per run: source, folds, n, training time, hash of its files; as text."""
-    rows = []
-    for name, run in runs.items():
-        folds = run.folds.values()
-        hours = sum(fold.run["wall_seconds"] for fold in folds) / 3600
-        rows.append(
-            {
-                "run": f"{title(name)} ({{ref}}`{name} <run-{name}>`)",
-                "source": SOURCE_TEXT[source(run)],
-                "folds": f"{len(run.folds)} of {N_FOLDS}",
-                "n": f"{len(run.probabilities):,}",
-                "hours": f"{hours:.2f}",
-                "hash": run_hash(name)[:12],
-            }
-        )
+    rows = [
+        {
+            "run": f"{title(name)} ({{ref}}`{name} <run-{name}>`)",
+            "source": SOURCE_TEXT[source(run)],
+            "folds": f"{len(run.folds)} of {N_FOLDS}",
+            "n": f"{len(run.probabilities):,}",
+            "hours": f"{training_seconds(run) / 3600:.2f}",
+            "hash": run_hash(name)[:12],
+        }
+        for name, run in runs.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -70,7 +67,6 @@ def run_values(run: Run) -> dict[str, object]:
     """What the records of a run's folds say, and the command that repeats one of them."""
     records = [fold.run for fold in run.folds.values()]
     first = records[0]
-    seconds = sum(record["wall_seconds"] for record in records)
     profile = first.get("profile_name")
     malignant = int(run.probabilities["label"].sum())
     return {
@@ -79,16 +75,16 @@ def run_values(run: Run) -> dict[str, object]:
         "folds": _numbers(run.folds),
         "n": f"{len(run.probabilities):,} test nodules, {malignant:,} malignant",
         "absent from the source": _all(record["absent_nodules"] for record in records),
-        "epochs": _texts(len(fold.history) for fold in run.folds.values()),
-        "seed": _texts(record["seed"] for record in records),
-        "backend": _texts(record["backend"] for record in records),
-        "device": _texts(record["device"] for record in records),
+        "epochs": distinct(len(fold.history) for fold in run.folds.values()),
+        "seed": distinct(record["seed"] for record in records),
+        "backend": distinct(record["backend"] for record in records),
+        "device": distinct(record["device"] for record in records),
         "versions": _versions(run.folds.values()),
-        "training time": f"{seconds:,.0f} s, all folds",
+        "training time": f"{training_seconds(run):,.0f} s, all folds",
         "made": f"{min(r['started'] for r in records)[:10]} to "
         f"{max(r['ended'] for r in records)[:10]}",
-        "profile hash": _texts(record["profile_hash"][:16] or "none" for record in records),
-        "data hash": _texts(record["data_hash"][:16] for record in records),
+        "profile hash": distinct(record["profile_hash"][:16] or "none" for record in records),
+        "data hash": distinct(record["data_hash"][:16] for record in records),
         "files' hash": run_hash(run.name)[:16],
         "a fold again": f"`{again_command(run)}`",
         "all folds": f"`{folds_command(run)}`",
@@ -148,11 +144,6 @@ def _versions(folds: Iterable[Fold]) -> str:
             if number not in found.setdefault(package, []):
                 found[package].append(number)
     return ", ".join(f"{package} {' and '.join(numbers)}" for package, numbers in found.items())
-
-
-def _texts(values: Iterable[object]) -> str:
-    """The value, or all of them where folds differ."""
-    return "; ".join(dict.fromkeys(str(value) for value in values))
 
 
 def _all(values: Iterable[list[str]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from nodulebook.runs.contract import Run
@@ -75,7 +76,7 @@ def effects(runs: Mapping[str, Run], nodules: pd.DataFrame) -> dict[str, Effect]
             {m: patient_bootstrap(table, m) for m in METRICS},
             {m: joint_bootstrap_difference(table, base, m) for m in METRICS},
             patient_bootstrap(size, "roc_auc"),
-            _last_training_accuracy(run),
+            float(np.mean([one.history["accuracy"].iloc[-1] for one in run.folds.values()])),
         )
     return found
 
@@ -83,11 +84,6 @@ def effects(runs: Mapping[str, Run], nodules: pd.DataFrame) -> dict[str, Effect]
 def _kept_each_epoch(run: Run) -> bool:
     rule = read_rules().get(run.name)
     return rule is not None and rule.each_epoch
-
-
-def _last_training_accuracy(run: Run) -> float:
-    lasts = [float(fold.history["accuracy"].iloc[-1]) for fold in run.folds.values()]
-    return sum(lasts) / len(lasts)
 
 
 def rules_table(found: Mapping[str, Effect]) -> pd.DataFrame:

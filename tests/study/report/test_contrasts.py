@@ -16,7 +16,7 @@ from study.report.contrasts import (
     contrast_table,
     contrasts,
     p_text,
-    verdict,
+    verdict_word,
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_p_values_are_corrected_over_the_whole_family():
     ],
 )
 def test_a_verdict_needs_both_the_test_and_the_interval(low, high, p, words):
-    assert verdict(Interval((low + high) / 2, low, high, 0), p) == words
+    assert verdict_word(Interval((low + high) / 2, low, high, 0), p) == words
 
 
 def test_the_words_are_those_of_the_plan():

@@ -183,6 +183,31 @@ def test_numbers_of_one_metric_say_what_they_differ_in(works):
     assert text == "acc. 93.19 %, sens. 92.75 %, spec. 93.33 %"
 
 
+def test_literature_table_cites_where_there_is_a_source():
+    columns = ["table", "row", "citation", "what_it_is", "data", "metric", "value", "how_seen",
+               "rule", "label_rule", "split_unit"]  # fmt: skip
+    how = ("", "not seen", "patients")
+    given = pd.DataFrame(
+        [
+            ("3", "[1] A", "key2020", "w", "d", "accuracy_percent", "90", "abstract", *how),
+            ("3", "[1] A", "key2020", "w", "d2", "accuracy_percent", "91", "abstract", *how),
+            ("4", "[2] B", "", "v", "e", "auc", "0.9", "full", *how),
+            ("4", "[3] C", "", "u", "f", "", "", "title", *how),
+            ("later", "", "", "t", "g", "auc", "0.99", "read", *how),
+        ],
+        columns=columns,
+    )
+    table = literature.literature_table(given)
+    assert table["row of the paper"].tolist() == [
+        "paper's Table 3: [1] A {cite:p}`key2020`",
+        "paper's Table 4: [2] B",
+        "paper's Table 4: [3] C",
+    ]
+    assert table["acc., %"].tolist() == ["90", "", ""]
+    assert table["AUC"].tolist() == ["", "0.9", ""]
+    assert table["data"].tolist() == ["d", "e", "f"]
+
+
 def test_other_works_have_one_row_each(works):
     table = literature.later_table(works)
     assert table["work"].is_unique

@@ -9,23 +9,23 @@ import pandas as pd
 
 def layer_table(model: Any) -> pd.DataFrame:
     """The paper's Table 2 from a Keras model: part, output shape and size, parameters, work."""
-    rows: dict[str, dict[str, Any]] = {}
-    for layer in model.layers:
-        part = _part(layer.name)
-        shape = layer.output.shape[1:]
-        row = rows.setdefault(part, {"part": part, "parameters": 0, "multiply-adds": 0})
-        row["output shape"] = " × ".join(str(n) for n in shape)
-        row["output size"] = f"{int(np.prod(shape)):,}"
-        row["parameters"] += layer.count_params()
-        row["multiply-adds"] += multiply_adds(layer)
-    table = pd.DataFrame(rows.values())
-    total: dict[str, Any] = {"part": "all", "output shape": "", "output size": ""}
-    counts = ("parameters", "multiply-adds")
-    total |= {name: int(table[name].sum()) for name in counts}
+    counts = ["parameters", "multiply-adds"]
+    rows = [
+        {
+            "part": _part(layer.name),
+            "output shape": " × ".join(map(str, layer.output.shape[1:])),
+            "output size": f"{int(np.prod(layer.output.shape[1:])):,}",
+            "parameters": layer.count_params(),
+            "multiply-adds": multiply_adds(layer),
+        }
+        for layer in model.layers
+    ]
+    layers = pd.DataFrame(rows)
+    how = {"output shape": "last", "output size": "last"} | dict.fromkeys(counts, "sum")
+    table = layers.groupby("part", sort=False, as_index=False).agg(how)
+    total = {"part": "all", "output shape": "", "output size": ""} | dict(layers[counts].sum())
     table = pd.concat([table, pd.DataFrame([total])], ignore_index=True)
-    for name in counts:
-        table[name] = [f"{n:,}" for n in table[name]]
-    return table[["part", "output shape", "output size", *counts]]
+    return table.assign(**{name: table[name].map("{:,}".format) for name in counts})
 
 
 def multiply_adds(layer: Any) -> int:
@@ -59,27 +59,19 @@ def _part(layer: str) -> str:
 
 
 def network_table(networks: dict[str, Any]) -> pd.DataFrame:
-    """Depth, last maps, parameters and multiply-adds of several models, a row each."""
+    """Depth, last maps, parameters and multiply-adds of several models, one row each."""
     rows = []
     for name, model in networks.items():
+        layers = " ".join(layer.name for layer in model.layers)
+        modules = [len(set(re.findall(rf"stage{k}_module(\d+)", layers))) for k in range(1, 5)]
         last = model.get_layer("last_convolution").output.shape[1:]
-        modules = [
-            len(
-                {
-                    m[1]
-                    for layer in model.layers
-                    if (m := re.match(rf"stage{k}_module(\d+)", layer.name))
-                }
-            )
-            for k in range(1, 5)
-        ]
         rows.append(
             {
                 "profile": name,
-                "modules": "-".join(str(n) for n in modules),
-                "last maps": " × ".join(str(n) for n in last),
+                "modules": "-".join(map(str, modules)),
+                "last maps": " × ".join(map(str, last)),
                 "parameters": f"{model.count_params():,}",
-                "multiply-adds": f"{sum(multiply_adds(x) for x in model.layers) / 1e6:.1f} M",
+                "multiply-adds": f"{sum(map(multiply_adds, model.layers)) / 1e6:.1f} M",
             }
         )
     return pd.DataFrame(rows)

@@ -10,8 +10,8 @@ from nodulebook.runs.contract import Run
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import THRESHOLD
 from nodulebook.stats.text import number, percent
-from study.report.comparison import auc_of
 from study.report.names import title
+from study.report.works.comparison import auc_of
 
 COLUMNS = (
     "table", "row", "citation", "work", "what_it_is", "data", "n", "split_unit", "label_rule",
@@ -58,6 +58,34 @@ def claimed_table(
                 "on": f"{first['data']}; split by: {first['split_unit']}",
                 "re-run, by the row's name": _rerun(first["rerun_by_name"], runs, source),
                 "re-run, by the work's content": _rerun(first["rerun_by_content"], runs, source),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
+    """One row per work of the paper's tables: what it is, and what it reports.
+
+    Of several numbers of one metric the first is shown.
+
+    Args:
+        literature: from `read_literature`.
+    """
+    rows = []
+    paper = literature[literature["table"] != "later"]
+    for (table, row), part in paper.groupby(["table", "row"], sort=False):
+        first = part.iloc[0]
+        values = part.drop_duplicates("metric").set_index("metric")["value"]
+        rows.append(
+            {
+                "row of the paper": (f"paper's Table {table}: " if str(table).isdigit() else "")
+                + f"{row}{_cite(first)}",
+                "what it is": first["what_it_is"],
+                "data": first["data"],
+                "acc., %": values.get("accuracy_percent", ""),
+                "AUC": values.get("auc", ""),
+                "comparable with ours": comparability(first),
+                "how seen": first["how_seen"],
             }
         )
     return pd.DataFrame(rows)

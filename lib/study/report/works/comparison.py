@@ -1,9 +1,8 @@
 """Counterparts of the paper's Tables 3 and 4 and Fig. 9, from complete runs."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pandas as pd
 
 from nodulebook.core.files import read_csv
@@ -41,22 +40,24 @@ def kind_of(profile: str) -> str:
     return READERS if profile == DIAMETER else OWN if profile in OURS else ""
 
 
+def _present(names: Iterable[str], runs: Mapping[str, Run]) -> dict[str, Run]:
+    return {name: runs[name] for name in names if name in runs}
+
+
 def feature_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
     """The complete runs of groups of features on a source, all together last, by run name."""
-    names = [run_name(group, source) for group in (*GROUPS, ALL)]
-    return {name: runs[name] for name in names if name in runs}
+    return _present([run_name(group, source) for group in (*GROUPS, ALL)], runs)
 
 
 def rival_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
     """The complete runs of networks of other works on a source, by run name."""
-    ending = f"-{source}"
-    return {n: runs[n] for n in sorted(runs) if n.startswith(RIVAL) and n.endswith(ending)}
+    rivals = [name for name in sorted(runs) if name.startswith(RIVAL)]
+    return _present([name for name in rivals if name.endswith(f"-{source}")], runs)
 
 
 def own_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
     """The complete runs of `OURS` on a source, by run name."""
-    names = [f"{profile}-{source}" for profile in OURS]
-    return {name: runs[name] for name in names if name in runs}
+    return _present([f"{profile}-{source}" for profile in OURS], runs)
 
 
 def auc_of(run: Run) -> float:
@@ -82,28 +83,24 @@ def features_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     """`rows_table` with the number of features and the classifiers chosen ("SVM (RBF) 9, ...")."""
     table = rows_table(runs)
     table.insert(1, "features", [str(run.folds[0].run["n_features"]) for run in runs.values()])
-    chosen = [
-        Counter(str(fold.run["chosen"]["classifier"]) for fold in run.folds.values())
-        for run in runs.values()
-    ]
     table["chosen (folds)"] = [
-        ", ".join(f"{name} {n}" for name, n in counts.most_common()) for counts in chosen
+        ", ".join(f"{name} {n}" for name, n in _chosen(run).most_common()) for run in runs.values()
     ]
     return table
+
+
+def _chosen(run: Run) -> "Counter[str]":
+    return Counter(str(fold.run["chosen"]["classifier"]) for fold in run.folds.values())
 
 
 def networks_table(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
-    """`rows_table` with the epochs and the accuracy on the training patches at the end."""
+    """`rows_table` with the epochs, and the parameters of a rival (data/rivals.csv)."""
     table = rows_table(runs)
     table.insert(1, "epochs", [str(len(run.folds[0].history)) for run in runs.values()])
-    table.insert(2, "parameters", [_parameters(name, source) for name in runs])
+    counts = read_rivals().set_index("profile")["parameters"].astype(int).map("{:,}".format)
+    profiles = [name.removesuffix(f"-{source}") for name in runs]
+    table.insert(2, "parameters", counts.reindex(profiles, fill_value="").tolist())
     return table
-
-
-def _parameters(name: str, source: str) -> str:
-    """Parameters of a rival's network, from `data/rivals.csv`; "" for one of ours."""
-    table = read_rivals().set_index("profile")["parameters"]
-    return f"{int(n):,}" if (n := table.get(name.removesuffix(f"-{source}"))) else ""
 
 
 def read_rivals() -> pd.DataFrame:
@@ -119,13 +116,13 @@ def read_rivals() -> pd.DataFrame:
 def rivals_works(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
     """Each network of other works: the work, our version of it, and whether it has ten folds."""
     table = read_rivals()
-    complete = [f"{profile}-{source}" in runs for profile in table["profile"]]
+    complete = (table["profile"] + f"-{source}").isin(list(runs))
     name = table["profile"].map(title)
     return pd.DataFrame(
         {
-            "network": name.where(np.array(complete), name + " (no ten folds)"),
+            "network": name.where(complete, name + " (no ten folds)"),
             "the paper's row": table["row"] + " {cite:p}`" + table["citation"] + "`",
-            "parameters": [f"{int(n):,}" for n in table["parameters"]],
+            "parameters": table["parameters"].astype(int).map("{:,}".format),
             "design": table["what_it_is"],
             "differs from the work in": table["what_differs"],
         }
@@ -149,16 +146,16 @@ def accuracy_rows(
     """
     shown = feature_runs(runs, source) | rival_runs(runs, source) | own_runs(runs, source)
     rows = [
-        (title(name), kind_of(name.removesuffix(f"-{source}")), _accuracy(run))
+        (
+            title(name),
+            kind_of(name.removesuffix(f"-{source}")),
+            patient_bootstrap(run.probabilities, "accuracy"),
+        )
         for name, run in (shown | {DIAMETER: runs[DIAMETER]}).items()
     ]
     half = patient_bootstrap(one_reader(labelled), half_for_the_middle)
     rows.append(("One reader against the others", READERS, half))
     return sorted(rows, key=lambda row: -row[2].estimate)
-
-
-def _accuracy(run: Run) -> Interval:
-    return patient_bootstrap(run.probabilities, "accuracy")
 
 
 def best_of_each_kind(runs: Mapping[str, Run], source: str) -> dict[str, Run]:

@@ -24,24 +24,19 @@ def diameter_table(labelled: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns "diameter (mm)", "nodules", "benign", "malignant", as text, with a row of totals.
     """
-    rows = []
-    for low, high in pairwise((0, *DIAMETER_EDGES_MM, np.inf)):
-        part = labelled[(labelled["diameter_mm"] >= low) & (labelled["diameter_mm"] < high)]
-        if len(part) or low:
-            name = f"{low} and above" if np.isinf(high) else f"{low} to {high}"
-            rows.append(_diameter_row(name if low else f"below {high}", part))
-    rows.append(_diameter_row("all", labelled))
-    return pd.DataFrame(rows)
-
-
-def _diameter_row(name: str, part: pd.DataFrame) -> dict[str, str]:
-    malignant = int(part["label"].sum())
-    return {
-        "diameter (mm)": name,
-        "nodules": str(len(part)),
-        "benign": str(len(part) - malignant),
-        "malignant": str(malignant),
-    }
+    least, most = DIAMETER_EDGES_MM[0], DIAMETER_EDGES_MM[-1]
+    within = [f"{low} to {high}" for low, high in pairwise(DIAMETER_EDGES_MM)]
+    group = pd.cut(
+        labelled["diameter_mm"], [0, *DIAMETER_EDGES_MM, np.inf], right=False,
+        labels=[f"below {least}", *within, f"{most} and above"],
+    ).rename("diameter (mm)")  # fmt: skip
+    table = labelled.groupby(group, observed=False)["label"].agg(nodules="size", malignant="sum")
+    if not table["nodules"].iloc[0]:
+        table = table.iloc[1:]
+    table.index = table.index.astype(str)
+    table.loc["all"] = table.sum()
+    table.insert(1, "benign", table["nodules"] - table["malignant"])
+    return table.astype(int).astype(str).reset_index()
 
 
 def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFrame:
@@ -61,13 +56,10 @@ def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFra
     ratio = rendered[drawn] / consensus[drawn]
     diameter = known["diameter_mm"].to_numpy()[drawn]
     rows = []
-    for low, high, name in (
-        (0, 5, "up to 5"),
-        (5, 10, "5 to 10"),
-        (10, 20, "10 to 20"),
-        (20, 1e9, "above 20"),
-        (5, 1e9, "all above 5"),
-    ):
+    for name, low, high in (
+        ("up to 5", 0, 5), ("5 to 10", 5, 10), ("10 to 20", 10, 20), ("above 20", 20, np.inf),
+        ("all above 5", 5, np.inf),
+    ):  # fmt: skip
         part = ratio[(diameter > low) & (diameter <= high)]
         rows.append(
             {
