@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bookkit.checks.prose import Line
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_yaml
 
 
 class Typed(BaseModel):
@@ -75,9 +75,8 @@ def read_typed(path: Path) -> list[Typed]:
         InputError: no such file, or an entry with a wrong, missing or unknown field.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TypeAdapter(list[Typed]).validate_python(entries)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        return TypeAdapter(list[Typed]).validate_python(read_yaml(path))
+    except ValidationError as error:
         raise InputError(f"{path}: is no list of typed numbers ({error})") from None
 
 

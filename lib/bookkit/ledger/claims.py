@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-import yaml
 from IPython.display import HTML
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bookkit.ledger.labels import Label, all_labels
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_yaml
 
 VERDICTS: dict[str, str] = {
     "confirmed": "our computation, or the cited source, agrees",
@@ -117,10 +117,7 @@ def read_claims(path: Path | None = None) -> list[Claim]:
             entry with no evidence other than the ledger's own page; every one is named.
     """
     path = path or paths.CLAIMS_YAML
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({error})") from None
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: must be a list of claims, each with id, section, kind, ...")
     claims: list[Claim] = []

@@ -7,6 +7,7 @@ import pandas as pd
 from bookkit.ledger.labels import all_labels
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_csv
 
 ORIGINALS = (*(f"Fig. {n}" for n in range(1, 13)), *(f"Table {n}" for n in range(1, 5)))
 """The paper's figures and tables, in its order."""
@@ -29,9 +30,7 @@ def read_counterparts(path: Path | None = None, root: Path | None = None) -> pd.
         InputError: a figure or table has no row or two, or a row's label is not in the book.
     """
     path = path or paths.DATA / "counterparts.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; git checkout data/counterparts.csv")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_csv(path, {"original": "str", "page": "str", "labels": "str"})
     if list(table.columns) != COLUMNS:
         raise InputError(f"{path}: the columns must be {', '.join(COLUMNS)}")
     if tuple(table["original"]) != ORIGINALS:

@@ -28,37 +28,18 @@ def _fold_options(command: Command) -> Command:
     return command
 
 
-def _parameters(
-    fold: int,
-    profile: str,
-    source: str,
-    run: str,
-    data: Path | None,
-    explain: bool,
-    seed: int | None,
-) -> FoldParameters:
-    given = {"fold": fold, "profile": profile, "source": source, "run": run}
-    return check_fold_parameters(
-        given | {"data": str(data or ""), "explain": explain, "seed": seed}
-    )
+def _parameters(data: Path | None, **given: Any) -> FoldParameters:
+    return check_fold_parameters(given | {"data": str(data or "")})
 
 
 @click.command()
 @click.option("--fold", type=int, required=True, help="0 to 9: the fold that is held out")
 @_fold_options
-def fold(
-    fold: int,
-    profile: str,
-    source: str,
-    run: str,
-    data: Path | None,
-    explain: bool,
-    seed: int | None,
-) -> None:
+def fold(**given: Any) -> None:
     """Train and test one fold with papermill; skip it if done, go on if it was stopped."""
     from study.experiments.folds import run_fold
 
-    run_fold(_parameters(fold, profile, source, run, data, explain, seed))
+    run_fold(_parameters(**given))
 
 
 @click.command()
@@ -67,20 +48,11 @@ def fold(
 @click.option(
     "--notebooks/--no-notebooks", default=True, help="without: faster, the same numbers, no maps"
 )
-def folds(
-    profile: str,
-    source: str,
-    run: str,
-    data: Path | None,
-    explain: bool,
-    seed: int | None,
-    jobs: int | None,
-    notebooks: bool,
-) -> None:
+def folds(jobs: int | None, notebooks: bool, **given: Any) -> None:
     """Train and test all ten folds; skip those that are done, go on where it was stopped."""
     from study.experiments.folds import run_folds
 
-    first = _parameters(0, profile, source, run, data, explain, seed)
+    first = _parameters(**given, fold=0)
     run_folds(first, jobs, notebooks)
     click.echo(f"all folds: {paths.runs_folder() / first.run_name}")
 

@@ -12,7 +12,6 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import exclusive
 from nodulebook.core.processor import processor_text
-from nodulebook.core.settings import FoldParameters
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.model.checkpoint import code_version
@@ -22,7 +21,7 @@ from nodulebook.runs.job import AGAIN
 from nodulebook.stats.metrics import roc_auc
 from study.experiments.baseline import RUN as DIAMETER
 from study.experiments.baseline import run_diameter
-from study.experiments.folds import run_fold_without_notebook
+from study.experiments.folds import recorded_parameters, run_fold_without_notebook
 from study.experiments.rules import RULES, run_rule
 from study.experiments.trials import TRIALS, run_trial
 from study.features.handcrafted import PREFIX as FEATURES
@@ -121,16 +120,7 @@ def _make_again(run: str, fold: int, data: str, about: Mapping[str, Any]) -> Non
         store = open_source(source, where)
         run_features(store, read_folds(), [about["profile"]["features"]], [fold], AGAIN)
     elif "profile_name" in about:
-        parameters = FoldParameters(
-            fold=fold,
-            profile=about["profile_name"],
-            source=source,
-            run=name,
-            data=data,
-            seed=about["seed"],
-        )
-        if parameters.settings.hash() != about["profile_hash"]:
-            raise InputError(f"run {run!r}: profile {parameters.profile!r} has changed since")
+        parameters = recorded_parameters(about, name, fold, data)
         run_fold_without_notebook(parameters, f"{AGAIN}{group}/" if group else AGAIN)
     else:
         from study.features.deep import run_feature_folds

@@ -3,13 +3,14 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import exclusive, naming_the_folder, written_aside
-from nodulebook.core.settings import N_FOLDS, FoldParameters
+from nodulebook.core.settings import N_FOLDS, FoldParameters, check_fold_parameters
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.sources import REAL_CT, SOURCES, open_for_training, open_source
@@ -22,6 +23,29 @@ _SHOWN = ("fold ", "going on", "checkpoint", *SOURCES)
 """How the lines begin that a fold prints for the person who waits."""
 
 TRAINING_CHAPTER = paths.CHAPTERS / "training.md"
+
+
+def recorded_parameters(
+    record: Mapping[str, Any], run: str, fold: int, data: str = ""
+) -> FoldParameters:
+    """The parameters that a fold of a network was made with.
+
+    Args:
+        record: the fold's `run.json`.
+        run: the run's name.
+        fold: 0 to 9.
+        data: the CT data, instead of NODULEBOOK_DATA.
+
+    Raises:
+        InputError: the run is not of a profile, or its profile has changed since.
+    """
+    if "profile_name" not in record:
+        raise InputError(f"run {run!r} was made without a profile's network")
+    names = {"profile": record["profile_name"], "source": record["source"], "run": run}
+    parameters = check_fold_parameters(names | {"fold": fold, "data": data, "seed": record["seed"]})
+    if parameters.settings.hash() != record["profile_hash"]:
+        raise InputError(f"run {run!r}: profile {parameters.profile!r} has changed since")
+    return parameters
 
 
 def run_fold(parameters: FoldParameters) -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import exclusive
-from nodulebook.core.settings import FoldParameters, Profile
+from nodulebook.core.settings import Profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.explain import gradcam
@@ -25,6 +25,7 @@ from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import Fold, read_fold
 from nodulebook.runs.map_scores import read_explanations, write_explanations
 from nodulebook.runs.network_fold import trained_model
+from study.experiments.folds import recorded_parameters
 from study.readerstudy import page as readerstudy
 
 
@@ -130,7 +131,8 @@ def fold_with_model(
     folder = paths.fold_folder(run, fold)
     folds = read_folds()
     committed = read_fold(folder, folds[folds["fold"] == fold])
-    parameters, profile = _parameters(committed, run, fold)
+    parameters = recorded_parameters(committed.run, run, fold)
+    profile = parameters.settings
     if not (folder / CHECKPOINT).is_file() and not train_again:
         raise InputError(
             f"{folder / CHECKPOINT}: the fold's weights are not here; "
@@ -258,22 +260,3 @@ def explain_folds(
         sanity = pd.concat([given.sanity, *labels], ignore_index=True)
         write_explanations(folder, Explanations(given.measures, sanity), here.fold)
         report(f"explained: {folder}")
-
-
-def _parameters(committed: Fold, run: str, fold: int) -> tuple[FoldParameters, Profile]:
-    about = committed.run
-    if "profile_name" not in about:
-        raise InputError(f"run {run!r} was made without a network: there is nothing to explain")
-    parameters = FoldParameters(
-        fold=fold,
-        profile=about["profile_name"],
-        source=about["source"],
-        run=run,
-        seed=about["seed"],
-    )
-    profile = parameters.settings
-    if profile.hash() != about["profile_hash"]:
-        raise InputError(
-            f"run {run!r}: profile {about['profile_name']!r} has changed since it was made"
-        )
-    return parameters, profile

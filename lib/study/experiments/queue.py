@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_yaml
 from nodulebook.core.settings import N_FOLDS, FoldParameters, check_fold_parameters
 from nodulebook.runs.job import network_job
 
@@ -46,10 +46,7 @@ def read_queue(path: Path = QUEUE) -> list[Entry]:
         InputError: no such file, not YAML, an unknown key, a wrong value, or no such profile.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        entries = TypeAdapter(list[Entry]).validate_python(values)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({error})") from None
+        entries = TypeAdapter(list[Entry]).validate_python(read_yaml(path))
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "(all)"

@@ -9,14 +9,13 @@ import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import FoldParameters
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run, list_runs, read_run
 from nodulebook.runs.job import network_job
 from nodulebook.stats.bootstrap import paired_bootstrap_difference
 from nodulebook.stats.metrics import roc_auc
 from nodulebook.stats.text import interval, number
-from study.experiments.folds import run_folds
+from study.experiments.folds import recorded_parameters, run_folds
 
 AGAIN = "again"
 """The folder of `papermill_runs/` that holds what was repeated, under the names of the runs."""
@@ -36,17 +35,10 @@ def repeat_run(run: str, data: str = "", jobs: int | None = None) -> None:
         InputError: there is no such run, or its profile has changed since.
     """
     committed = read_run(run, folds=read_folds())
-    if committed.missing_folds or "profile_name" not in committed.folds[0].run:
-        raise InputError(f"run {run!r} cannot be repeated: not ten folds, or not of a profile")
-    about = committed.folds[0].run
-    first = FoldParameters(
-        profile=about["profile_name"],
-        source=about["source"],
-        run=run,
-        data=data,
-        seed=about["seed"],
-    )
-    network_job(first).is_done()  # refuses where profile or patches are others by now
+    if committed.missing_folds:
+        raise InputError(f"run {run!r} cannot be repeated: it has not ten folds")
+    first = recorded_parameters(committed.folds[0].run, run, 0, data)
+    network_job(first).is_done()  # refuses where the patches are others by now
     run_folds(first, jobs, notebooks=False, into=f"{AGAIN}/")
 
 

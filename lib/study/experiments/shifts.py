@@ -12,11 +12,12 @@ import pandas as pd
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import write_csv
-from nodulebook.core.settings import MARGIN, N_FOLDS, check_fold_parameters
+from nodulebook.core.settings import MARGIN, N_FOLDS
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.cube import PATCH_SIZE, central_slab, scale_to_unit
 from nodulebook.patches.sources import open_source
 from nodulebook.runs.contract import read_run
+from study.experiments.folds import recorded_parameters
 
 SHIFTS = "shifts.csv"
 """In a run's folder: nodule_id, fold, and the probability at each position, `p_<y>_<x>` in mm."""
@@ -52,16 +53,7 @@ def write_shifts(run: str, data: str = "") -> Path:
     store = open_source(record["source"], where, "all", margin=MARGIN)
     rows = []
     for k in range(N_FOLDS):
-        parameters = check_fold_parameters(
-            {
-                "fold": k,
-                "profile": record["profile_name"],
-                "source": record["source"],
-                "run": run,
-                "data": data,
-                "seed": record["seed"],
-            }
-        )
+        parameters = recorded_parameters(record, run, k, data)
         profile = parameters.settings
         fold_data, _ = open_fold(parameters, profile)
         model = build_model(profile)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from nodulebook.core import paths
-from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_csv, refuse_rows
 from study.figures.network import POOL_COLOUR, SE_COLOUR, arrow, box
 from study.figures.plots import (
     BLUE,
@@ -40,11 +40,9 @@ def read_references(path: Path | None = None) -> pd.DataFrame:
         InputError: the file is not there, or a row has an unknown place.
     """
     path = path or paths.DATA / "references.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; git checkout data/references.csv")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).astype({"year": int})
-    for row in table[~table["place"].isin(PLACES)].itertuples():
-        raise InputError(f"{path}: {row.author} {row.year}: place {row.place!r} is unknown")
+    table = read_csv(path, {"author": "str", "year": "int", "title": "str", "place": "str"})
+    due = f"but must be one of {', '.join(PLACES)}"
+    refuse_rows(path, table, "place", ~table["place"].isin(PLACES), due)
     return table
 
 

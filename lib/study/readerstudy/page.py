@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
-from nodulebook.core.files import read_csv, written_aside
+from nodulebook.core.files import read_csv, refuse_rows, written_aside
 from nodulebook.stats.bootstrap import Interval, bootstrap_means
 from nodulebook.stats.text import interval
 from study.figures.pictures import data_uri, plane_picture, side_by_side
@@ -185,34 +185,26 @@ def read_answers(files: Sequence[Path]) -> pd.DataFrame:
     """
     if not files:
         raise InputError("there are no answers: name the CSV files that readers exported")
-    tables = []
+    answers = pd.DataFrame()
     for path in files:
         table = read_csv(path, ANSWER_COLUMNS)
-        for line, (part, truth, answer) in enumerate(
-            zip(table["part"], table["truth"], table["answer"], strict=True), 2
-        ):
-            for name, value, known in (
-                ("part", part, tuple(ALLOWED)),
-                ("truth", truth, ALLOWED.get(part, ((), ()))[0]),
-                ("answer", answer, ALLOWED.get(part, ((), ()))[1]),
-            ):
-                if value not in known:
-                    raise InputError(
-                        f"{path}: line {line}: {name} is {value!r}, "
-                        f"but must be one of {', '.join(known)}"
-                    )
-        tables.append(table.assign(file=str(path), line=np.arange(2, len(table) + 2)))
-    answers = pd.concat(tables, ignore_index=True)
-    for row in answers[answers["study"] != answers["study"].iloc[0]].to_dict("records")[:1]:
-        raise InputError(
-            f"{row['file']}: line {row['line']}: study is {row['study']!r}, but "
-            f"{answers['file'].iloc[0]} has {answers['study'].iloc[0]!r}"
-        )
-    for row in answers[answers.duplicated(["reader", "question"])].to_dict("records")[:1]:
-        raise InputError(
-            f"{row['file']}: line {row['line']}: reader {row['reader']!r} answers question "
-            f"{row['question']!r} twice"
-        )
+        if table.empty:
+            raise InputError(f"{path}: holds no answers")
+        allowed = table["part"].map(ALLOWED)
+        due = f"but must be one of {', '.join(ALLOWED)}"
+        refuse_rows(path, table, "part", allowed.isna(), due)
+        for k, name in enumerate(("truth", "answer")):
+            known = [one[k] for one in allowed]
+            bad = [value not in may for value, may in zip(table[name], known, strict=True)]
+            due = "but must be one of " + "; ".join(f"{p}: {', '.join(one[k])}"
+                                                    for p, one in ALLOWED.items())  # fmt: skip
+            refuse_rows(path, table, name, bad, due)
+        answers = pd.concat([answers, table], ignore_index=True)
+        new = answers.iloc[-len(table) :]
+        other = new["study"] != answers["study"].iloc[0]
+        refuse_rows(path, new, "study", other, f"but {files[0]} has {answers['study'].iloc[0]!r}")
+        twice = answers.duplicated(["reader", "question"]).iloc[-len(table) :]
+        refuse_rows(path, new, "question", twice, "answered by this reader twice")
     return answers[list(ANSWER_COLUMNS)]
 
 
@@ -241,27 +233,28 @@ def trust_score(answers: pd.DataFrame) -> Interval | None:
 def answer_table(answers: pd.DataFrame) -> pd.DataFrame:
     """The paper's percentages from answers, one row per technique, and the trust score below."""
     part = answers[answers["part"] == "class"]
-    rows = []
-    for method, value in class_percentages(answers).items():
-        of_method = part[part["method"] == method]
-        percent = Interval(100 * value.estimate, 100 * value.low, 100 * value.high, value.n_draws)
-        rows.append(
-            {
-                "technique": TECHNIQUES[method],
-                "readers": str(of_method["reader"].nunique()),
-                "answers": str(len(of_method)),
-                "result": f"{interval(percent, 1)} % right",
-            }
-        )
+    parts = [
+        (TECHNIQUES[method], part[part["method"] == method], f"{_percent(value)} % right")
+        for method, value in class_percentages(answers).items()
+    ]
     trust = trust_score(answers)
     if trust is not None:
         asked = answers[answers["part"] == "trust"]
-        rows.append(
+        name = "trust in the network of higher accuracy"
+        parts.append((name, asked, f"{interval(trust, 2)}, of −2 to 2"))
+    return pd.DataFrame(
+        [
             {
-                "technique": "trust in the network of higher accuracy",
-                "readers": str(asked["reader"].nunique()),
-                "answers": str(len(asked)),
-                "result": f"{interval(trust, 2)}, of −2 to 2",
+                "technique": name,
+                "readers": str(given["reader"].nunique()),
+                "answers": str(len(given)),
+                "result": result,
             }
-        )
-    return pd.DataFrame(rows)
+            for name, given, result in parts
+        ]
+    )
+
+
+def _percent(share: Interval) -> str:
+    low, high = 100 * share.low, 100 * share.high
+    return interval(Interval(100 * share.estimate, low, high, share.n_draws), 1)

@@ -128,13 +128,15 @@ def test_wrong_answers_files_are_named(tmp_path, row, message):
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
     row = "s,r,c-1,class,deconvolution,n-1,benign,benign"
     one = answers_file(tmp_path / "one.csv", row)
-    with pytest.raises(InputError, match=r"one\.csv: line 2: .*'c-1' twice"):
+    with pytest.raises(InputError, match=r"one\.csv: line 2: .*'c-1', .*twice"):
         rs.read_answers([one, one])
     other = answers_file(tmp_path / "other.csv", row.replace("s,r", "S,q"))
     with pytest.raises(InputError, match=r"other\.csv: line 2: study is 'S'"):
         rs.read_answers([one, other])
     with pytest.raises(InputError, match="no answers"):
         rs.read_answers([])
+    with pytest.raises(InputError, match=r"none\.csv: .*no answers"):
+        rs.read_answers([answers_file(tmp_path / "none.csv")])
 
 
 def test_truth_of_trust_follows_the_better_network():
