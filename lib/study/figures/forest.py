@@ -1,8 +1,8 @@
 """Forest plots, dumbbells, and who is on which side of a split."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -43,15 +43,11 @@ def forest_figure(
     kinds = list(dict.fromkeys(kind for rows in panels.values() for _, kind, _ in rows))
     colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
     height = 1.1 + 0.44 * len(first) if single else 1.2 + 0.27 * len(first)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(width or (4.6 if single else 7.2), height),
-        layout="constrained", squeeze=False, sharey=True,
-    )  # fmt: skip
-    plt.close(figure)
+    width = width or (4.6 if single else 7.2)
+    figure, axes = new_figure(1, len(panels), (width, height), sharey=True)
     for axis, (text, rows) in zip(axes[0], panels.items(), strict=True):
         for place, (name, kind, one) in enumerate(rows):
-            axis.plot([one.low, one.high], [place, place], color=colours[kind], linewidth=1.8)
-            axis.plot(one.estimate, place, _MARKERS[kinds.index(kind)], color=colours[kind])
+            _mark(axis, place, one, _MARKERS[kinds.index(kind)], colours[kind], 1.8)
             if axis is axes[0, 0] and name in seeds:
                 values = seeds[name]
                 axis.plot(values, [place + 0.2] * len(values), ".", color="0.35", markersize=4)
@@ -73,8 +69,7 @@ def forest_figure(
         dot = Line2D([], [], color="0.35", marker=".", markersize=4, linestyle="", label="one seed")
         marks.append(dot)
     if marks:
-        figure.legend(handles=marks, frameon=False, fontsize="small", ncols=2 if single else 3,
-                      loc="outside upper center")  # fmt: skip
+        _legend(figure, 2 if single else 3, handles=marks)
     return figure
 
 
@@ -89,16 +84,15 @@ def dumbbell_figure(
         line: a value that is drawn as a vertical line, and its name.
     """
     series = list(next(iter(rows.values())))
-    figure, axis = plt.subplots(figsize=(7.2, 1.4 + 0.36 * len(rows)), layout="constrained")
-    plt.close(figure)
+    figure, axes = new_figure(size=(7.2, 1.4 + 0.36 * len(rows)))
+    axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(series))
     for place, values in enumerate(rows.values()):
         middle = [one.estimate for one in values.values()]
         axis.plot([min(middle), max(middle)], [place, place], color="0.8", linewidth=5, zorder=1)
         for number, one in enumerate(values.values()):
             y = place + 0.2 * (number - (len(series) - 1) / 2)
-            axis.plot([one.low, one.high], [y, y], color=colours[number], linewidth=1.2)
-            axis.plot(one.estimate, y, _MARKERS[number], color=colours[number])
+            _mark(axis, y, one, _MARKERS[number], colours[number], 1.2)
     for number, name in enumerate(series):
         axis.plot([], [], _MARKERS[number], color=colours[number], label=name)
     if line is not None:
@@ -106,7 +100,7 @@ def dumbbell_figure(
     axis.set(xlabel=text, ylim=(len(rows) - 0.4, -0.6))
     axis.set_yticks(range(len(rows)), list(rows), fontsize="small")
     axis.grid(axis="x", color="0.9")
-    figure.legend(frameon=False, fontsize="small", ncols=3, loc="outside upper center")
+    _legend(figure, 3)
     return figure
 
 
@@ -121,11 +115,8 @@ def split_figure(
         fold: the test fold.
     """
     most = [split["patient_id"].value_counts()[list(patients)].max() for split in splits.values()]
-    figure, axes = plt.subplots(
-        1, len(splits), figsize=(7.6, 0.9 + 0.24 * len(patients)), layout="constrained",
-        width_ratios=[n + 2 for n in most], sharey=True, squeeze=False,
-    )  # fmt: skip
-    plt.close(figure)
+    size, widths = (7.6, 0.9 + 0.24 * len(patients)), [n + 2 for n in most]
+    figure, axes = new_figure(1, len(splits), size, width_ratios=widths, sharey=True)
     for axis, (text, split) in zip(axes[0], splits.items(), strict=True):
         for place, patient in enumerate(patients):
             tested = split.loc[split["patient_id"] == patient, "fold"].eq(fold).to_numpy()
@@ -142,8 +133,7 @@ def split_figure(
         Line2D([], [], color=BLUE, marker="o", linestyle="", label="trained on"),
         Line2D([], [], color=ORANGE, marker="D", linestyle="", label="tested"),
     ]
-    figure.legend(handles=marks, frameon=False, fontsize="small", ncols=2,
-                  loc="outside lower center")  # fmt: skip
+    _legend(figure, 2, "lower", handles=marks)
     return figure
 
 
@@ -180,8 +170,21 @@ def ruler_figure(
     axis.axvline(claim[0], color="0.35", linestyle="--", linewidth=1.2, label=claim[1])
     axis.set(xlabel=text)
     _name_rows(axis, [name for name, _, _ in rows])
-    figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside upper center")
+    _legend(figure, 2)
     return figure
+
+
+def _mark(
+    axis: Axes, place: float, one: Interval, marker: str, colour: object, width: float
+) -> None:
+    """An interval as a line, its estimate as a marker."""
+    axis.plot([one.low, one.high], [place, place], color=colour, linewidth=width)
+    axis.plot(one.estimate, place, marker, color=colour)
+
+
+def _legend(figure: Figure, columns: int, side: str = "upper", **given: Any) -> None:
+    place = f"outside {side} center"
+    figure.legend(frameon=False, fontsize="small", ncols=columns, loc=place, **given)
 
 
 def _name_rows(axis: Axes, names: Sequence[str]) -> None:

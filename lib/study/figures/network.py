@@ -1,23 +1,11 @@
-"""Drawings of the network: its activation functions, and its stages from the settings."""
+"""The network drawn from its settings: a module, and the stages."""
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nodulebook.core.settings import NetworkSettings
-from study.figures.plots import BLUE, ORANGE, new_figure
-
-
-def activation_figure() -> Figure:
-    """Mish beside ReLU."""
-    figure, axes = new_figure(size=(5.2, 2.8))
-    x = np.linspace(-5, 3, 400)
-    axes[0, 0].plot(x, x * np.tanh(np.log1p(np.exp(x))), label="Mish", color=BLUE)
-    axes[0, 0].plot(x, np.maximum(x, 0), "--", label="ReLU", color=ORANGE)
-    axes[0, 0].set(xlabel="x", ylabel="activation")
-    axes[0, 0].legend(frameon=False)
-    return figure
+from study.figures.plots import new_figure
 
 
 def network_figure(settings: NetworkSettings) -> Figure:

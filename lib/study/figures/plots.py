@@ -1,7 +1,8 @@
 """Figures of the book. Each function returns a closed figure, to be displayed or glued."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from itertools import cycle
+from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,62 +20,19 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 BLUE, ORANGE, GREEN, RED = sns.color_palette("colorblind")[:4]
 """Benign is blue, malignant is orange, in every figure; told apart by the colour-blind too."""
 
-CLASS_COLOURS = {"benign": BLUE, "malignant": ORANGE}
-
 sns.set_theme(context="notebook", style="ticks", palette="colorblind")
 plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0), **options: Any
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A figure, closed for the notebook, and its axes (rows, columns)."""
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    """A figure, closed for the notebook, and its axes (rows, columns); options of `subplots`."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False, **options
+    )
     plt.close(figure)  # or the notebook shows it a second time
     return figure, axes
-
-
-def diameter_histogram(labelled: pd.DataFrame) -> Figure:
-    """Diameters of benign and malignant nodules.
-
-    Args:
-        labelled: columns diameter_mm and label.
-    """
-    figure, axes = new_figure(size=(6.4, 3.4))
-    data = labelled.assign(label=labelled["label"].map({0: "benign", 1: "malignant"}))
-    sns.histplot(
-        data,
-        x="diameter_mm",
-        hue="label",
-        hue_order=list(CLASS_COLOURS),
-        binwidth=1,
-        palette=CLASS_COLOURS,
-        element="step",
-        ax=axes[0, 0],
-    )
-    axes[0, 0].set(xlabel="mean diameter drawn by the readers (mm)", ylabel="nodules")
-    axes[0, 0].get_legend().set_title(None)
-    return figure
-
-
-def malignancy_bars(reference: pd.DataFrame) -> Figure:
-    """How many nodules have which mean malignancy rating.
-
-    Args:
-        reference: column malignancy_mean.
-    """
-    figure, axes = new_figure(size=(6.4, 3.0))
-    mean = reference["malignancy_mean"]
-    edges = np.arange(0.875, 5.2, 0.25)
-    for name, part, colour in (
-        ("below 3: benign", mean[mean < 3], BLUE),
-        ("exactly 3: left out", mean[mean == 3], "0.7"),
-        ("above 3: malignant", mean[mean > 3], ORANGE),
-    ):
-        axes[0, 0].hist(part, bins=edges, color=colour, label=f"{name} ({len(part)})")
-    axes[0, 0].set(xlabel="mean malignancy rating, 1 to 5", ylabel="nodules")
-    axes[0, 0].legend(frameon=False, fontsize="small")
-    return figure
 
 
 def show_slice(
@@ -195,12 +153,8 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     """
     figure, axes = new_figure(size=(5.0, 5.2))
     axis = axes[0, 0]
-    styles = zip(
-        sns.color_palette("colorblind", len(bands)),
-        ("-", "--", "-.", ":") * len(bands),
-        strict=False,
-    )
-    for (_, (band, text)), (colour, line) in zip(bands.items(), styles, strict=False):
+    colours, lines = sns.color_palette("colorblind", len(bands)), cycle(("-", "--", "-.", ":"))
+    for (band, text), colour, line in zip(bands.values(), colours, lines, strict=False):
         axis.fill_between(band.fpr, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(band.fpr, band.tpr, color=colour, linestyle=line, label=text)
     axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
@@ -221,9 +175,8 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = new_figure(size=(5.0, 5.2))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(curves))
-    for (name, curve), colour, marker in zip(
-        curves.items(), colours, "osD^vP" * len(curves), strict=False
-    ):
+    markers = cycle("osD^vP")
+    for (name, curve), colour, marker in zip(curves.items(), colours, markers, strict=False):
         errors = [curve["share"] - curve["low"], curve["high"] - curve["share"]]
         axis.errorbar(
             curve["p_mean"], curve["share"], yerr=errors, color=colour, marker=marker,
@@ -235,30 +188,4 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.02),
     )  # fmt: skip
     figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside lower center")
-    return figure
-
-
-def fold_metric_figure(per_fold: pd.DataFrame, metric: str, text: str) -> Figure:
-    """One metric, one dot per fold, one row per run.
-
-    Args:
-        per_fold: columns run, fold and the metric.
-        metric: the column.
-        text: the axis label.
-    """
-    runs = list(dict.fromkeys(per_fold["run"]))
-    figure, axes = new_figure(size=(6.4, 0.9 + 0.55 * len(runs)))
-    sns.swarmplot(  # a strip plot's dots are moved at random, differently in each build
-        per_fold,
-        x=metric,
-        y="run",
-        order=runs,
-        hue="run",
-        hue_order=runs,
-        legend=False,
-        alpha=0.8,
-        ax=axes[0, 0],
-    )
-    axes[0, 0].set(xlabel=text, ylabel="")
-    axes[0, 0].grid(axis="x", color="0.9")
     return figure

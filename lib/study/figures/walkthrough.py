@@ -16,11 +16,11 @@ from nodulebook.core.errors import InputError
 from nodulebook.ct.volume import Volume, volume_of_image
 from nodulebook.data.annotations import Scan, read_scans
 from nodulebook.data.cohort import cluster_readings, read_nodules
-from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, WINDOW_HU, extract_patch
+from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, extract_patch
 from nodulebook.patches.mask import mask_patch, reference_mask
 from nodulebook.patches.sources import SCAN_SOURCES, SOURCES, phantom, placement, scans
 from nodulebook.patches.store import PatchStore
-from study.figures.plots import ORANGE, montage, new_figure, show_slice
+from study.figures.plots import ORANGE, new_figure, show_slice
 
 NODULE = "LIDC-IDRI-0001-s1-n00"
 """The first nodule of the collection; the only one of its scan."""
@@ -188,15 +188,8 @@ def scan_to_patch_figure(shown: Example) -> Figure:
     first, second, third = axes[0]
     show_slice(first, whole)
     edge_x, edge_y = PATCH_SIZE / pixel_x, PATCH_SIZE / pixel_y
-    first.add_patch(
-        Rectangle(
-            (index[0] - edge_x / 2, index[1] - edge_y / 2),
-            edge_x,
-            edge_y,
-            fill=False,
-            color=ORANGE,
-        )
-    )
+    corner = (index[0] - edge_x / 2, index[1] - edge_y / 2)
+    first.add_patch(Rectangle(corner, edge_x, edge_y, fill=False, color=ORANGE))
     first.set_title("slice of the scan, and the cube", fontsize="small")
     show_slice(second, side[::-1])
     second.set_aspect(slice_mm / pixel_y)
@@ -205,34 +198,3 @@ def scan_to_patch_figure(shown: Example) -> Figure:
     show_slice(third, shown.patch_hu[::-1, :, middle], shown.mask[::-1, :, middle])
     third.set_title("the patch: 1 x 1 mm, and the outline", fontsize="small")
     return figure
-
-
-def window_figure(shown: Example) -> Figure:
-    """Where a patch's values lie in the window: a histogram of its voxels."""
-    figure, axes = new_figure(1, 1, (6.4, 2.8))
-    axis = axes[0, 0]
-    bins = np.arange(-1300, 1001, 25)
-    inside, around = shown.patch_hu[shown.mask], shown.patch_hu[~shown.mask]
-    axis.hist(around, bins, color="0.6", label="around the nodule")
-    axis.hist(inside, bins, color=ORANGE, alpha=0.8, label="in the readers' outline")
-    for edge in WINDOW_HU:
-        axis.axvline(edge, color="black", linestyle=":")
-    axis.set(xlabel="HU; dotted: the window, 0 and 1 after scaling", ylabel="voxels")
-    axis.legend(frameon=False, fontsize="small")
-    return figure
-
-
-def crops_figure(
-    volumes_hu: NDArray[np.number], masks: NDArray[np.bool_], non_nodules_hu: NDArray[np.floating]
-) -> Figure:
-    """Nodules beside places without one (the paper's Figure 8): middle axial planes.
-
-    Args:
-        volumes_hu: (n, 32, 32, 32) nodules.
-        masks: the same shape.
-        non_nodules_hu: (m, 32, 32, 32).
-    """
-    titles: Sequence[str] = ["nodule"] * len(volumes_hu) + ["no nodule"] * len(non_nodules_hu)
-    every = np.concatenate([np.asarray(volumes_hu, np.float32), non_nodules_hu])
-    nothing = np.zeros(non_nodules_hu.shape, bool)
-    return montage(every, np.concatenate([masks, nothing]), titles)

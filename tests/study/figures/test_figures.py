@@ -20,8 +20,6 @@ MASKS = np.zeros((N, 8, 8, 8), dtype=bool)
 MASKS[:, 3:6, 3:6, 3:6] = True
 MAPS = RANDOM.random((N, 8, 8, 8))
 TITLES = ["one", "two", "three"]
-LABELLED = pd.DataFrame({"diameter_mm": [3.5, 8.0, 8.2, 21.0], "label": [0, 0, 1, 1]})
-REFERENCE = pd.DataFrame({"malignancy_mean": [1.0, 2.75, 2.8, 3.0, 3.25, 5.0]})
 HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3, 4, 5],
@@ -32,10 +30,6 @@ HISTORY = pd.DataFrame(
 )
 GRID = np.linspace(0, 1, 5)
 BAND = RocBand(GRID, GRID**0.5, GRID, np.ones(5), 10)
-PER_FOLD = pd.DataFrame(
-    {"run": ["b"] * 10 + ["a"] * 10, "fold": [*range(10)] * 2, "roc_auc": np.linspace(0.8, 0.9, 20)}
-)
-
 CURVE = pd.DataFrame(
     {"p_mean": [0.1, 0.8], "share": [0.2, 0.7], "low": [0.1, 0.4], "high": [0.4, 0.9]}
 )
@@ -44,15 +38,11 @@ NETWORK = NetworkSettings(
 )
 
 DRAWN = {
-    "diameter_histogram": (lambda: figures.diameter_histogram(LABELLED), 1),
-    "malignancy_bars": (lambda: figures.malignancy_bars(REFERENCE), 1),
     "montage": (lambda: figures.montage(VOLUMES, MASKS, TITLES, columns=2), 4),
     "overlays": (lambda: figures.overlays(VOLUMES, MASKS, MAPS, TITLES), 18),
     "history_figure": (lambda: figures.history_figure(HISTORY), 2),
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
-    "fold_metric_figure": (lambda: figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC"), 1),
     "calibration_figure": (lambda: figures.calibration_figure({"a": CURVE, "b": CURVE}), 1),
-    "activation_figure": (lambda: network.activation_figure(), 1),
     "network_figure": (lambda: network.network_figure(NETWORK), 2),
 }
 
@@ -140,33 +130,6 @@ def test_roc_figure_has_a_curve_and_a_text_a_run():
     assert axis.lines[0].get_ydata().tolist() == BAND.tpr.tolist()
     assert axis.lines[0].get_linestyle() != axis.lines[1].get_linestyle()
     assert len(axis.collections) == 2
-
-
-def test_malignancy_bars_count_every_nodule_once():
-    axis = figures.malignancy_bars(REFERENCE).axes[0]
-    assert sum(patch.get_height() for patch in axis.patches) == len(REFERENCE)
-    texts = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert texts == ["below 3: benign (3)", "exactly 3: left out (1)", "above 3: malignant (2)"]
-
-
-def test_fold_metric_figure_keeps_the_order_of_the_runs():
-    axis = figures.fold_metric_figure(PER_FOLD, "roc_auc", "AUC").axes[0]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["b", "a"]
-    dots = [collection.get_offsets() for collection in axis.collections]
-    assert sorted(np.concatenate(dots)[:, 0]) == pytest.approx(sorted(PER_FOLD["roc_auc"]))
-
-
-def test_mish_and_relu():
-    mish, relu = network.activation_figure().axes[0].lines
-    x, y = mish.get_xdata(), mish.get_ydata()
-    assert np.interp(1.0, x, y) == pytest.approx(0.8651, abs=1e-3)
-    assert (relu.get_ydata()[x < 0] == 0).all()
-
-
-def test_benign_and_malignant_are_named_in_the_histogram():
-    axis = figures.diameter_histogram(LABELLED).axes[0]
-    texts = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert texts == ["benign", "malignant"]
 
 
 def _texts(figure):

@@ -47,14 +47,10 @@ def test_data_without_the_scan_gives_the_phantom(
     assert walkthrough.example(store).is_phantom
 
 
-def test_the_figures_are_drawn(store: PatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_is_drawn(store: PatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODULEBOOK_DATA", raising=False)
     shown = walkthrough.example(store)
     assert len(walkthrough.scan_to_patch_figure(shown).axes) == 3
-    assert len(walkthrough.window_figure(shown).axes) == 1
-    crops = walkthrough.crops_figure(store.volumes_hu, store.masks, shown.non_nodules_hu)
-    titles = [axis.get_title() for axis in crops.axes if axis.get_visible()]
-    assert titles == ["nodule"] + 4 * ["no nodule"]
 
 
 @real_dicom
