@@ -65,18 +65,6 @@ def labels_check(
     return map_correlations(own, maps, names).assign(check="labels", step="all")
 
 
-def explain_data(
-    model: keras.Model,
-    data: FoldData,
-    store: PatchStore,
-    report: Callable[[str], None] = print,
-    views: int = 1,
-) -> Explanations:
-    """`explain` for the test nodules of a fold."""
-    names = data.test["nodule_id"].tolist()
-    return explain(model, names, data.test_volumes, store.masks[store.rows(names)], report, views)
-
-
 def explain_new_fold(
     model: keras.Model,
     data: FoldData,
@@ -84,14 +72,15 @@ def explain_new_fold(
     report: Callable[[str], None] = print,
     views: int = 1,
 ) -> Explanations | None:
-    """The explanations of a fold that was just trained; None, and why, where that cannot be."""
+    """The explanations of a fold's test nodules; None, and why, where there can be none."""
     if keras.backend.backend() != "tensorflow":
         report("the maps are left out: they need the tensorflow backend")
         return None
     if model.name != ARM:
         report(f"the maps are left out: they are measured for our own network, not {model.name}")
         return None
-    return explain_data(model, data, store, report, views)
+    names = data.test["nodule_id"].tolist()
+    return explain(model, names, data.test_volumes, store.masks[store.rows(names)], report, views)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,8 +239,10 @@ def explain_folds(
         here = fold_with_model(run, fold, source_data, train_again, report, model)
         model = here.model
         folder = paths.fold_folder(run, fold)
+        names, volumes = here.data.test["nodule_id"].tolist(), here.data.test_volumes
+        masks = here.store.masks[here.store.rows(names)]
         views = here.profile.training.test_views
-        given = explain_data(model, here.data, here.store, report, views)
+        given = explain(model, names, volumes, masks, report, views)
         before = read_explanations(folder, here.fold)
         labels = [] if before is None else [before.sanity[before.sanity["check"] == "labels"]]
         if permuted_labels:

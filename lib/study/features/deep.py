@@ -81,9 +81,6 @@ def settings_hash(settings: Boosting | Autoencoder) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-# DeepLung: boosting
-
-
 def network_features(model: keras.Model, volumes: Volumes) -> NDArray[np.float64]:
     """What a network's global average gives for each patch.
 
@@ -177,12 +174,6 @@ def boosting_fold(
     )
     fitted = boost(train, data.train["label"].to_numpy(), test, settings)
     return Fitted(fitted.p_malignant, fitted.history, fitted.parameters + network.count_params())
-
-
-# Mao et al.: superpixels, autoencoder, vocabulary
-
-
-# Runs
 
 
 def run_feature_folds(

@@ -22,6 +22,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 from sklearn.svm import SVC
 
@@ -96,9 +97,6 @@ def settings_hash(group: str) -> str:
     return hashlib.sha256(json.dumps(settings(group), sort_keys=True).encode()).hexdigest()
 
 
-# --------------------------------------------------------------------------------- the features
-
-
 def feature_table(store: PatchStore, nodule_ids: Sequence[str], say: Say = print) -> pd.DataFrame:
     """The features of nodules; computed once a store and kept in `data/features/`.
 
@@ -155,15 +153,17 @@ def columns_of(table: pd.DataFrame, group: str) -> list[str]:
     Raises:
         InputError: there is no such group.
     """
-    if group not in (*GROUPS, ALL):
-        raise InputError(f"feature group {group!r} is not one of {', '.join((*GROUPS, ALL))}")
+    if group not in EVERY_GROUP:
+        raise InputError(f"feature group {group!r} is not one of {', '.join(EVERY_GROUP)}")
     return [name for name in table.columns if group == ALL or name.startswith(f"{group}:")]
 
 
-# ------------------------------------------------------------------------------ the classifiers
+def _classifier(candidate: Candidate, training: Array, seed: int) -> Any:
+    """The candidate, not fitted yet: a forest on raw features, any other on their ranks.
 
-
-def _classifier(candidate: Candidate, n_features: int, seed: int) -> Any:
+    Features are as skewed as sizes are; forests do not mind. The ranks are those of the training
+    nodules, on a normal scale.
+    """
     p = candidate.parameters
     if candidate.classifier == "random forest":
         return RandomForestClassifier(
@@ -171,37 +171,20 @@ def _classifier(candidate: Candidate, n_features: int, seed: int) -> Any:
             min_samples_leaf=int(p["min_samples_leaf"]),
             random_state=seed,
         )
+    ranks = QuantileTransformer(
+        n_quantiles=min(100, len(training)), output_distribution="normal", random_state=seed
+    )
     if candidate.classifier == "SVM (RBF)":
-        return SVC(C=p["C"], gamma=p["gamma_times_features"] / n_features, cache_size=500)
-    return LogisticRegression(C=p["C"], max_iter=5000)
+        gamma = p["gamma_times_features"] / training.shape[1]
+        return make_pipeline(ranks, SVC(C=p["C"], gamma=gamma, cache_size=500))
+    return make_pipeline(ranks, LogisticRegression(C=p["C"], max_iter=5000))
 
 
-class _Views:
-    """Training and test features, raw for forests, and by their ranks on a normal scale.
-
-    Features are as skewed as sizes are; forests do not mind. The ranks are those of the training
-    nodules.
-    """
-
-    def __init__(self, training: Array, test: Array, seed: int) -> None:
-        ranks = QuantileTransformer(
-            n_quantiles=min(100, len(training)),
-            output_distribution="normal",
-            random_state=seed,
-        ).fit(training)
-        self.raw = (training, test)
-        self.ranked = (ranks.transform(training), ranks.transform(test))
-
-    def scores(
-        self, candidate: Candidate, label: NDArray[np.int64], seed: int
-    ) -> tuple[Array, Array]:
-        """Fit to the training nodules; probabilities of both, or an SVM's decision values."""
-        forest = candidate.classifier == "random forest"
-        training, test = self.raw if forest else self.ranked
-        model = _classifier(candidate, training.shape[1], seed).fit(training, label)
-        if isinstance(model, SVC):
-            return model.decision_function(training), model.decision_function(test)
-        return model.predict_proba(training)[:, 1], model.predict_proba(test)[:, 1]
+def _scores(model: Any, values: Array) -> Array:
+    """Probabilities of a fitted classifier, or an SVM's decision values."""
+    if hasattr(model, "predict_proba"):
+        return np.asarray(model.predict_proba(values)[:, 1])
+    return np.asarray(model.decision_function(values))
 
 
 def predict_fold(
@@ -223,14 +206,15 @@ def predict_fold(
     held_out = np.empty((len(CANDIDATES), len(label)))
     aucs = []
     for fit, hold in splitter.split(training, label, patient_id):
-        views = _Views(training[fit], training[hold], seed)
         for k, candidate in enumerate(CANDIDATES):
-            _, held_out[k, hold] = views.scores(candidate, label[fit], seed)
+            model = _classifier(candidate, training[fit], seed).fit(training[fit], label[fit])
+            held_out[k, hold] = _scores(model, training[hold])
         aucs.append([float(roc_auc_score(label[hold], one[hold])) for one in held_out])
     inner_auc = np.mean(aucs, axis=0).tolist()
     best = int(np.argmax(inner_auc))
     chosen = CANDIDATES[best]
-    p_training, p = _Views(training, test, seed).scores(chosen, label, seed)
+    model = _classifier(chosen, training, seed).fit(training, label)
+    p_training, p = _scores(model, training), _scores(model, test)
     if chosen.classifier == "SVM (RBF)":
         curve = LogisticRegression(C=1e6).fit(held_out[best][:, None], label)
         p, p_training = (curve.predict_proba(x[:, None])[:, 1] for x in (p, p_training))

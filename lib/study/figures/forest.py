@@ -183,7 +183,7 @@ def _mark(
 
 
 def _legend(figure: Figure, columns: int, side: str = "upper", **given: Any) -> None:
-    place = f"outside {side} center"
+    place: Any = f"outside {side} center"
     figure.legend(frameon=False, fontsize="small", ncols=columns, loc=place, **given)
 
 
