@@ -5,7 +5,8 @@ AUC between the two says little. What a network adds is the AUC of both together
 diameter (Pencina et al. 2008; Kerr et al. 2011), and its AUC among nodules of like size.
 
 A run of several seeds is a list of tables, one per seed, with the same nodules. An interval is over
-draws of patients and, in each draw, of one seed; the test is over folds.
+draws of patients and, in each draw, of one seed; the test is over folds. `diameter_mm` is by
+nodule_id; InputError where a nodule has no positive one. `n_draws` and `seed` are of the draws.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,25 +51,14 @@ class Comparison:
 
 
 def ruler_score(table: pd.DataFrame, diameter_mm: pd.Series) -> pd.DataFrame:
-    """The table with the probability by log diameter alone, fitted on the other folds.
-
-    Args:
-        table: as in `Tables`; p_malignant is not used.
-        diameter_mm: diameter by nodule_id.
-
-    Raises:
-        InputError: a nodule has no positive diameter; as `calibration.fold_wise`.
-    """
+    """The table with the probability by log diameter alone, fitted on the other folds."""
     label, _ = label_and_p(table)
     features = np.log(_diameters(table, diameter_mm))[:, None]
     return table.assign(p_malignant=fold_wise(features, label, table["fold"], plain_logistic()))
 
 
 def combined_score(table: pd.DataFrame, diameter_mm: pd.Series) -> pd.DataFrame:
-    """The table with the probability by log diameter and the score's logit together.
-
-    Arguments and errors as `ruler_score`.
-    """
+    """The table with the probability by log diameter and the score's logit together."""
     label, p = label_and_p(table)
     features = np.column_stack([np.log(_diameters(table, diameter_mm)), logit(p)])
     return table.assign(p_malignant=fold_wise(features, label, table["fold"], plain_logistic()))
@@ -77,10 +67,7 @@ def combined_score(table: pd.DataFrame, diameter_mm: pd.Series) -> pd.DataFrame:
 def added_value(
     tables: Tables, diameter_mm: pd.Series, n_draws: int = DRAWS, seed: int = 0
 ) -> Comparison:
-    """Diameter and score together minus diameter alone, both fitted on the other folds.
-
-    Arguments and errors as `ruler_score` and `compare`.
-    """
+    """Diameter and score together minus diameter alone, both fitted on the other folds."""
     together = [combined_score(table, diameter_mm) for table in tables]
     return compare(together, [ruler_score(tables[0], diameter_mm)], n_draws, seed)
 
@@ -88,20 +75,13 @@ def added_value(
 def compare(first: Tables, second: Tables, n_draws: int = DRAWS, seed: int = 0) -> Comparison:
     """The difference in AUC between two runs of one or several seeds, on the nodules of both.
 
-    Args:
-        first: tables of the first run, one per seed.
-        second: those of the second.
-        n_draws: draws of patients and seeds.
-        seed: the same seed gives the same draws.
-
     Raises:
-        InputError: the runs share no nodule or differ in patients or labels; a fold holds one
-            class only.
+        InputError: the runs share no nodule or differ in patients, labels or folds; a fold holds
+            one class only.
     """
     both = _on_common_nodules([*first, *second])
     sides = both[: len(first)], both[len(first) :]
-    values = [_seed_draws(side, _plain_auc, n_draws, (seed, number)) for number, side in
-              enumerate(sides)]  # fmt: skip
+    values = [_seed_draws(side, _plain_auc, n_draws, (seed, k)) for k, side in enumerate(sides)]
     estimate = values[0][0] - values[1][0]
     one, other = (np.mean([fold_aucs(table) for table in side], axis=0) for side in sides)
     if len(one) < 2:
@@ -132,10 +112,10 @@ def matched_auc(
         diameter_mm: diameter by nodule_id.
         within: a pair counts where the larger diameter is below (1 + within) times the smaller.
         n_draws: draws of patients and seeds; all such pairs of the patients drawn count.
-        seed: the same seed gives the same draws.
+        seed: of the draws.
 
     Raises:
-        InputError: no pair is of like size; as `ruler_score`.
+        InputError: no pair is of like size.
     """
     tables = _on_common_nodules(tables)
     label, _ = label_and_p(tables[0])

@@ -13,13 +13,7 @@ from nodulebook.core.errors import InputError
 def printed_range(percent: str) -> tuple[Fraction, Fraction]:
     """The shares that are printed so, rounded or cut off, both ends included.
 
-    "97.08" may stand for anything from 97.075 to 97.09 %.
-
-    Args:
-        percent: digits as printed, with a decimal point.
-
-    Raises:
-        InputError: no such number.
+    "97.08" may stand for anything from 97.075 to 97.09 %. InputError: it is no number.
     """
     try:
         value = Fraction(percent)
@@ -47,13 +41,9 @@ def near_equal_folds(n: int, folds: int = 10) -> list[int]:
 
 
 def fold_mean_possible(sizes: Sequence[int], percent: str) -> bool:
-    """Whether the mean of the folds' accuracies can be printed so.
+    """Whether the mean of the folds' accuracies can be printed so; `sizes` are their test nodules.
 
     Folds of one size count together, so that only the errors of each size are tried.
-
-    Args:
-        sizes: test nodules of each fold.
-        percent: the accuracy as printed.
 
     Raises:
         InputError: no fold, an empty one, or `percent` is no number.
@@ -86,14 +76,9 @@ def auc_ranges(malignant: int, benign: int, errors: int) -> tuple[float, float, 
     and true negatives; everything above ranks over everything below. With yes and no alone, all
     of these pairs are ties: then the AUC is the mean of sensitivity and specificity.
 
-    Args:
-        malignant: nodules of the class.
-        benign: nodules of the class.
-        errors: false positives and false negatives together.
-
     Returns:
-        Over all ways to split the errors: smallest and largest AUC of yes and no alone; smallest
-        and largest AUC of any scores.
+        Over all ways to split the errors into false positives and negatives: smallest and largest
+        AUC of yes and no alone; smallest and largest AUC of any scores.
 
     Raises:
         InputError: no nodule of a class, or more errors than nodules.

@@ -4,6 +4,12 @@ Nodules of one patient are not independent, so patients are drawn with replaceme
 of its nodules (cluster bootstrap, percentile interval: Efron and Tibshirani 1993, chapters 8 and
 13). A draw is kept as a weight per nodule, the number of times that its patient was drawn, and
 the statistics are computed for all draws at once.
+
+A table has one row per nodule: patient_id, label (0 or 1), p_malignant (finite), and nodule_id
+where two tables are compared. `n_draws` is the number of draws; the same `seed` gives the same
+patients. A statistic is one of `STATISTICS` or a function like them. Draws in which it is
+undefined (one class only, say) are dropped. InputError: a column is missing or has a wrong value,
+the statistic is unknown, or `n_draws` is below 1.
 """
 
 from collections.abc import Callable
@@ -25,6 +31,9 @@ WeightedStatistic = Callable[[NDArray[np.bool_], Array, Array], Array]
 
 BLOCK = 2000
 """Draws that are weighted at once; more take the memory of one block and its time again."""
+
+TAILS = (1 - 0.95) / 2, (1 + 0.95) / 2
+"""Of every interval."""
 
 THRESHOLD = 0.5
 """A nodule is called malignant where p >= 0.5."""
@@ -71,10 +80,7 @@ def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array
 
 
 def _class_weights(label: NDArray[np.bool_], score: Array, weight: Array) -> tuple[Array, Array]:
-    """Weight of the malignant and of the benign at each distinct score, (draws, scores) each.
-
-    The scores increase along the second axis.
-    """
+    """Weight of both classes at each distinct score, rising: malignant, benign (draws, scores)."""
     order = np.argsort(score, kind="stable")
     _, first = np.unique(score[order], return_index=True)
     sorted_weight = weight[:, order]
@@ -111,29 +117,13 @@ def patient_bootstrap(
     statistic: str | WeightedStatistic,
     n_draws: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
-    """A statistic and its percentile interval over draws of patients.
-
-    Draws in which the statistic is undefined (one class only, say) are dropped; `n_draws` of the
-    result says how many were left. Where it is undefined on the table itself, all three numbers
-    are nan and `n_draws` is 0.
-
-    Args:
-        table: one row per nodule, columns patient_id, label (0 or 1), p_malignant (finite).
-        statistic: one of `STATISTICS`, or a function like them.
-        n_draws: number of draws.
-        seed: the same seed gives the same patients.
-        level: the interval's level.
-
-    Raises:
-        InputError: a column is missing or has a wrong value, or a name or number is no good.
-    """
+    """A statistic and its percentile interval; all nan where it is undefined on the table."""
     label, p = label_and_p(table)
     compute = _statistic(statistic)
     estimate = float(compute(label, p, np.ones((1, len(p))))[0])
     drawn = resampled(table["patient_id"], lambda w: compute(label, p, w), n_draws, seed)
-    return interval_of(estimate, drawn, level)
+    return interval_of(estimate, drawn)
 
 
 def paired_bootstrap_difference(
@@ -143,17 +133,10 @@ def paired_bootstrap_difference(
     n_draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The difference a - b of a statistic on the same nodules; both see the same patients.
-
-    Args:
-        table_a: as in `patient_bootstrap`, and the column nodule_id.
-        table_b: the same nodules, in any order.
-        statistic: as in `patient_bootstrap`, and so are the draws.
-        n_draws: number of draws.
-        seed: of the draws.
+    """The difference a - b of a statistic on the same nodules, in any order.
 
     Raises:
-        InputError: the nodules, patients or labels of the tables differ; as `patient_bootstrap`.
+        InputError: also where the nodules, patients or labels of the tables differ.
     """
     table_b = aligned_tables(table_a, table_b)
     return joint_bootstrap_difference(table_a, table_b, statistic, n_draws, seed)
@@ -169,7 +152,6 @@ def joint_bootstrap_difference(
     """The difference a - b of a statistic where the tables may hold other nodules and labels.
 
     A patient who is drawn is drawn for both tables, with the nodules that each has of them.
-    Arguments and errors as `paired_bootstrap_difference`, which asks for the same nodules.
     """
     (label_a, p_a), (label_b, p_b) = label_and_p(table_a), label_and_p(table_b)
     patients = pd.concat([table_a["patient_id"], table_b["patient_id"]], ignore_index=True)
@@ -186,16 +168,10 @@ def joint_bootstrap_difference(
 def bootstrap_means(
     columns: pd.DataFrame, patient_id: pd.Series, n_draws: int = 2000, seed: int = 0
 ) -> dict[str, Interval]:
-    """The mean of each column and its percentile interval over draws of patients.
-
-    Args:
-        columns: one row per nodule, numbers; nan is left out of its column's mean.
-        patient_id: a patient a row.
-        n_draws: number of draws, the same for all columns.
-        seed: of the draws.
+    """The mean of each column, nan left out, and its percentile interval.
 
     Raises:
-        InputError: rows and patients differ in number, or a number is no good.
+        InputError: rows and patients differ in number, or `n_draws` is below 1.
     """
     if len(columns) != len(patient_id) or patient_id.isna().any():
         raise InputError(f"{len(columns)} rows need as many patients, but have {len(patient_id)}")
@@ -216,19 +192,13 @@ def bootstrap_means(
 def bootstrap_roc_band(
     table: pd.DataFrame, fpr_grid: ArrayLike, n_draws: int = 2000, seed: int = 0
 ) -> RocBand:
-    """The ROC curve on a grid of false positive rates, with 95 % limits at each rate by itself.
+    """The ROC curve on a rising grid of false positive rates, with pointwise 95 % limits.
 
     Between the curve's points the sensitivity is interpolated linearly; on a vertical piece it
-    is the upper end. Draws with one class only are dropped.
-
-    Args:
-        table: as in `patient_bootstrap`.
-        fpr_grid: increasing false positive rates in [0, 1].
-        n_draws: number of draws.
-        seed: of the draws.
+    is the upper end.
 
     Raises:
-        InputError: a wrong grid, or only one class in the table; as `patient_bootstrap`.
+        InputError: also for a wrong grid, or only one class in the table.
     """
     grid = metrics.probability("fpr_grid", fpr_grid)
     if (np.diff(grid) <= 0).any():
@@ -241,7 +211,7 @@ def bootstrap_roc_band(
     )
     if not len(curves):
         raise InputError(f"none of {n_draws} draws had both labels: more draws are needed")
-    low, high = np.quantile(curves, _tails(0.95), axis=0)
+    low, high = np.quantile(curves, TAILS, axis=0)
     tpr = _roc_on_grid(label, p, np.ones((1, len(p))), grid)[0]
     return RocBand(fpr=grid, tpr=tpr, low=low, high=high, n_draws=len(curves))
 
@@ -268,10 +238,7 @@ def resampled(
         patient_id: (n,), the patient of each nodule.
         compute: weights (draws, n), how often each nodule's patient is in a draw -> the values.
         n_draws: number of draws.
-        seed: the same seed gives the same patients.
-
-    Raises:
-        InputError: `n_draws` is below 1.
+        seed: of the draws.
     """
     if n_draws < 1:
         raise InputError(f"n_draws is {n_draws}, but must be at least 1")
@@ -290,23 +257,16 @@ def _drawn(n_patients: int, n_draws: int, seed: int) -> NDArray[np.uint16]:
     return np.ascontiguousarray(times.T)
 
 
-def interval_of(estimate: float, values: Array, level: float = 0.95) -> Interval:
-    """The percentile interval of the draws in which a statistic is defined.
+def interval_of(estimate: float, values: Array) -> Interval:
+    """The 95 % percentile interval of the draws in which a statistic is defined.
 
     Where the estimate is nan, or no draw is defined, the limits are nan and `n_draws` is 0.
     """
-    tails = _tails(level)
     defined = values[~np.isnan(values)]
     if np.isnan(estimate) or not len(defined):
         return Interval(estimate, float("nan"), float("nan"), 0)
-    low, high = np.quantile(defined, tails)
+    low, high = np.quantile(defined, TAILS)
     return Interval(estimate, float(low), float(high), len(defined))
-
-
-def _tails(level: float) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}, but must be between 0 and 1")
-    return (1 - level) / 2, (1 + level) / 2
 
 
 def _statistic(statistic: str | WeightedStatistic) -> WeightedStatistic:
@@ -338,7 +298,7 @@ def label_and_p(table: pd.DataFrame) -> tuple[NDArray[np.bool_], Array]:
 
 
 def aligned_tables(table_a: pd.DataFrame, table_b: pd.DataFrame) -> pd.DataFrame:
-    """`table_b` in the order of `table_a`, if both hold the same nodules.
+    """`table_b` in the order of `table_a`.
 
     Raises:
         InputError: nodules, patients or labels differ, or a nodule is there twice.

@@ -41,7 +41,7 @@ def fold_wise(features: Array, label: NDArray[np.bool_], fold: ArrayLike, model:
         model: of scikit-learn: a classifier, or a regressor whose prediction is the probability.
 
     Raises:
-        InputError: there is one fold only, or the others of a fold hold one class only.
+        InputError: the folds other than one hold nodules of one class only.
     """
     folds, out = np.asarray(fold), np.full(len(label), np.nan)
     for k in np.unique(folds):
@@ -59,13 +59,8 @@ def fold_wise(features: Array, label: NDArray[np.bool_], fold: ArrayLike, model:
 def calibrated(table: pd.DataFrame, method: Method = "platt") -> pd.DataFrame:
     """The table with p_malignant mapped to probabilities, by a map fitted on the other folds.
 
-    Args:
-        table: one row per nodule: patient_id, label, p_malignant, fold.
-        method: `platt`, a logistic regression of the label on the logit, or `isotonic`, the best
-            map that never falls.
-
-    Raises:
-        InputError: a column is missing or invalid, or as `fold_wise`.
+    `platt` is a logistic regression of the label on the logit, `isotonic` the best map that never
+    falls. The table has patient_id, label, p_malignant and fold; errors as `fold_wise`.
     """
     label, p = label_and_p(table)
     if method == "platt":
@@ -134,17 +129,11 @@ def calibration_curve(
     probability together, so that many equal ones give fewer groups. The groups stay as they are
     in all draws of patients.
 
-    Args:
-        table: as in `patient_bootstrap`.
-        n_groups: groups wanted.
-        n_draws: number of draws.
-        seed: the same seed gives the same patients.
-
     Returns:
-        A row a group: p_mean, share, low, high, n (nodules).
+        One row per group: p_mean, share, low, high, n (nodules).
 
     Raises:
-        InputError: fewer groups than one; as `patient_bootstrap`.
+        InputError: fewer groups than one; see `nodulebook.stats.bootstrap`.
     """
     if n_groups < 1:
         raise InputError(f"n_groups is {n_groups}, but must be at least 1")

@@ -29,11 +29,7 @@ class Confusion(Generic[Number]):
 
 
 def confusion(label: ArrayLike, predicted: ArrayLike) -> Confusion[float]:
-    """Count the four outcomes.
-
-    Args:
-        label: (n,), 0 or 1.
-        predicted: (n,), 0 or 1.
+    """Count the four outcomes of labels and predictions, (n,) of 0 and 1.
 
     Raises:
         InputError: another value, no case at all, or two lengths.
@@ -92,9 +88,7 @@ RATES: dict[str, Callable[[Confusion[Any]], Any]] = {
 def roc_auc(label: ArrayLike, score: ArrayLike) -> float:
     """Area under the ROC curve; ties count one half. nan where only one class is present.
 
-    Args:
-        label: (n,), 0 or 1.
-        score: (n,), finite; any scale, larger is more malignant.
+    Args: label (n,), 0 or 1; score (n,), finite, on any scale.
     """
     truth, values = binary("label", label), finite("score", score)
     _same_length(truth, values)
@@ -110,19 +104,14 @@ def brier(label: ArrayLike, p: ArrayLike) -> float:
     return float(np.mean((values - truth) ** 2))
 
 
-def summarise(label: ArrayLike, p: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
-    """Every metric of this file.
-
-    Args:
-        label: (n,), 0 or 1.
-        p: (n,), probability of malignancy.
-        threshold: a case is called malignant where p >= threshold.
+def summarise(label: ArrayLike, p: ArrayLike) -> dict[str, float]:
+    """Every metric of this file, of labels (n,) and probabilities (n,); malignant from p >= 0.5 on.
 
     Returns:
         n, n_malignant, tp, tn, fp, fn, the names of `RATES`, roc_auc, brier; nan where undefined.
     """
     values = probability("p", p)
-    c = confusion(label, values >= threshold)
+    c = confusion(label, values >= 0.5)
     counts = {"n": len(values), "n_malignant": c.tp + c.fn} | asdict(c)
     return (
         {name: float(count) for name, count in counts.items()}
@@ -148,33 +137,21 @@ def _vector(name: str, values: ArrayLike) -> NDArray[Any]:
 
 
 def binary(name: str, values: ArrayLike) -> NDArray[np.bool_]:
-    """The values as True and False.
-
-    Raises:
-        InputError: there is none, or one is neither 0 nor 1; names it.
-    """
+    """The values as True and False; InputError names the first that is neither 0 nor 1."""
     array = _vector(name, values)
     _refuse(name, array, ~np.isin(array, (0, 1)), "0 or 1")
     return array.astype(bool)
 
 
 def finite(name: str, values: ArrayLike) -> Array:
-    """The values as an array.
-
-    Raises:
-        InputError: there is none, or one is not finite; names it.
-    """
+    """The values as an array; InputError names the first that is not finite."""
     array = _vector(name, values).astype(float)
     _refuse(name, array, ~np.isfinite(array), "finite")
     return array
 
 
 def probability(name: str, values: ArrayLike) -> Array:
-    """The values as an array.
-
-    Raises:
-        InputError: one is not finite or outside [0, 1]; names it.
-    """
+    """The values as an array; InputError names the first that is not in [0, 1]."""
     array = finite(name, values)
     _refuse(name, array, (array < 0) | (array > 1), "between 0 and 1")
     return array

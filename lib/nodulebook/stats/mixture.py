@@ -37,12 +37,7 @@ def share_grid(steps: int = GRID_STEPS) -> Array:
 
 
 def label_shares(shares: Array, readers: int) -> tuple[Array, Array]:
-    """Probability that so many readers' mean is above 3, and below 3.
-
-    Args:
-        shares: (points, 5) probability of each rating.
-        readers: how many.
-    """
+    """Probability that the mean of so many readers is above 3, and below 3; shares (points, 5)."""
     total = np.ones((len(shares), 1))
     for _ in range(readers):  # the distribution of a sum: a convolution for each reader
         grown = np.zeros((len(shares), total.shape[1] + N_RATINGS - 1))
@@ -71,12 +66,7 @@ class Panel:
 
 
 def panel(shares: Array, readers: Sequence[int]) -> Panel:
-    """Panels of as many readers as the nodules have.
-
-    Args:
-        shares: (points, 5), from `share_grid`.
-        readers: of each nodule.
-    """
+    """Panels of as many readers as the nodules have; shares (points, 5)."""
     numbers, times = np.unique(list(readers), return_counts=True)
     parts = times / times.sum()
     labels = [label_shares(shares, int(n)) for n in numbers]
@@ -102,11 +92,7 @@ class Mixture:
     """Fits mixtures of shares to nodules' ratings (EM; the nonparametric likelihood)."""
 
     def __init__(self, ratings: Sequence[tuple[int, ...]], steps: int = GRID_STEPS) -> None:
-        """Count the ratings.
-
-        Args:
-            ratings: of each nodule, 1 to 5 each.
-            steps: of the grid.
+        """Count the ratings, 1 to 5, of each nodule; `steps` of the grid.
 
         Raises:
             InputError: there is no nodule with two ratings.
@@ -195,14 +181,10 @@ def _auc(malignant: Array, benign: Array) -> float:
 
 
 def limits(mixture: Mixture, of: Of = "accuracy") -> tuple[Expectation, Expectation, Expectation]:
-    """The likeliest mixture, and those with the lowest and highest accuracy that the data allow.
+    """The likeliest mixture, and those with the lowest and highest accuracy (AUC) allowed.
 
     Profile likelihood: the log likelihood of the limits is half the 95 % quantile of chi-squared
     below the highest. Nodules of one patient count as independent.
-
-    Args:
-        mixture: of the ratings.
-        of: or with the lowest and highest AUC.
     """
     middle = mixture.expectation(mixture.best)
     drop = float(chi2.ppf(0.95, 1)) / 2
@@ -235,13 +217,9 @@ def _pulled(mixture: Mixture, of: Of, sign: float, middle: Expectation, drop: fl
 def fall_at(mixture: Mixture, value: float, of: Of = "accuracy") -> float:
     """How far the log likelihood falls before a classifier that knows all could be so good.
 
-    Args:
-        mixture: of the ratings.
-        value: above that of the likeliest mixture.
-        of: whether it is an accuracy or an AUC.
-
     Returns:
-        The fall of a mixture that just reaches it, found by doubling the pull and then halving.
+        The fall of a mixture that just reaches `value`, an accuracy or AUC above that of the
+        likeliest mixture; found by doubling the pull and then halving.
 
     Raises:
         InputError: none reaches it.

@@ -80,9 +80,7 @@ def auc_covariance(
 def delong_difference(table_a: pd.DataFrame, table_b: pd.DataFrame) -> Difference:
     """The difference in AUC, a - b, by DeLong's test with patients as clusters.
 
-    Args:
-        table_a: one row per nodule: nodule_id, patient_id, label, p_malignant.
-        table_b: the same nodules, in any order.
+    The tables have one row per nodule: nodule_id, patient_id, label, p_malignant.
 
     Raises:
         InputError: the tables differ in nodules, patients or labels, or hold too few patients.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.stats.bootstrap import WeightedStatistic, weighted_auc
+from nodulebook.stats.metrics import ratio
 
 Array = NDArray[np.float64]
 
@@ -26,14 +27,11 @@ MOST_READERS = 4
 
 
 def ratings_of(nodules: pd.DataFrame, min_readers: int = 3) -> pd.DataFrame:
-    """The nodules with `min_readers` to four readers, their ratings as tuples.
+    """The nodules with `min_readers` to four readers, and `ratings`, theirs as a tuple.
 
     Args:
-        nodules: nodule_id, patient_id, malignancy (as "5;5;4") and further columns.
+        nodules: nodule_id, malignancy (as "5;5;4") and further columns, which are kept.
         min_readers: 3 gives the reference nodules.
-
-    Returns:
-        Its rows with these columns, and `ratings`.
 
     Raises:
         InputError: a rating is not 1 to 5.
@@ -53,15 +51,15 @@ def ratings_of(nodules: pd.DataFrame, min_readers: int = 3) -> pd.DataFrame:
 
 
 def one_against_others(rated: pd.DataFrame, own_too: bool = False) -> pd.DataFrame:
-    """Every rating beside the label that the nodule's other readers give it.
+    """Every rating beside the label, if any, that the nodule's other readers give it.
 
     Args:
         rated: from `ratings_of`.
         own_too: the label of all readers instead, the rater among them, as the book's labels are.
 
     Returns:
-        A row a rating, where the mean is not 3: nodule_id, patient_id, rating, label, and
-        p_malignant: 0, 0.25, ... 1 for the ratings 1 to 5.
+        One row per rating: nodule_id, patient_id, rating, label, and p_malignant: 0, 0.25, ... 1
+        for the ratings 1 to 5.
     """
     rows = []
     for row in rated.to_dict("records"):
@@ -90,12 +88,9 @@ def half_for_the_middle(label: NDArray[np.bool_], p: Array, weight: Array) -> Ar
 
 def _rate(of: int, at_least: float) -> WeightedStatistic:
     def statistic(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
-        right = ((p >= at_least) == label).astype(float)
+        right = (p >= at_least) == label
         wanted = np.ones(len(label)) if of < 0 else (label == bool(of)).astype(float)
-        whole = weight @ wanted
-        share = np.full(whole.shape, np.nan)
-        np.divide(weight @ (right * wanted), whole, out=share, where=whole > 0)
-        return share
+        return ratio(weight @ (right * wanted), weight @ wanted)
 
     return statistic
 
@@ -116,12 +111,9 @@ READER_STATISTICS: dict[str, WeightedStatistic] = {
 def half_agreement(rated: pd.DataFrame) -> pd.DataFrame:
     """Four readers as two panels of two: do their labels agree?
 
-    Args:
-        rated: from `ratings_of`.
-
     Returns:
-        A row for each of the three ways to part four readers, where neither panel's mean is 3:
-        nodule_id, patient_id, agree (0 or 1).
+        One row for each of the three ways to part the four readers of a nodule of `ratings_of`,
+        where neither panel's mean is 3: nodule_id, patient_id, agree (0 or 1).
     """
     rows = []
     for row in rated.to_dict("records"):
@@ -137,14 +129,11 @@ def half_agreement(rated: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_one(rated: pd.DataFrame) -> pd.DataFrame:
-    """What becomes of a label when one of its readers is left out.
-
-    Args:
-        rated: from `ratings_of`; nodules with a mean of 3 have no label and are passed over.
+    """What becomes of a label of `ratings_of` when one of its readers is left out.
 
     Returns:
-        A row for each reader that can be left out: nodule_id, patient_id, same, turned, lost
-        (0 or 1; lost: the others' mean is 3).
+        One row per reader of a labelled nodule: nodule_id, patient_id, same, turned, lost (0 or 1).
+        The label is lost where the others' mean is 3.
     """
     rows = []
     for row in rated.to_dict("records"):
