@@ -13,17 +13,11 @@ from numpy.typing import NDArray
 def augment(
     volume: NDArray[np.float32], generator: np.random.Generator, flips: bool, quarter_turns: bool
 ) -> NDArray[np.float32]:
-    """One random symmetry of a patch; no voxel is interpolated.
+    """One random symmetry of a patch (z, y, x), a view of it; no voxel is interpolated.
 
-    Args:
-        volume: (z, y, x) with y and x of the same length.
-        generator: where the randomness comes from.
-        flips: flip each axis with probability 1/2.
-        quarter_turns: turn by 0, 90, 180 or 270 degrees in the axial plane, where voxels are
-            alike; z, along which the scanner's slices are thicker, stays z.
-
-    Returns:
-        (z, y, x), a view of the input.
+    `flips` flip each axis with probability 1/2. `quarter_turns` turn by 0, 90, 180 or 270 degrees
+    in the axial plane, where voxels are alike and y as long as x; z, along which the scanner's
+    slices are thicker, stays z.
     """
     if flips:
         axes = [axis for axis in range(3) if generator.random() < 0.5]
@@ -34,10 +28,7 @@ def augment(
 
 
 def symmetries(volumes: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Patches under each of the 16 flips and quarter turns that `augment` draws from.
-
-    Args:
-        volumes: (n, z, y, x), y and x of the same length.
+    """Patches (n, z, y, x) under each of the 16 flips and quarter turns that `augment` draws from.
 
     Yields:
         (n, z, y, x), views of the input; the first is the input itself.
@@ -62,7 +53,7 @@ class Moves:
 def moved(
     volume: NDArray[np.float32], generator: np.random.Generator, moves: Moves, size: int = 32
 ) -> NDArray[np.float32]:
-    """A patch cut out of one with a margin, moved by whole voxels: none is interpolated.
+    """A patch (size, size, size) cut out of one with a margin, moved by whole voxels.
 
     Args:
         volume: (size, size + 2 margin, size + 2 margin) zyx, where the margin is at least
@@ -70,9 +61,6 @@ def moved(
         generator: where the randomness comes from.
         moves: how far.
         size: edge of the patch.
-
-    Returns:
-        (size, size, size).
     """
     margin = (volume.shape[-1] - size) // 2
     # A radius with the square root's distribution fills the disc evenly.
@@ -107,7 +95,7 @@ def augmented_epoch(
     Args:
         volumes: (n, z, y, x); with moves (n, z, y + 2 margin, x + 2 margin).
         seed: the run's seed.
-        epoch: the epoch, from 0.
+        epoch: from 0.
         flips: see `augment`.
         quarter_turns: see `augment`.
         moves: see `moved`; None: patches stay in their places.

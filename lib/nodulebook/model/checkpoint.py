@@ -77,15 +77,11 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: keras.Model, key: dict[str, Any], finished: bool = False
 ) -> list[dict[str, float]] | None:
-    """Put a checkpoint into the model; its history, or None where it is of another run.
+    """Put a checkpoint into the model; its history, or None where it is of another run (key).
 
-    Args:
-        path: the file.
-        model: gets the numbers.
-        key: from `checkpoint_key`.
-        finished: the training has ended: code, environment and backend may have changed since,
-            and files of versions that did not note the split are taken. Only the whole key lets a
-            training go on.
+    With `finished` the training has ended: code, environment and backend may have changed since,
+    and files of versions that did not note the split are taken. Only the whole key lets a training
+    go on.
 
     Raises:
         InputError: the file is damaged, or holds another network's numbers.

@@ -6,7 +6,7 @@ moving memory (`benchmarks/training_step.py`).
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,13 +84,10 @@ class RowConv3D(layers.Conv3D):
     A kernel of one voxel is a matrix product. With very few channels, rows along x are taken as
     vectors of X * C numbers: the convolution along x is then a banded matrix, which leaves a 2D
     convolution over z and y. Everything else is a plain convolution. The kernel, its name and its
-    shape are those of Conv3D in every form.
+    shape are those of Conv3D in every form; with `groups` it is laid out as a block-diagonal one.
 
-    Args:
-        pooled: 2 gives the convolution followed by an average over 2^3 voxels; the two are one
-            convolution with a kernel one voxel longer, in steps of 2.
-        groups: as in Conv3D; the kernel is laid out as a block-diagonal one.
-        options: see `keras.layers.Conv3D`.
+    `pooled=2` gives the convolution followed by an average over 2^3 voxels; the two are one
+    convolution with a kernel one voxel longer, in steps of 2.
     """
 
     def __init__(self, filters: int, kernel_size: int, pooled: int = 1, **options: Any) -> None:
@@ -312,42 +309,38 @@ class ScalePlanes(layers.Layer):
         return ops.reshape(planes * scale[..., None], (-1, z, y, x, channels))
 
 
+class _Pool2(layers.Layer):
+    """A pooling of cubes of 2 voxels; z and y are pooled as 2D rows along x."""
+
+    def __init__(self, pool_size: int = 2, **options: Any) -> None:
+        """Take what Keras's pooling takes; only cubes of 2 voxels are pooled here."""
+        super().__init__(pool_size, **options)
+        if (*self.pool_size, *self.strides) != (2,) * 6 or self.padding != "valid":
+            raise ValueError(f"{type(self).__name__} pools cubes of 2 voxels, padding valid")
+
+    def _pairs(self, inputs: keras.KerasTensor, pool: Callable[..., Any]) -> keras.KerasTensor:
+        """(batch, z, y, x, C) -> (batch, z / 2, y / 2, x / 2, 2 C): x is still to be pooled."""
+        _, z, y, x, channels = inputs.shape
+        rows = ops.reshape(inputs, (-1, z, y, x * channels))
+        rows = pool(rows, 2, 2, data_format="channels_last")
+        return ops.reshape(rows, (-1, z // 2, y // 2, x // 2, 2 * channels))
+
+
 @keras.saving.register_keras_serializable("nodulebook")
-class AveragePool3D(layers.AveragePooling3D):
+class AveragePool3D(_Pool2, layers.AveragePooling3D):
     """`keras.layers.AveragePooling3D(2)`: z and y by a 2D pooling of rows, x by a product."""
 
-    def __init__(self, pool_size: int = 2, **options: Any) -> None:
-        """Take what AveragePooling3D takes; only cubes of 2 voxels are pooled here."""
-        super().__init__(pool_size, **options)
-        if (*self.pool_size, *self.strides) != (2,) * 6 or self.padding != "valid":
-            raise ValueError("AveragePool3D pools cubes of 2 voxels, padding valid")
-
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, z / 2, y / 2, x / 2, C)."""
-        _, z, y, x, channels = inputs.shape
-        rows = ops.average_pool(
-            ops.reshape(inputs, (-1, z, y, x * channels)), 2, 2, data_format="channels_last"
-        )
-        pairs = ops.reshape(rows, (-1, z // 2, y // 2, x // 2, 2 * channels))
-        halves = np.concatenate([np.eye(channels, dtype=np.float32) / 2] * 2)
-        return ops.matmul(pairs, halves)
+        halves = np.concatenate([np.eye(inputs.shape[-1], dtype=np.float32) / 2] * 2)
+        return ops.matmul(self._pairs(inputs, ops.average_pool), halves)
 
 
 @keras.saving.register_keras_serializable("nodulebook")
-class MaxPool3D(layers.MaxPooling3D):
+class MaxPool3D(_Pool2, layers.MaxPooling3D):
     """`keras.layers.MaxPooling3D(2)`: z and y by a 2D pooling of rows, x as the larger of two."""
-
-    def __init__(self, pool_size: int = 2, **options: Any) -> None:
-        """Take what MaxPooling3D takes; only cubes of 2 voxels are pooled here."""
-        super().__init__(pool_size, **options)
-        if (*self.pool_size, *self.strides) != (2,) * 6 or self.padding != "valid":
-            raise ValueError("MaxPool3D pools cubes of 2 voxels, padding valid")
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, z / 2, y / 2, x / 2, C)."""
-        _, z, y, x, channels = inputs.shape
-        rows = ops.max_pool(
-            ops.reshape(inputs, (-1, z, y, x * channels)), 2, 2, data_format="channels_last"
-        )
-        pairs = ops.reshape(rows, (-1, z // 2, y // 2, x // 2, 2 * channels))
+        pairs, channels = self._pairs(inputs, ops.max_pool), inputs.shape[-1]
         return ops.maximum(pairs[..., :channels], pairs[..., channels:])

@@ -1,21 +1,20 @@
 """The SE block and the SE network (paper 3.1.3 and 3.1.6), in Keras 3 for any backend."""
 
+from typing import Literal
+
 import keras
 from keras import layers
 
 from nodulebook.core.settings import NetworkSettings
 from nodulebook.model.layers import (
     AveragePool3D,
-    BatchNorm,
     PlaneMean,
-    RowConv3D,
     ScaleChannels,
     ScalePlanes,
     VoxelMean,
 )
-from nodulebook.patches.cube import PATCH_SIZE
+from nodulebook.model.parts import Parts, last_convolution
 
-CLASSES = ("benign", "malignant")
 MALIGNANT = 1
 
 MALIGNANCY, CHARACTERISTICS = "probabilities", "characteristics"
@@ -28,12 +27,13 @@ def squeeze_excite(
     name: str = "se",
     penalty: keras.regularizers.Regularizer | None = None,
     activation: str = "mish",
+    over: Literal["channels", "planes"] = "channels",
 ) -> keras.KerasTensor:
     """Weigh each channel by a number between 0 and 1 that the block's whole content decides.
 
     Hu et al. 2018, Eqs 2-4, in 3D: squeeze z_c = mean of u_c over all voxels; excitation
-    s = sigmoid(W2 mish(W1 z)) with W1: C -> C / r; scale u_c * s_c. The paper has Mish where
-    the original has ReLU (its section 3.1.3).
+    s = sigmoid(W2 mish(W1 z)) with W1: C -> C / r, both with bias; scale u_c * s_c. The paper has
+    Mish where the original has ReLU (its section 3.1.3).
 
     Args:
         u: (batch, z, y, x, C).
@@ -41,23 +41,13 @@ def squeeze_excite(
         name: prefix of the layers' names.
         penalty: regularises both kernels.
         activation: between the two; the original has relu.
+        over: "planes" squeezes and weighs the planes along z in place of the channels.
 
     Returns:
         (batch, z, y, x, C).
     """
-    z = VoxelMean(name=f"{name}_squeeze")(u)
-    s = _excite(z, reduction, name, penalty, activation)
-    return ScaleChannels(name=f"{name}_scale")([u, s])
-
-
-def _excite(
-    z: keras.KerasTensor,
-    reduction: int,
-    name: str,
-    penalty: keras.regularizers.Regularizer | None,
-    activation: str,
-) -> keras.KerasTensor:
-    """s = sigmoid(W2 activation(W1 z)), both with bias: a weight for each number of z."""
+    squeeze, scale = (VoxelMean, ScaleChannels) if over == "channels" else (PlaneMean, ScalePlanes)
+    z = squeeze(name=f"{name}_squeeze")(u)
     width = z.shape[-1]
     s = layers.Dense(
         max(1, width // reduction),
@@ -65,70 +55,10 @@ def _excite(
         kernel_regularizer=penalty,
         name=f"{name}_reduce",
     )(z)
-    return layers.Dense(
+    s = layers.Dense(
         width, activation="sigmoid", kernel_regularizer=penalty, name=f"{name}_excite"
     )(s)
-
-
-def squeeze_excite_depth(
-    u: keras.KerasTensor,
-    reduction: int,
-    name: str = "se_depth",
-    penalty: keras.regularizers.Regularizer | None = None,
-    activation: str = "mish",
-) -> keras.KerasTensor:
-    """Weigh each plane along z, as `squeeze_excite` weighs each channel.
-
-    Squeeze z_d = mean of plane d over y, x and channels; excitation as there, over the planes.
-
-    Args:
-        u: (batch, z, y, x, C).
-        reduction: of the number of planes, rounded down, to at least 1.
-        name: prefix of the layers' names.
-        penalty: regularises both kernels.
-        activation: between the two.
-
-    Returns:
-        (batch, z, y, x, C).
-    """
-    z = PlaneMean(name=f"{name}_squeeze")(u)
-    s = _excite(z, reduction, name, penalty, activation)
-    return ScalePlanes(name=f"{name}_scale")([u, s])
-
-
-def convolve3d(
-    x: keras.KerasTensor,
-    channels: int,
-    size: int,
-    name: str,
-    penalty: keras.regularizers.Regularizer | None = None,
-    groups: int = 1,
-    pooled: int = 1,
-) -> keras.KerasTensor:
-    """A convolution over size^3 voxels, without bias.
-
-    Args:
-        x: (batch, z, y, x, C).
-        channels: of the outcome.
-        size: of the kernel, along each axis.
-        name: of the layer, before `_conv`.
-        penalty: regularises the kernel.
-        groups: of channels that do not see each other; divides both numbers of channels.
-        pooled: the mean over so many voxels along each axis follows, as in `RowConv3D`.
-
-    Returns:
-        (batch, z, y, x, channels), each axis divided by `pooled`.
-    """
-    return RowConv3D(
-        channels,
-        size,
-        pooled=pooled,
-        groups=groups,
-        use_bias=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=penalty,
-        name=f"{name}_conv",
-    )(x)
+    return scale(name=f"{name}_scale")([u, s])
 
 
 def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
@@ -147,13 +77,12 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
         A model (batch, 32, 32, 32, 1) -> (batch, 2); layer "logits" gives the scores before
         softmax, layer "last_convolution" the maps that Grad-CAM++ looks at.
     """
-    penalty = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+    make = Parts(settings, weight_decay)
 
     def convolve(
         x: keras.KerasTensor, channels: int, size: int, name: str, groups: int = 1, pooled: int = 1
     ) -> keras.KerasTensor:
-        x = convolve3d(x, channels, size, name, penalty, groups, pooled)
-        return BatchNorm(momentum=settings.batch_norm_momentum, epsilon=1e-5, name=f"{name}_bn")(x)
+        return make.normalise(make.convolve3d(x, channels, size, name, groups, pooled), name)
 
     def activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return layers.Activation(settings.activation, name=f"{name}_{settings.activation}")(x)
@@ -169,27 +98,22 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
             u = activate(convolve(u, inner, 3, f"{name}b", min(settings.groups, inner)), f"{name}b")
             u = convolve(u, channels, 1, f"{name}c")
         if settings.squeeze_excitation:
-            se = (settings.reduction, f"{name}_se", penalty, settings.squeeze_activation)
-            u = squeeze_excite(u, *se)
+            se = (make.penalty, settings.squeeze_activation)
+            u = squeeze_excite(u, settings.reduction, f"{name}_se", *se)
             if settings.squeeze == "channel_depth":
-                se = (settings.reduction, f"{name}_se_depth", penalty, settings.squeeze_activation)
-                u = squeeze_excite_depth(u, *se)
+                u = squeeze_excite(u, settings.reduction, f"{name}_se_depth", *se, "planes")
         if settings.block != "plain":
             if x.shape[-1] != channels:
                 x = convolve(x, channels, 1, f"{name}_shortcut")
             u = layers.Add(name=f"{name}_add")([x, u])
         return activate(u, name)
 
-    inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1), name="patch")
-
     def pool_after(x: keras.KerasTensor, place: str) -> keras.KerasTensor:
         if place not in settings.pool_after:
             return x
         return AveragePool3D(2, name=f"{place}_pool")(x)
 
-    x = inputs
-    if settings.input_pooling > 1:
-        x = AveragePool3D(settings.input_pooling, name="input_pool")(x)
+    inputs, x = make.patch()
     if settings.pool_before_norm:
         x = activate(convolve(x, settings.filters[0], 3, "first", pooled=2), "first")
     else:
@@ -201,18 +125,11 @@ def senet(settings: NetworkSettings, weight_decay: float = 0.0) -> keras.Model:
         for index in range(depth):
             x = module(x, channels, f"stage{stage}_module{index + 1}")
         x = pool_after(x, f"stage{stage}")
-    x = layers.Activation("linear", name="last_convolution")(x)
-    x = VoxelMean(name="global_pool")(x)
-    logits = layers.Dense(len(CLASSES), kernel_regularizer=penalty, name="logits")(x)
-    return keras.Model(inputs, layers.Softmax(name="probabilities")(logits), name="senet")
+    return make.classify(inputs, VoxelMean(name="global_pool")(last_convolution(x)))
 
 
 def with_characteristics(model: keras.Model, n: int) -> keras.Model:
-    """A network with a second task beside the first: n numbers from what its class scores are of.
-
-    Args:
-        model: from `senet`, or of `nodulebook.model.rivals`.
-        n: how many numbers.
+    """A network with a second task: n numbers from what its class scores are computed of.
 
     Returns:
         A model from (batch, 32, 32, 32, 1) to a dict: "probabilities" (batch, 2) as before, and

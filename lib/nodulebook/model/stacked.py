@@ -177,10 +177,10 @@ class Stack:
         until: float = float("inf"),
         report: Callable[[str], None] = print,
     ) -> bool:
-        """Train members together, from their checkpoints if they have any, as far as time allows.
+        """Train members of the stack together, from their checkpoints, as far as time allows.
 
         Args:
-            members: some of those that the stack was made of.
+            members: those to train.
             until: moment of `time.monotonic` after which no epoch begins; one that would end later
                 than this, as long as the one before, does not begin either.
             report: gets one line per epoch.

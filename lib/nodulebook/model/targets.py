@@ -128,11 +128,11 @@ FULL_READERS = 4
 def lesion_targets(
     nodules: pd.DataFrame, nodule_ids: Iterable[str], settings: TrainingSettings
 ) -> pd.DataFrame:
-    """What lesions are trained on, beyond a label.
+    """What lesions are trained on, beyond a label; in the order of `nodule_ids`.
 
     Args:
         nodules: `data/nodules.csv`.
-        nodule_ids: the lesions, in the order wanted.
+        nodule_ids: the lesions.
         settings: soft_labels, lesions.
 
     Returns:

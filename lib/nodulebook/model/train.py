@@ -123,10 +123,10 @@ def train(
     report: Callable[[str], None] = print,
     after_epoch: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train to the profile's last epoch, from the checkpoint where there is one.
+    """Train `build_model(profile)` to the last epoch, from the checkpoint where there is one.
 
     Args:
-        model: from `build_model(profile)`.
+        model: the network.
         profile: the run's settings.
         data: the fold's patches; only the training part is used.
         fold: the fold's number.
@@ -136,7 +136,7 @@ def train(
             written: again for the same epoch where the training is stopped in between.
 
     Returns:
-        A dict an epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
+        One dict per epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
 
     Raises:
         InputError: the checkpoint is damaged, or the loss is not finite.
@@ -235,15 +235,9 @@ def _targets(
 def predict_malignant(
     model: keras.Model, volumes: NDArray[np.float32], views: int = 1
 ) -> NDArray[np.float64]:
-    """The predicted malignant probability of each patch.
+    """The predicted malignant probability of each patch, (n, z, y, x) in [0, 1] to (n,).
 
-    Args:
-        model: from `build_model`, or of `nodulebook.model.senet`.
-        volumes: (n, z, y, x), scaled to [0, 1].
-        views: 1; or 16, the mean over the symmetries that training patches are shown under.
-
-    Returns:
-        (n,) in [0, 1].
+    With 16 `views` it is the mean over the symmetries that training patches are shown under.
     """
     seen = [volumes] if views == 1 else symmetries(volumes)
     p: NDArray[np.float64] = np.mean([_predict(model, view) for view in seen], axis=0)

@@ -19,7 +19,7 @@ from nodulebook.ct.volume import Volume
 from nodulebook.data.contours import grid_offsets_mm
 from nodulebook.data.patients import lidc_patient
 from nodulebook.explain import gradcam
-from nodulebook.model.senet import CLASSES
+from nodulebook.model.parts import CLASSES
 from nodulebook.model.train import ARM
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, extract_patch, scale_to_unit
 from nodulebook.patches.ruler import automatic_diameter_mm

@@ -14,10 +14,10 @@ from nodulebook.core.settings import (
     profile_names,
     read_profile,
 )
-from nodulebook.model.crops import CentralSlices, CentreCrop3D
 from nodulebook.model.layers import MaxPool3D
 from nodulebook.model.losses import DynamicCrossEntropy
 from nodulebook.model.rivals import BUILDERS, build_network, dense_tree, dualpath, slices_resnet
+from nodulebook.model.rivals.crops import CentralSlices, CentreCrop3D
 from nodulebook.model.rivals.dense_tree import tree_transition
 from nodulebook.model.rivals.dualpath import DualPathJoin
 from nodulebook.model.rivals.multi_crop import multi_crop_pool
@@ -26,7 +26,7 @@ from nodulebook.model.senet import (
     CHARACTERISTICS,
     MALIGNANCY,
     senet,
-    squeeze_excite_depth,
+    squeeze_excite,
     with_characteristics,
 )
 from nodulebook.model.train import build_model
@@ -236,7 +236,7 @@ def test_a_rival_has_the_budget_of_laptop_but_for_its_one_change():
 def test_depth_squeeze_and_excitation_by_hand():
     u = np.array([[1, 3], [5, 7]], np.float32).reshape(1, 2, 1, 2, 1)  # planes of mean 2 and 6
     inputs = keras.Input(u.shape[1:])
-    model = keras.Model(inputs, squeeze_excite_depth(inputs, 2, "d", None, "relu"))
+    model = keras.Model(inputs, squeeze_excite(inputs, 2, "d", None, "relu", "planes"))
     model.get_layer("d_reduce").set_weights([np.array([[1.0], [0.5]]), np.array([-4.0])])
     model.get_layer("d_excite").set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -1.0])])
     # Hidden: relu(2 + 3 - 4) = 1; gates: sigmoid(0) = 1/2 of plane 0, sigmoid(1 - 1) = 1/2 ...

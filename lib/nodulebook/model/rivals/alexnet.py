@@ -5,13 +5,13 @@ from keras import layers
 
 from nodulebook.core.settings import RivalSettings
 from nodulebook.model.layers import MaxPool3D
-from nodulebook.model.rivals.parts import Parts, last_convolution
+from nodulebook.model.parts import Parts, last_convolution
 
 UNITS = 128
 DROPOUT = 0.5
 
 
-def alexnet3d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
+def alexnet3d(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """AlexNet (Krizhevsky et al. 2012) in 3D: five convolutions, three max-poolings, three FC.
 
     Kept: order of the layers, the channels' proportions 96 : 256 : 384 : 384 : 256, pooling after
@@ -20,9 +20,6 @@ def alexnet3d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model
     its abstract and are left out; the first convolution has 5^3 voxels and no stride, for a
     smaller input; batch normalisation stands in for local response normalisation; 128 units in
     place of 4096.
-
-    Returns:
-        A model (batch, 32, 32, 32, 1) -> (batch, 2), as `nodulebook.model.senet.senet`.
     """
     make = Parts(settings, weight_decay)
     w = settings.width

@@ -4,9 +4,9 @@ import keras
 from keras import layers
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.crops import CentreCrop3D
 from nodulebook.model.layers import AveragePool3D, VoxelMean
-from nodulebook.model.rivals.parts import Parts, last_convolution
+from nodulebook.model.parts import Parts, last_convolution
+from nodulebook.model.rivals.crops import CentreCrop3D
 
 BLOCKS = (3, 3, 3)
 """Convolutions of each dense block."""
@@ -15,12 +15,8 @@ BLOCKS = (3, 3, 3)
 def tree_transition(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Where the tree branches: all of the maps in half the resolution, and their middle as it is.
 
-    Args:
-        x: (batch, n, n, n, C), n divisible by 4.
-        name: prefix of the layers' names.
-
-    Returns:
-        (batch, n / 2, n / 2, n / 2, 2 C): first the average pooling, then the crop.
+    (batch, n, n, n, C), n divisible by 4, to (batch, n / 2, n / 2, n / 2, 2 C): first the average
+    pooling, then the crop.
     """
     branches = [
         AveragePool3D(2, name=f"{name}_pool")(x),
@@ -29,16 +25,13 @@ def tree_transition(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.Concatenate(name=f"{name}_branches")(branches)
 
 
-def densebtnet(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
+def densebtnet(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """Three dense blocks; the transitions between them branch into a pooled and a cropped view.
 
     Kept: dense blocks (Huang et al. 2017: normalise, ReLU, convolve, concatenate) and a centre
     crop beside the pooling in each transition, so that each level sees the nodule on more scales.
     Differs: sizes are ours; each branch is half as wide as what comes in, and the branches of a
     level share their next dense block, where a tree proper would keep them apart.
-
-    Returns:
-        A model (batch, 32, 32, 32, 1) -> (batch, 2), as `nodulebook.model.senet.senet`.
     """
     make = Parts(settings, weight_decay)
 

@@ -5,7 +5,7 @@ from keras import layers
 
 from nodulebook.core.settings import RivalSettings
 from nodulebook.model.layers import VoxelMean
-from nodulebook.model.rivals.parts import Parts, last_convolution
+from nodulebook.model.parts import Parts, last_convolution
 
 MODULES = (2, 2, 6, 2)
 """Of each stage; DeepLung has 30, most of them in the third."""
@@ -35,7 +35,7 @@ class DualPathJoin(layers.Layer):
         return keras.ops.concatenate(parts, axis=-1)
 
 
-def dualpath3d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
+def dualpath3d(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """A convolution, four stages of dual path modules, global average pooling, FC.
 
     A module (Chen et al. 2017): 1^3, grouped 3^3 and 1^3 convolution to A + D channels; the first
@@ -46,9 +46,6 @@ def dualpath3d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Mode
     Kept: the module, the stages' proportions, the features that DeepLung hands to its gradient
     boosting (the global average, layer "global_pool"). Differs: 12 modules in place of 30, fewer
     channels, and a stage is entered by a convolution that averages in place of one with a stride.
-
-    Returns:
-        A model (batch, 32, 32, 32, 1) -> (batch, 2), as `nodulebook.model.senet.senet`.
     """
     make = Parts(settings, weight_decay)
 

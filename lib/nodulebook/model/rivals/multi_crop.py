@@ -4,9 +4,9 @@ import keras
 from keras import layers
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.crops import CentreCrop3D
 from nodulebook.model.layers import MaxPool3D
-from nodulebook.model.rivals.parts import Parts, last_convolution
+from nodulebook.model.parts import Parts, last_convolution
+from nodulebook.model.rivals.crops import CentreCrop3D
 
 UNITS = 32
 
@@ -16,13 +16,7 @@ def multi_crop_pool(u: keras.KerasTensor, name: str = "multi_crop") -> keras.Ker
 
     R0 the maps pooled twice, R1 their middle half pooled once, R2 the middle half of that as it
     is: all three have a quarter of the voxels along an axis, and lie side by side in the result.
-
-    Args:
-        u: (batch, n, n, n, C), n divisible by 8.
-        name: prefix of the layers' names.
-
-    Returns:
-        (batch, n / 4, n / 4, n / 4, 3 C).
+    (batch, n, n, n, C), n divisible by 8, to (batch, n / 4, n / 4, n / 4, 3 C).
     """
     half = CentreCrop3D(name=f"{name}_half")(u)
     r0 = MaxPool3D(name=f"{name}_r0")(MaxPool3D(name=f"{name}_r0_first")(u))
@@ -31,15 +25,12 @@ def multi_crop_pool(u: keras.KerasTensor, name: str = "multi_crop") -> keras.Ker
     return layers.Concatenate(name=f"{name}_join")([r0, r1, r2])
 
 
-def multicrop(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
+def multicrop(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """Two convolutions, multi-crop pooling, one hidden fully connected layer.
 
     Kept: crops of the feature maps with different numbers of max-poolings, in place of nets for
     different crops of the image; the small exit of 32 units. Differs: depth and channels are ours;
     batch normalisation is added.
-
-    Returns:
-        A model (batch, 32, 32, 32, 1) -> (batch, 2), as `nodulebook.model.senet.senet`.
     """
     make = Parts(settings, weight_decay)
     inputs, x = make.patch()

@@ -4,7 +4,7 @@ import keras
 
 from nodulebook.core.settings import RivalSettings
 from nodulebook.model.layers import MaxPool3D, VoxelMean
-from nodulebook.model.rivals.parts import Parts, last_convolution
+from nodulebook.model.parts import Parts, last_convolution
 from nodulebook.model.senet import squeeze_excite
 
 REDUCTION = 2
@@ -13,15 +13,12 @@ REDUCTION = 2
 STAGES = 4
 
 
-def secnn(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
+def secnn(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """Four plain convolutions, each followed by an SE block and, but for the last, max-pooling.
 
     Kept: an SE block behind each convolution of an otherwise plain network, without shortcuts;
     ReLU in the SE block, as in Hu et al. 2018. Differs: [20]'s layers are not in its abstract;
     depth, channels and the three dimensions are ours.
-
-    Returns:
-        A model (batch, 32, 32, 32, 1) -> (batch, 2), as `nodulebook.model.senet.senet`.
     """
     make = Parts(settings, weight_decay)
     inputs, x = make.patch()

@@ -4,8 +4,8 @@ import keras
 from keras import layers, ops
 
 from nodulebook.core.settings import RivalSettings
-from nodulebook.model.crops import AxialPlanes, CentralSlices
-from nodulebook.model.rivals.parts import Parts
+from nodulebook.model.parts import Parts
+from nodulebook.model.rivals.crops import AxialPlanes, CentralSlices
 
 BLOCKS = (2, 2, 2, 2)
 
@@ -27,7 +27,7 @@ class JoinSlices(layers.Layer):
         return ops.reshape(inputs, (-1, 3 * inputs.shape[-1]))
 
 
-def resnet2d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
+def resnet2d(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """A ResNet-18 on the three slices through the patch's middle, their features joined.
 
     Kept: basic blocks, two in each of four stages, stages that halve the image and double the
@@ -39,9 +39,6 @@ def resnet2d(settings: RivalSettings, weight_decay: float = 0.0) -> keras.Model:
     planes, without joining, with a first convolution of full resolution, or have fewer stages.
 
     There is no layer "last_convolution": the maps are of slices, not of the patch.
-
-    Returns:
-        A model (batch, 32, 32, 32, 1) -> (batch, 2).
     """
     make = Parts(settings, weight_decay)
 

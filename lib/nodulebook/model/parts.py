@@ -1,21 +1,26 @@
-"""What the rivals are put together from: convolution with normalisation, entrance, exit."""
+"""What the networks are put together from: convolution with normalisation, entrance, exit."""
 
 from dataclasses import dataclass
 
 import keras
 from keras import layers
 
-from nodulebook.core.settings import RivalSettings
-from nodulebook.model.layers import AveragePool3D, BatchNorm, Conv2D
-from nodulebook.model.senet import CLASSES, convolve3d
+from nodulebook.core.settings import NetworkSettings, RivalSettings
+from nodulebook.model.layers import AveragePool3D, BatchNorm, Conv2D, RowConv3D
 from nodulebook.patches.cube import PATCH_SIZE
+
+CLASSES = ("benign", "malignant")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Makes layers with a network's weight decay and batch normalisation."""
+    """Makes layers with a network's weight decay and batch normalisation.
 
-    settings: RivalSettings
+    Maps are (batch, z, y, x, C), images (batch, y, x, C). `name` is that of the layer, before
+    `_conv`, `_bn` or `_relu`. Convolutions have no bias.
+    """
+
+    settings: NetworkSettings | RivalSettings
     weight_decay: float
 
     @property
@@ -44,13 +49,31 @@ class Parts:
         groups: int = 1,
         pooled: int = 1,
     ) -> keras.KerasTensor:
-        """As `nodulebook.model.senet.convolve3d`, with the penalty of every kernel."""
-        return convolve3d(x, channels, size, name, self.penalty, groups, pooled)
+        """A convolution over size^3 voxels.
+
+        Args:
+            x: maps.
+            channels: of the outcome.
+            size: of the kernel, along each axis.
+            name: of the layer.
+            groups: of channels that do not see each other; divides both numbers of channels.
+            pooled: the mean over so many voxels along each axis follows, as in `RowConv3D`.
+        """
+        return RowConv3D(
+            channels,
+            size,
+            pooled=pooled,
+            groups=groups,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=self.penalty,
+            name=f"{name}_conv",
+        )(x)
 
     def convolve2d(
         self, x: keras.KerasTensor, channels: int, size: int, name: str, stride: int = 1
     ) -> keras.KerasTensor:
-        """A convolution over size^2 pixels, without bias."""
+        """A convolution over size^2 pixels."""
         return Conv2D(
             channels,
             size,
@@ -71,7 +94,7 @@ class Parts:
         groups: int = 1,
         pooled: int = 1,
     ) -> keras.KerasTensor:
-        """Convolution, batch normalisation, ReLU."""
+        """As `convolve3d`, then batch normalisation and ReLU."""
         x = self.convolve3d(x, channels, size, name, groups, pooled)
         return layers.ReLU(name=f"{name}_relu")(self.normalise(x, name))
 
@@ -86,10 +109,11 @@ class Parts:
         )(x)
 
     def classify(self, inputs: keras.KerasTensor, x: keras.KerasTensor) -> keras.Model:
-        """The model from the input to softmax of two scores of x; named as the settings say."""
+        """The model from the input to softmax of two scores of x; named `senet` or as the rival."""
         logits = layers.Dense(len(CLASSES), kernel_regularizer=self.penalty, name="logits")(x)
         probabilities = layers.Softmax(name="probabilities")(logits)
-        return keras.Model(inputs, probabilities, name=self.settings.rival)
+        name = self.settings.rival if isinstance(self.settings, RivalSettings) else "senet"
+        return keras.Model(inputs, probabilities, name=name)
 
 
 def last_convolution(x: keras.KerasTensor) -> keras.KerasTensor:

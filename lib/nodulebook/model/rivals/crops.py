@@ -20,10 +20,8 @@ class CentreCrop3D(layers.Layer):
 class AxialPlanes(layers.Layer):
     """The middle axial planes of a patch as the channels of one image.
 
-    Args:
-        channels: images, side by side along z, symmetric about the middle.
-        planes: neighbouring planes whose mean is one image.
-        options: of every layer.
+    `channels` images, next to each other along z and symmetric about the middle, are each the mean
+    of `planes` planes.
     """
 
     def __init__(self, channels: int, planes: int, **options: Any) -> None:
