@@ -170,7 +170,6 @@ class DicomSeries:
     uid: str
     slices: tuple[DicomSlice, ...]
     positions_mm: NDArray[np.float64]  # along the normal of the slices, increasing
-    duplicates: int  # slices left out because another file holds the same
     notes: tuple[str, ...]  # what was left out, what seems to be missing
 
 
@@ -192,26 +191,24 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
     first = slices[0]
     normal = np.cross(*first.orientation)
     slices.sort(key=lambda s: (float(s.position_xyz_mm @ normal), s.path))
-    kept, duplicates = [slices[0]], 0
+    kept = [slices[0]]
     for here in slices[1:]:
         step = here.position_xyz_mm - kept[-1].position_xyz_mm
         along = float(step @ normal)
-        if along < 1e-3:
-            if here.sop_uid != kept[-1].sop_uid and not _same_pixels(here, kept[-1]):
-                raise InputError(
-                    f"{here.path}: another image in the same place as {kept[-1].path.name}; "
-                    "leave one of them in the folder"
-                )
-            duplicates += 1
-        else:
+        if along >= 1e-3:
             kept.append(here)
+        elif here.sop_uid != kept[-1].sop_uid and not _same_pixels(here, kept[-1]):
+            raise InputError(
+                f"{here.path}: another image in the same place as {kept[-1].path.name}; "
+                "leave one of them in the folder"
+            )
     positions = np.array([float(s.position_xyz_mm @ normal) for s in kept])
     _check_straight(kept, positions)
     thickness = float(np.median([s.thickness_mm for s in kept]))
     notes += missing_notes(positions, thickness, [s.number for s in kept])
     if unit := next((s.unit for s in kept if s.unit in UNSPECIFIED), ""):
         notes.append(f"RescaleType {unit}: the unit is not said, Hounsfield units are assumed")
-    return DicomSeries(series_uid, tuple(kept), positions, duplicates, tuple(notes))
+    return DicomSeries(series_uid, tuple(kept), positions, tuple(notes))
 
 
 def _check_straight(slices: Sequence[DicomSlice], positions_mm: NDArray[np.float64]) -> None:
@@ -312,16 +309,11 @@ def _slice_hu(about: DicomSlice) -> Box:
     return hu.astype(np.int16) if whole and hu.min() >= -32768 and hu.max() <= 32767 else hu
 
 
-def open_dicom(files: Sequence[Path], series_uid: str, spacing_mm: float = 1.0) -> Volume:
+def open_dicom(files: Sequence[Path], series_uid: str) -> Volume:
     """Open a DICOM series; a slice's pixels are read when a box needs them.
 
     Slices are taken where their own positions put them, evenly spaced or not, straight one above
     the other or not.
-
-    Args:
-        files: all files of the series, in any order (`find_dicom`).
-        series_uid: its SeriesInstanceUID.
-        spacing_mm: of the slices, where there is one only.
 
     Raises:
         InputError: as `read_dicom_series`; or when a box is read, a slice cannot be read.
@@ -336,7 +328,7 @@ def open_dicom(files: Sequence[Path], series_uid: str, spacing_mm: float = 1.0) 
         size_xyz=(*first.size_xy, len(series.slices)),
         origin_xyz_mm=first.position_xyz_mm,
         spacing_xyz_mm=np.array(
-            [*first.spacing_xy_mm, float(np.median(steps)) if len(steps) else spacing_mm]
+            [*first.spacing_xy_mm, float(np.median(steps)) if len(steps) else 1.0]
         ),
         direction=direction,
         slices_mm=series.positions_mm - series.positions_mm[0],

@@ -67,12 +67,9 @@ def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
     """The CT series in a folder and the folders in it, whatever the layout.
 
     A series is all files of one SeriesInstanceUID, wherever they are. Files that are not DICOM are
-    left alone.
-
-    Args:
-        folder: where to look.
-        index_json: remembers what each folder held, by names, sizes and times of its files, so
-            that only new folders are read again. Where it cannot be written, nothing is remembered.
+    left alone. `index_json` remembers what each folder held, by names, sizes and times of its
+    files, so that only new folders are read again; where it cannot be written, nothing is
+    remembered.
     """
     known = _known_folders(index_json)
     now: dict[str, Any] = {}

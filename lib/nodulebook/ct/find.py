@@ -144,9 +144,7 @@ class FoundFolder:
 def find_scans(folder: Path, index_json: Path | None = None) -> FoundFolder:
     """The CT scans of a folder and the folders in it: DICOM series in any layout, image files.
 
-    Args:
-        folder: where to look.
-        index_json: as in `find_dicom`.
+    `index_json` is as in `find_dicom`.
 
     Raises:
         InputError: there is no such folder, or no CT scan in it.
@@ -161,7 +159,12 @@ def find_scans(folder: Path, index_json: Path | None = None) -> FoundFolder:
     others: dict[str, str] = {}
     damaged = list(dicom.damaged)
     for name in list(images):
-        reasons = [reason for path in images[name] if (reason := _unreadable(path))]
+        reasons = []
+        for path in images[name]:
+            try:
+                open_image(path)
+            except InputError as error:
+                reasons.append(str(error))
         damaged += reasons
         if len(reasons) == len(images[name]):
             del images[name]
@@ -185,15 +188,6 @@ def find_scans(folder: Path, index_json: Path | None = None) -> FoundFolder:
     if not scans:
         raise InputError(_nothing(folder, others, dicom.damaged))
     return FoundFolder(folder, scans, others, damaged)
-
-
-def _unreadable(path: Path) -> str:
-    """Why the header of an image file cannot be used; "" where it can."""
-    try:
-        open_image(path)
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def _nothing(folder: Path, others: dict[str, str], damaged: list[str]) -> str:

@@ -45,11 +45,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def reading(path: Path, what: str = "cannot be read") -> Iterator[None]:
-    """Name the file in whatever reading it raises.
-
-    Raises:
-        InputError: in place of any other exception.
-    """
+    """Name the file in an InputError in place of whatever reading it raises."""
     try:
         yield
     except InputError:
@@ -84,11 +80,11 @@ def utf8_path(path: Path) -> Iterator[str]:
         yield str(link)
 
 
-def listed(names: Iterable[object], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+def listed(names: Iterable[object]) -> str:
+    """The first three names, and how many more there are."""
     every = [printable(str(name)) for name in names]
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+    more = f" and {len(every) - 3} more" if len(every) > 3 else ""
+    return ", ".join(every[:3]) + more
 
 
 def scan_identity(files: Sequence[Path]) -> str:

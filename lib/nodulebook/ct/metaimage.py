@@ -116,14 +116,10 @@ def read_header(path: Path) -> MetaHeader:
     there, due = data.stat().st_size - header.offset, header.voxel_bytes
     if there == 0 or (not header.compressed and there != due):
         raise InputError(
-            f"{data}: {there:,} bytes, but {path.name} says {_times(geometry.size_xyz)} voxels of "
+            f"{data}: {there:,} bytes, but {path.name} says {geometry.size_xyz} voxels of "
             f"{number_type}: {due:,} bytes; {AGAIN}"
         )
     return header
-
-
-def _times(size: Three) -> str:
-    return " x ".join(str(n) for n in size)
 
 
 def _values(path: Path) -> tuple[dict[str, str], int]:

@@ -35,14 +35,11 @@ class SpacingCheck:
 
 
 def check_spacing(positions_mm: NDArray[np.float64]) -> SpacingCheck:
-    """Look for uneven spacing and missing slices (paper 3.1.1).
+    """Look for uneven spacing and missing slices (paper 3.1.1); positions increase.
 
     The usual distance is that of the closest neighbours where a quarter of all lie as close, else
     the median. About a whole number of it is taken for missing slices; any other deviation is
     uneven spacing.
-
-    Args:
-        positions_mm: of the slices, increasing.
     """
     steps = np.diff(positions_mm)
     if not len(steps):
@@ -77,10 +74,7 @@ def missing_notes(
 ) -> list[str]:
     """Signs of absent slices in a DICOM series, for its user.
 
-    Args:
-        positions_mm: of the slices, increasing.
-        thickness_mm: SliceThickness; nan where it is not known.
-        numbers: InstanceNumber of each slice, -1 where it is not known.
+    Positions increase; SliceThickness is nan, and an InstanceNumber -1, where it is not known.
     """
     check = check_spacing(positions_mm)
     if check.missing:

@@ -139,11 +139,7 @@ class Volume:
     """What the user of a patch should know: files left out, slices that seem to be missing."""
 
     def region_hu(self, first_xyz: Three, size_xyz: Three) -> NDArray[np.float32]:
-        """A box of voxels, (z, y, x) in HU.
-
-        Args:
-            first_xyz: index of its first voxel; the box must lie inside the scan.
-            size_xyz: its edges in voxels.
+        """A box of voxels inside the scan, first index and size in xyz: (z, y, x) in HU.
 
         Raises:
             InputError: the file cannot be read there, or holds what cannot be HU.
@@ -168,10 +164,7 @@ class Volume:
         )
 
     def check_is_ct(self, whole: bool = True) -> "Volume":
-        """The volume itself, where its values can be CT.
-
-        Args:
-            whole: of a whole chest, which has air in it; a cube may lie in soft tissue.
+        """The volume itself, where its values can be CT of a `whole` chest, which has air in it.
 
         Raises:
             InputError: it is a mask, a label map, a picture of 8 bits, a map of distances or doses.

@@ -46,14 +46,7 @@ def extract_patch(
     Its axes are those of the world, whatever the scan's: along them it runs to the patient's head,
     back and left. Only the voxels around the cube are touched, so the scan is never resampled, and
     of a `Volume` on disk not even read. As in SimpleITK, half a voxel beyond the outermost voxel
-    centres still belongs to the scan.
-
-    Args:
-        image: the scan.
-        centre_xyz_mm: the middle of the cube in the world, between its voxels where `size` is even.
-        size: voxels along an edge.
-        spacing_mm: from voxel to voxel.
-        background_hu: what lies outside the scan.
+    centres still belongs to the scan; what lies beyond is `background_hu`.
 
     Returns:
         (size, size, size) zyx in HU; voxel i of an axis lies at centre + (i - (size - 1) / 2) x
@@ -114,8 +107,7 @@ def _along_axes(
 ) -> NDArray[np.float32] | None:
     """A patch of a scan whose axes are the world's, in some order and sense: axis by axis.
 
-    Args:
-        world_axis: for each index of the scan, the axis of the world that it counts along.
+    `world_axis` is, for each index of the scan, the axis of the world that it counts along.
     """
     index = []
     for axis in range(3):
@@ -178,11 +170,11 @@ def _oblique(
 def central_slab(volumes_hu: NDArray[np.int16], thickness: int) -> NDArray[np.int16]:
     """Show every patch over the same extent along z: its central planes, and nothing beyond.
 
-    A plane of the slab that the source left empty repeats the nearest plane that it has, so that
-    the number of planes says nothing of the nodule.
+    A plane of the slab that the source left empty (`LUNG_HU` throughout) repeats the nearest plane
+    that it has, so that the number of planes says nothing of the nodule.
 
     Args:
-        volumes_hu: (n, z, y, x); a plane that is `LUNG_HU` throughout counts as empty.
+        volumes_hu: (n, z, y, x).
         thickness: planes to show.
 
     Returns:

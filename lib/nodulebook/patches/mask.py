@@ -22,7 +22,7 @@ def mask_patch(
     Args:
         consensus: the mask on the scan's own grid; it must hold a voxel.
         centre_xyz: middle of the patch: x and y in the scan's pixels, z in mm.
-        direction: (3, 3) the scan's axes (`volumes.Geometry`): slices across the patient, columns
+        direction: (3, 3) the scan's axes (`volume.Geometry`): slices across the patient, columns
             along x or y of the world, either way round.
 
     Returns:

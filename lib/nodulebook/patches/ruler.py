@@ -33,8 +33,7 @@ def automatic_diameter_mm(volume_hu: NDArray[np.number]) -> float:
     readers' choice and would tell the nodule's size.
 
     Args:
-        volume_hu: (z, y, x), HU, 1 mm voxels, edges of an even number of voxels; the nodule is in
-            the middle.
+        volume_hu: (z, y, x), HU, 1 mm voxels, edges of an even number; the nodule in the middle.
 
     Returns:
         The diameter; the blob's where its middle is not brighter than what surrounds it (a cavity,

@@ -7,8 +7,6 @@ downstream depends on where the voxels came from.
 import errno
 import os
 import shutil
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import (
@@ -56,11 +55,7 @@ class PatchStore:
         return (int(self.volumes_hu.shape[-1]) - PATCH_SIZE) // 2
 
     def rows(self, nodule_ids: Iterable[str]) -> NDArray[np.int64]:
-        """Row numbers of the nodules, in the order asked for.
-
-        Raises:
-            InputError: a nodule is not in the store.
-        """
+        """Row numbers of the nodules, in the order asked for; InputError where one is not here."""
         position = {name: row for row, name in enumerate(self.table["nodule_id"])}
         wanted = list(nodule_ids)
         absent = [name for name in wanted if name not in position]
@@ -85,7 +80,7 @@ def write_store(
     Args:
         folder: the store's folder; an older one is replaced at the end.
         source: the source's name.
-        patches: the source's patches, at most one a row of `nodules`, in any order.
+        patches: at most one per row of `nodules`, in any order.
         nodules: columns nodule_id, patient_id, series_uid; the nodules that may come.
         recipe: what the patches depend on, as text; a store is used again while it is equal.
         margin: voxels that the volumes have beyond the patch on each side, in the axial plane.
@@ -97,18 +92,9 @@ def write_store(
         volumes = _new_array(aside / "volumes_hu.npy", np.int16, wide)
         masks = _new_array(aside / "masks.npy", np.bool_, shape)
         names: list[str] = []
-        start = time.monotonic()
-        for patch in patches:
+        for patch in tqdm(patches, f"{source}: patches", len(nodules), mininterval=5):
             volumes[len(names)], masks[len(names)] = patch.volume_hu, patch.mask
             names.append(patch.nodule_id)
-            if len(names) % 100 == 0:
-                rate = (time.monotonic() - start) / len(names)
-                left = rate * (len(nodules) - len(names))
-                print(
-                    f"{source}: {len(names)} of {len(nodules)} patches, {left:.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
-                )
         if not names:
             raise InputError(f"source {source}: none of the {len(nodules)} nodules was found")
         volumes.flush()

@@ -44,11 +44,7 @@ SCAN_SOURCES = ("luna16", "idc")
 
 
 def check_source(source: str) -> None:
-    """Refuse a source that does not exist.
-
-    Raises:
-        InputError: naming the sources there are.
-    """
+    """Refuse a source that does not exist; InputError names those there are."""
     if source not in SOURCES:
         raise InputError(f"source {source!r} is not one of {', '.join(SOURCES)}")
 
@@ -78,8 +74,8 @@ def open_source(
         lesions: the reference nodules, marked by at least three readers, the labelled ones among
             them; or every lesion that a reader marked, in a store of its own.
         jobs: processes that read scans, in `SCAN_SOURCES`; one a core where None.
-        margin: voxels beyond the patch on each side, in the axial plane; in `SLICE_SOURCES`.
         again: in `SCAN_SOURCES`, try again what is not in the store (scans that could not be read).
+        margin: voxels beyond the patch on each side, in the axial plane; in `SLICE_SOURCES`.
 
     Raises:
         InputError: an unknown source, one that has no margin, or its data is missing, damaged or
@@ -141,18 +137,13 @@ def _built(folder: Path, recipe: dict[str, str]) -> PatchStore | None:
 
 
 def open_for_training(source: str, data: Path | None, settings: TrainingSettings) -> PatchStore:
-    """The patches that a recipe is trained on: its lesions, with the margin that it needs.
-
-    Raises:
-        InputError: see `open_source`.
-    """
+    """The patches that a recipe is trained on: its lesions, with the margin that it needs."""
     return open_source(source, data, settings.lesions, margin=settings.margin)
 
 
 def closest_store() -> PatchStore:
-    """The built store closest to the paper's data whose data is here too, or the phantom's.
-
-    Nothing is built for it but the phantom.
+    """The built store closest to the paper's data whose data is here too, or the phantom's, which
+    alone is built for it.
     """
     for source in REAL_CT:
         if (paths.patch_stores() / source / "store.json").is_file():

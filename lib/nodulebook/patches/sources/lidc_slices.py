@@ -71,9 +71,9 @@ def recipe(data: Path | None = None, source: str = "lidc_slices") -> dict[str, s
     A zip is identified by its SHA-256, an unpacked folder by its files' names and sizes.
 
     Args:
-        source: one of `slices_hu.SCALES`.
         data: the zip, the unpacked folder, or a folder with either (the zip goes first);
             `NODULEBOOK_DATA` where None.
+        source: one of `slices_hu.SCALES`.
 
     Raises:
         InputError: the data is missing, is damaged or has another layout.
@@ -92,7 +92,8 @@ def recipe(data: Path | None = None, source: str = "lidc_slices") -> dict[str, s
 def patches(
     nodules: pd.DataFrame, data: Path | None = None, margin: int = 0, source: str = "lidc_slices"
 ) -> Iterator[Patch]:
-    """The patches of the nodules that can be placed; the others are named on stderr.
+    """The patches of the nodules that can be placed, those of one series together; others are named
+    on stderr.
 
     A nodule's patch depends on its own row, readers and PNGs only. One nodule's slices are in
     memory at a time.
@@ -102,9 +103,6 @@ def patches(
         data: as in `recipe`.
         margin: voxels that the volumes have beyond the patch on each side, in the axial plane.
         source: as in `recipe`.
-
-    Yields:
-        The patches, those of one series together.
 
     Raises:
         InputError: the data is missing or damaged, or a row does not fit the annotations.
@@ -176,20 +174,12 @@ class Frame:
 
 
 def find_frame(masks: NDArray[np.bool_], scan: Scan, readings: Sequence[Reading]) -> Frame | None:
-    """Find the masks again among the readers' outlines.
+    """Find the masks (4, n, 128, 128) again among the readers' outlines; None: of another lesion.
 
     Every mask slice that has exactly the shape of what a reader outlined in some slice votes,
     with its pixels, for the shift that lays it there; the shift with most votes wins. Shapes of
     dozens of pixels are as good as fingerprints, so it does not matter that a few masks of the
     set lack a reader or have an end slice in the wrong place.
-
-    Args:
-        masks: (4, n, 128, 128) reader, slice, row, column.
-        scan: the scan of the readings.
-        readings: the lesion's readings.
-
-    Returns:
-        The frame, or None where the masks are not those of this lesion.
     """
     slice_z_mm = np.unique(scan.slice_z_mm)
     drawn = [consensus_mask(scan, [reading]) for reading in readings]
@@ -271,16 +261,11 @@ def resample_hu(
     centre_xyz: NDArray[np.float64],
     margin: int = 0,
 ) -> NDArray[np.int16]:
-    """Interpolate linearly to a patch; what lies off the PNGs is `LUNG_HU`.
+    """Interpolate a nodule's slices (n, 128, 128) linearly to a patch; off the PNGs is `LUNG_HU`.
 
     Half a slice spacing, or half a pixel, beyond the outermost voxel centres still counts as
-    imaged. PNGs end short of 32 mm in x or y only where the scan itself ends.
-
-    Args:
-        volume_hu: (n, 128, 128) the nodule's slices, in increasing z.
-        frame: where they lie.
-        centre_xyz: centre of the patch: x and y in the scan's pixels, z in mm.
-        margin: as in `Frame.index`.
+    imaged. PNGs end short of 32 mm in x or y only where the scan itself ends. Arguments as in
+    `Frame.index`.
 
     Returns:
         (32, 32 + 2 margin, 32 + 2 margin) zyx, 1 mm voxels.

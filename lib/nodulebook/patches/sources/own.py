@@ -29,11 +29,7 @@ def _cubes() -> Path:
 
 
 def recipe(data: Path | None = None) -> dict[str, str]:
-    """What the patches depend on.
-
-    Raises:
-        InputError: no cohort is named, or it has no cubes.
-    """
+    """What the patches depend on. InputError: no cohort is named, or it has no cubes."""
     return {"cubes_sha256": sha256(_cubes())}
 
 

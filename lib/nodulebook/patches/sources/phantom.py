@@ -44,27 +44,16 @@ Cube = NDArray[np.float64]  # (32, 32, 32) zyx, 1 mm voxels
 
 
 def recipe(data: Path | None = None) -> dict[str, str]:
-    """What the patches depend on: the rendering's version and the annotations. `data` is unused.
-
-    Raises:
-        InputError: the annotation database is missing or is another one.
-    """
+    """What the patches depend on: the rendering's version and the annotations; `data` is unused."""
     database_path()
     return {"rendering": VERSION, "annotations_sha256": DATABASE_SHA256}
 
 
 def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
-    """Render every nodule of the table.
+    """Render every nodule of the table; `data` is unused. Those of one series come together.
 
     A nodule's patch depends on its own row and readers only, to the bit: not on the other rows.
-
-    Args:
-        nodules: one row a nodule, as `cohort.nodule_table` makes them; only `COLUMNS_USED` are
-            looked at.
-        data: unused.
-
-    Yields:
-        The nodules' patches, those of one series together.
+    Only `COLUMNS_USED` are looked at.
 
     Raises:
         InputError: a row does not fit the annotation database.

@@ -150,7 +150,7 @@ class ScanResult:
     """What came of one scan."""
 
     series_uid: str
-    made: tuple[str, ...]  # nodule_ids
+    made: list[str]  # nodule_ids
     left_out: dict[str, str]  # nodule_id -> reason
     problem: str  # with the scan as a whole; "" where there is none
     note: str = ""  # worth knowing, but nothing is wrong
@@ -195,5 +195,5 @@ def scan_patches(
     note = ""
     if any(flips):
         note = "its voxels are stored mirrored against the annotations; laid by contrast"
-    names = tuple(patch.nodule_id for patch in made)
+    names = [patch.nodule_id for patch in made]
     return made, ScanResult(scan.series_uid, names, left_out, problem, note)

@@ -32,16 +32,11 @@ COLUMNS = [
 def check_scans(
     source: str, data: Path | None = None, max_thickness_mm: float = MAX_SLICE_THICKNESS_MM
 ) -> pd.DataFrame:
-    """Check every annotated scan in the user's folder.
+    """Check every annotated scan in the user's folder; the paper's limit is 3 mm, LUNA16's 2.5.
 
     A DICOM series says its slices' thickness and places. An `.mhd` file has only a number of slices
     and one spacing: there, thickness and places come from the annotation database, and slices are
     missing where the file has fewer.
-
-    Args:
-        source: `luna16` or `idc`.
-        data: the folder with the scans; `NODULEBOOK_DATA` where None.
-        max_thickness_mm: the paper says 3, LUNA16 used 2.5.
 
     Returns:
         Columns `COLUMNS`, one row per scan; `missing` counts slices, `verdict` is "kept" or

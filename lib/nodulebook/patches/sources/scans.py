@@ -24,11 +24,11 @@ import hashlib
 import json
 import re
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from filelock import FileLock
+from tqdm import tqdm
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
@@ -136,7 +137,6 @@ def recipe(data: Path | None, source: str) -> dict[str, str]:
 class _Task:
     """One scan to make patches from."""
 
-    source: str
     found: FoundScan
     scan: Scan
     rows: list[dict[str, Any]]
@@ -147,17 +147,16 @@ class _Task:
 def patches(
     nodules: pd.DataFrame, data: Path | None, source: str, jobs: int | None = None
 ) -> Iterator[Patch]:
-    """The patches of the nodules whose scans are in the user's folder.
+    """The patches of the nodules whose scans are in the folder, those of one series together.
 
-    All scans are read first (in `jobs` processes, a scan at a time in each), then the patches come,
-    in the order of the table. What is left out is said on stderr and listed in
-    `left_out_csv(source)`.
+    All scans are read first (in `jobs` processes, one a core where None, a scan at a time in each),
+    then the patches come. What is left out is said on stderr and listed in `left_out_csv(source)`.
 
     Args:
-        nodules: the columns that `cohort.lesions_by_scan` needs.
+        nodules: `cohort.LESION_COLUMNS` and series_uid.
         data: the folder with the scans; `NODULEBOOK_DATA` where None.
         source: `luna16` or `idc`.
-        jobs: processes; one a core where None.
+        jobs: processes.
 
     Raises:
         InputError: the folder is missing, or a process ended unexpectedly.
@@ -168,16 +167,9 @@ def patches(
         tasks = _tasks(source, nodules, data, folder)
         results = _run(source, tasks, jobs)
         _report(source, nodules, results)
-        parts = {task.scan.series_uid: task for task in tasks}
-        held: tuple[str, dict[str, Patch]] = ("", {})
-        for uid, name in zip(nodules["series_uid"], nodules["nodule_id"], strict=True):
-            if uid not in parts:
-                continue
-            if held[0] != uid:
-                read = _read_part(parts[uid])
-                held = (uid, {} if read is None else {p.nodule_id: p for p in read[1]})
-            if name in held[1]:
-                yield held[1][name]
+        for task in tasks:
+            part = _read_part(task)
+            yield from part[1] if part else ()
 
 
 def left_out_csv(source: str) -> Path:
@@ -199,7 +191,6 @@ def _tasks(source: str, nodules: pd.DataFrame, data: Path | None, folder: Path) 
         key = json.dumps([VERSION, found[str(uid)].identity(), DATABASE_SHA256, records])
         tasks.append(
             _Task(
-                source=source,
                 found=found[str(uid)],
                 scan=scans[str(uid)],
                 rows=records,
@@ -220,18 +211,15 @@ def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, Sca
             todo.append(task)
         else:
             results[task.scan.series_uid] = part[0]
-    progress = _Progress(source, len(todo), len(results))
+    progress = partial(tqdm, total=len(todo), desc=f"{source}: scans", mininterval=5)
     jobs = min(jobs or usable_cores(), len(todo))
     if jobs <= 1 or len(todo) < 4:  # starting processes takes longer than a few scans
-        for task in todo:
-            results[task.scan.series_uid] = progress.done(make_scan(task))
-        return results
+        return results | {task.scan.series_uid: make_scan(task) for task in progress(todo)}
     # Not forked: the notebook that asks may hold threads of TensorFlow.
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:
-        for future in as_completed([pool.submit(make_scan, task) for task in todo]):
-            result = progress.done(future.result())
-            results[result.series_uid] = result
+        for future in progress(as_completed([pool.submit(make_scan, task) for task in todo])):
+            results[future.result().series_uid] = future.result()
     except BrokenProcessPool:
         left = [task.scan.series_uid for task in todo if task.scan.series_uid not in results]
         raise InputError(
@@ -244,45 +232,15 @@ def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, Sca
     return results
 
 
-class _Progress:
-    """Says now and then how far the pass is."""
-
-    def __init__(self, source: str, total: int, before: int) -> None:
-        self.source, self.total, self.count = source, total, 0
-        self.start = self.said = time.monotonic()
-        if total:
-            known = f", {before} are there from before" if before else ""
-            print(f"{source}: {total} scans to read{known}", file=sys.stderr, flush=True)
-
-    def done(self, result: ScanResult) -> ScanResult:
-        self.count += 1
-        now = time.monotonic()
-        if now - self.said >= 5 or self.count == self.total:
-            self.said = now
-            left = (now - self.start) / self.count * (self.total - self.count)
-            wait = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
-            print(
-                f"{self.source}: {self.count} of {self.total} scans, {wait} left",
-                file=sys.stderr,
-                flush=True,
-            )
-        return result
-
-
 def _report(source: str, nodules: pd.DataFrame, results: dict[str, ScanResult]) -> None:
     rows = []
-    for row in nodules.itertuples():
-        result = results.get(str(row.series_uid))
-        if result is None:
-            reason = "its scan is not in the data folder"
-        else:
-            reason = result.left_out.get(str(row.nodule_id), "")
-        if reason:
-            rows.append((row.series_uid, row.nodule_id, reason))
-    absent = {uid for uid in nodules["series_uid"] if uid not in results}
-    for uid, result in sorted(results.items()):
-        if result.problem:
-            rows.append((uid, "(scan)", result.problem))
+    for uid, name in zip(nodules["series_uid"], nodules["nodule_id"], strict=True):
+        if uid not in results:
+            rows.append((uid, name, "its scan is not in the data folder"))
+        elif name in results[uid].left_out:
+            rows.append((uid, name, results[uid].left_out[name]))
+    absent = set(nodules["series_uid"]) - results.keys()
+    rows += [(uid, "(scan)", one.problem) for uid, one in sorted(results.items()) if one.problem]
     table = pd.DataFrame(rows, columns=["series_uid", "nodule_id", "reason"])
     write_csv(table, left_out_csv(source))
     said = table[~table["series_uid"].isin(absent)]
@@ -311,22 +269,16 @@ def make_scan(task: _Task) -> ScanResult:
     try:
         made, result = scan_patches(task.found.open(), task.scan, task.rows)
     except InputError as error:
-        return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), str(error))
+        return ScanResult(uid, [], dict.fromkeys(names, "its scan cannot be read"), str(error))
     except Exception as error:  # one odd scan must not cost the other 887
         reason = f"unexpected {type(error).__name__}: {error}"
-        return ScanResult(uid, (), dict.fromkeys(names, "its scan cannot be read"), reason)
+        return ScanResult(uid, [], dict.fromkeys(names, "its scan cannot be read"), reason)
     _write_part(task, result, made)
     return result
 
 
 def _write_part(task: _Task, result: ScanResult, made: Sequence[Patch]) -> None:
-    about = {
-        "key": task.key,
-        "made": list(result.made),
-        "left_out": result.left_out,
-        "problem": result.problem,
-        "note": result.note,
-    }
+    about = asdict(result) | {"key": task.key}
     cube = (len(made), 32, 32, 32)
     with written_aside(task.part) as aside, aside.open("wb") as file:
         np.savez(
@@ -342,16 +294,10 @@ def _read_part(task: _Task) -> tuple[ScanResult, list[Patch]] | None:
     try:
         with np.load(task.part, allow_pickle=False) as part:
             about = json.loads(part["about"].tobytes())
-            if about["key"] != task.key:
+            if about.pop("key") != task.key:
                 return None
             volumes, masks = part["volumes_hu"], part["masks"]
-        result = ScanResult(
-            task.scan.series_uid,
-            tuple(about["made"]),
-            about["left_out"],
-            about["problem"],
-            about["note"],
-        )
+        result = ScanResult(**{"series_uid": task.scan.series_uid} | about)
         made = [Patch(n, v, m) for n, v, m in zip(result.made, volumes, masks, strict=True)]
     except Exception:  # missing or damaged: made again
         return None

@@ -67,11 +67,7 @@ def hu_recipe(source: str) -> dict[str, str]:
 
 
 def to_hu_of(source: str) -> ToHu:
-    """The function that gives the HU of a folder's slices for one of `SCALES`.
-
-    Raises:
-        InputError: as `read_lines`.
-    """
+    """The function that gives the HU of slices for one of `SCALES`; errors as `read_lines`."""
     if source == "lidc_exact":
         lines = read_lines(EXACT_LINES)
         return lambda images, folder: exact_where_known(images, lines.get(folder, {}))
@@ -100,14 +96,10 @@ def read_lines(path: Path) -> Lines:
 
 
 def exact_where_known(images: Grey, lines: dict[int, tuple[float, float]]) -> NDArray[np.float32]:
-    """Hounsfield units of a folder's slices: by their lines, or estimated where there is none.
+    """HU (n, 128, 128) of a folder's slices: by their lines, or estimated where there is none.
 
-    Args:
-        images: (n, 128, 128) grey values.
-        lines: scale and offset by the slice's number, 0 to n - 1.
-
-    Returns:
-        (n, 128, 128), clipped to the range of CT as the estimate is.
+    `lines` has scale and offset by the slice's number. The result is clipped to the range of CT, as
+    the estimate is.
 
     Raises:
         InputError: a line's slice is not among the images.
@@ -133,18 +125,12 @@ def slices_to_hu(images: Grey) -> NDArray[np.float32]:
 
 
 def estimate_hu_map(grey: Grey) -> tuple[float, float]:
-    """Estimate scale and offset in HU = scale x grey + offset, for one stretched slice.
+    """Estimate scale and offset in HU = scale x grey + offset, for one stretched slice (128, 128).
 
     The likeliest pair under a fixed picture of what a slice through the chest holds (lung, fat,
     soft tissue, contrast: `_TEMPLATE_HU`) and of its darkest pixel (air). The picture's few
     numbers hold for all slices; none was fitted to a nodule. A slice of one grey value has no
     histogram to speak of; it becomes the lung.
-
-    Args:
-        grey: (128, 128).
-
-    Returns:
-        Scale in HU a grey value and offset in HU.
     """
     counts = np.bincount(grey.ravel(), minlength=256).astype(float)
     used = np.flatnonzero(counts[1:]) + 1
