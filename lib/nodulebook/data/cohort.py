@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from nodulebook.core.errors import InputError
@@ -104,13 +105,13 @@ def _contour_points_ijk(scan: Scan, reading: Reading) -> NDArray[np.int64]:
     )
 
 
-def cluster_readings(scan: Scan, max_size: int = 4) -> list[list[Reading]]:
+def cluster_readings(scan: Scan) -> list[list[Reading]]:
     """Group a scan's readings into lesions, as pylidc's `cluster_annotations()` does.
 
     Two readings are joined where their contour points come within a tolerance of each other;
     a lesion is a connected component. The tolerance starts at the slice thickness (a number in
     mm that pylidc compares with distances in voxels) and shrinks by a tenth while a component
-    has more than `max_size` readings and the tolerance is at least 0.1. Only pairs that can be
+    has more than four readings and the tolerance is at least 0.1. Only pairs that can be
     within the tolerance are measured, which is what makes this fast.
 
     Returns:
@@ -121,10 +122,10 @@ def cluster_readings(scan: Scan, max_size: int = 4) -> list[list[Reading]]:
     points = [_contour_points_ijk(scan, reading) for reading in scan.readings]
     tolerance = scan.slice_thickness_mm
     distance = _near_distances(points, tolerance)
-    label = _components(distance <= tolerance)
-    while np.bincount(label).max() > max_size and tolerance * 0.9 >= 0.1:
+    label = connected_components(distance <= tolerance)[1]
+    while np.bincount(label).max() > 4 and tolerance * 0.9 >= 0.1:
         tolerance *= 0.9
-        label = _components(distance <= tolerance)
+        label = connected_components(distance <= tolerance)[1]
     height = np.array([p[:, 2].mean() for p in points])
     order = sorted(np.unique(label), key=lambda c: np.mean(height[label == c]))
     return [[scan.readings[i] for i in np.flatnonzero(label == c)] for c in order]
@@ -176,16 +177,6 @@ def lesions_by_scan(nodules: pd.DataFrame) -> Iterator[tuple[Scan, Lesion]]:
         scan = scans[str(series_uid)]
         for lesion in lesions_of(scan, rows.to_dict("records")):
             yield scan, lesion
-
-
-def _components(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Connected components of a symmetric relation: each member's smallest fellow."""
-    label = np.arange(len(joined))
-    while True:
-        smallest = np.where(joined, label, len(label)).min(axis=1)
-        if np.array_equal(smallest, label):
-            return label
-        label = smallest
 
 
 def _near_distances(points: Sequence[NDArray[np.int64]], limit: float) -> NDArray[np.float64]:
@@ -345,11 +336,11 @@ def read_scan_table() -> pd.DataFrame:
     return read_csv(SCANS_CSV, SCAN_COLUMNS)
 
 
-def label_nodules(nodules: pd.DataFrame, min_readers: int = REFERENCE_READERS) -> pd.DataFrame:
+def label_nodules(nodules: pd.DataFrame) -> pd.DataFrame:
     """Keep the labelled nodules and add the column `label`: 1 malignant, 0 benign.
 
-    The paper's rule (its section 5): at least `min_readers` readers; mean rating above 3 is
+    The paper's rule (its section 5): at least three readers; mean rating above 3 is
     malignant, below 3 benign; exactly 3 is left out.
     """
-    kept = nodules[(nodules["readers"] >= min_readers) & (nodules["malignancy_mean"] != 3)]
+    kept = nodules[(nodules["readers"] >= REFERENCE_READERS) & (nodules["malignancy_mean"] != 3)]
     return kept.assign(label=(kept["malignancy_mean"] > 3).astype(int)).reset_index(drop=True)

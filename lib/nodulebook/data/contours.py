@@ -11,19 +11,13 @@ from skimage.draw import polygon
 from nodulebook.data.annotations import Contour, Reading, Scan
 
 
-def polygon_area_centroid(points_xy: NDArray[np.int64]) -> tuple[float, float, float]:
-    """Area and centroid (x, y) of a closed polygon by the shoelace formula, in pixels.
-
-    A polygon without area (one point, a line) has the mean of its points as centroid.
-    """
-    area, centre_xy = _areas_centroids([points_xy])
-    return float(area[0]), float(centre_xy[0, 0]), float(centre_xy[0, 1])
-
-
 def _areas_centroids(
     polygons_xy: Sequence[NDArray[np.int64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`polygon_area_centroid` of n polygons at once: areas (n,) and centroids (n, 2)."""
+    """Areas (n,) and centroids (n, 2: x, y) of closed polygons by the shoelace formula, in pixels.
+
+    A polygon without area (one point, a line) has the mean of its points as centroid.
+    """
     sizes = np.array([len(points_xy) for points_xy in polygons_xy])
     starts = np.cumsum(sizes) - sizes
     points_xy = np.concatenate(polygons_xy)
@@ -192,15 +186,7 @@ def lesion_distance_on_grid(
 
     Interpolation between thick slices rounds corners off, which would make small lesions smaller.
     The move (less than a voxel) is found with the whole lesion in view, also what the cube cuts
-    off, on the cube's own grid.
-
-    Args:
-        consensus: the mask on the scan's grid; it must hold a voxel.
-        centre_xyz: centre of the cube: x and y in pixels, z in mm.
-        size: edge of the cube in voxels.
-
-    Returns:
-        (size, size, size) zyx, mm, positive inside.
+    off, on the cube's own grid. Arguments and result as `signed_distance_on_grid`.
 
     Raises:
         ValueError: the mask is empty.

@@ -30,11 +30,7 @@ COLUMNS = {"nodule_id": "str", "patient_id": "str", "label": "int", "fold": "int
 
 
 def check_fold(fold: object) -> None:
-    """Refuse what is not the number of a fold.
-
-    Raises:
-        InputError: `fold` is not an int (bool and float are rejected), or not 0 to 9.
-    """
+    """Refuse what is not the number of a fold, an int (not a bool) from 0 to 9, by InputError."""
     if isinstance(fold, bool) or not isinstance(fold, int | np.integer) or not 0 <= fold < N_FOLDS:
         raise InputError(f"fold {fold!r}: must be a whole number from 0 to {N_FOLDS - 1}")
 
@@ -52,8 +48,7 @@ def make_folds(labelled: pd.DataFrame, n_folds: int = N_FOLDS, seed: int = SEED)
         seed: of the shuffle.
 
     Returns:
-        The columns nodule_id, patient_id, label, fold (0 to n_folds - 1), in the order of
-        `labelled`.
+        nodule_id, patient_id, label, fold (0 to n_folds - 1), in the order of `labelled`.
 
     Raises:
         InputError: `n_folds` is below 2, or above the number of patients or of nodules of the

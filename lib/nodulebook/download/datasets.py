@@ -132,7 +132,6 @@ def get_luna16(
     also: Sequence[str] = (),
     keep_zips: bool = True,
     only_say: bool = False,
-    api: str | None = None,
 ) -> None:
     """Download and unpack subsets of LUNA16 as `folder/subset<k>/`; whole ones are left alone.
 
@@ -145,7 +144,6 @@ def get_luna16(
             not unpacked.
         keep_zips: False deletes each zip once its subset is unpacked.
         only_say: say what there is to do and which space it needs, and do nothing.
-        api: where the repository lists its records; see `zenodo_files`.
 
     Raises:
         InputError: the disk is too small; a file cannot be had, is damaged or unsafe; another
@@ -153,10 +151,10 @@ def get_luna16(
     """
     if only_say:
         with os_errors_named(folder):
-            _luna16_plan(folder, subsets, also, keep_zips, api)
+            _luna16_plan(folder, subsets, also, keep_zips)
         return
     with _claimed(folder):
-        tables, zips = _luna16_plan(folder, subsets, also, keep_zips, api)
+        tables, zips = _luna16_plan(folder, subsets, also, keep_zips)
         for file in tables:
             fetch(file, folder)
         for file in zips:
@@ -168,7 +166,7 @@ def get_luna16(
 
 
 def _luna16_plan(
-    folder: Path, subsets: Sequence[int], also: Sequence[str], keep_zips: bool, api: str | None
+    folder: Path, subsets: Sequence[int], also: Sequence[str], keep_zips: bool
 ) -> tuple[list[RemoteFile], list[RemoteFile]]:
     """The tables and zips still to be had; says what they need, and checks the disk."""
     names = [f"subset{k}.zip" for k in subsets if not _is_there(folder / f"subset{k}")]
@@ -176,7 +174,7 @@ def _luna16_plan(
     files: dict[str, RemoteFile] = {}
     for doi, holds in LUNA16_DOIS.items():
         if any(f"subset{k}.zip" in names for k in holds) or not files.keys() >= set(others):
-            files |= zenodo_files(doi, api)
+            files |= zenodo_files(doi)
     for name in names + others:
         if name not in files:
             raise InputError(

@@ -69,18 +69,14 @@ def in_gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def zenodo_files(doi: str, api: str | None = None) -> dict[str, RemoteFile]:
+def zenodo_files(doi: str) -> dict[str, RemoteFile]:
     """The files of a Zenodo DOI, by name; names that are not plain are left out.
-
-    Args:
-        doi: as `10.5281/zenodo.3723295`.
-        api: where records are listed; the environment's `NODULEBOOK_ZENODO`, else `ZENODO_API`.
 
     Raises:
         InputError: the repository cannot be reached, does not have the record, or its answer is
             not a list of files with sizes and checksums.
     """
-    api = api or os.environ.get("NODULEBOOK_ZENODO") or ZENODO_API
+    api = os.environ.get("NODULEBOOK_ZENODO") or ZENODO_API
     url = f"{api.rstrip('/')}/{doi.rpartition('.')[2]}"
     answer = _insist(f"doi {doi}", lambda: _json(doi, url), lambda: 0)
     try:

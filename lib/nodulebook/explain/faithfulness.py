@@ -67,9 +67,9 @@ def image_map(volumes: Volumes) -> Maps:
     return maps
 
 
-def random_maps(n: int, shape: Sequence[int], seed: int = 0) -> Array:
+def random_maps(n: int, shape: Sequence[int]) -> Array:
     """Smooth random maps: noise blurred by 4 mm, from 0 to 1."""
-    noise = np.random.default_rng(seed).random((n, *shape))
+    noise = np.random.default_rng(0).random((n, *shape))
     blurred = np.array([gaussian_filter(one, 4.0, mode="wrap") for one in noise])
     low, high = (f(blurred, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
     scaled: Array = (blurred - low) / (high - low)
@@ -154,14 +154,8 @@ def deletion_and_insertion(
     """Probability of the explained class while a map's voxels are taken away, or put in.
 
     Deletion: the first voxels of the map's ranking become lung. Insertion: they alone are seen,
-    all else is lung.
-
-    Args:
-        predict: gives the malignant probability.
-        volumes: (n, z, y, x) in [0, 1].
-        maps: (n, z, y, x).
-        explained: (n,), 1 where the map is for malignant, 0 for benign.
-        fractions: shares of the voxels, from 0 to 1, rising.
+    all else is lung. Volumes and maps are (n, z, y, x); `explained` (n,) is 1 where the map is for
+    malignant, 0 for benign; `fractions` of the voxels rise from 0 to 1.
 
     Returns:
         Two arrays (n, fractions).
@@ -229,7 +223,7 @@ def rank_correlations(maps: Maps, others: Maps) -> Array:
     return correlations
 
 
-def randomised_step_by_step(model: Any, seed: int = 0) -> Iterator[str]:
+def randomised_step_by_step(model: Any) -> Iterator[str]:
     """Randomise a network of `nodulebook.model.senet`, part by part from the output on.
 
     Each step leaves the earlier parts random too (cascading randomisation). Kernels are drawn
@@ -240,7 +234,7 @@ def randomised_step_by_step(model: Any, seed: int = 0) -> Iterator[str]:
         taken, or the loop is left, the model has its own weights again.
     """
     own = model.get_weights()
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     layers = [layer for layer in model.layers if layer.weights]
     try:
         for part in dict.fromkeys(layer.name.split("_")[0] for layer in reversed(layers)):

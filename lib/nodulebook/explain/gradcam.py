@@ -13,7 +13,7 @@ everywhere where nothing supports the class.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import keras
@@ -51,8 +51,7 @@ def grad_cam_plus_plus(
     as the formula gives them: where a channel's sum is negative they can be large or negative.
 
     Args:
-        model: a functional Keras model with one input (n, z, y, x, channels) (or (n, y, x,
-            channels), ...) and a layer named "logits", or one that ends without an activation.
+        model: as the module says; any number of spatial axes.
         volumes: (n, z, y, x, channels), as the model takes them.
         class_index: the class explained, one number or (n,) numbers.
         layer_name: any layer whose output has spatial axes; None: the last such layer, which is
@@ -62,14 +61,13 @@ def grad_cam_plus_plus(
             equations do not.
 
     Returns:
-        (n, z, y, x), >= 0, at input size, linearly interpolated; each map's maximum is 1, or it is
-        zero everywhere where nothing supports the class.
+        (n, z, y, x), linearly interpolated to input size.
 
     Raises:
         InputError: no such layer, volumes that do not fit the model, a class that it lacks, a
             model without a score before the softmax, or values that are not finite.
     """
-    combine = _plus_plus_divided if divide_alphas else _plus_plus
+    combine = partial(_plus_plus, divided=divide_alphas)
     return _cam(model, volumes, class_index, layer_name, batch_size, combine)
 
 
@@ -111,42 +109,28 @@ def guided_grad_cam_plus_plus(
     model: Any,
     volumes: ArrayLike,
     class_index: ArrayLike,
-    layer_name: str | None = None,
-    batch_size: int = 24,
-    rule: Rule = "guided",
 ) -> NDArray[np.float32]:
-    """Grad-CAM++ times guided backpropagation (or deconvolution), voxel by voxel.
-
-    Arguments, result and errors as `grad_cam_plus_plus`.
-    """
-    where = grad_cam_plus_plus(model, volumes, class_index, layer_name, batch_size)
-    return _to_one(where * _saliency(model, volumes, class_index, rule, batch_size))
+    """Grad-CAM++ times guided backpropagation; arguments, result, errors as the former's."""
+    where = grad_cam_plus_plus(model, volumes, class_index)
+    return _to_one(where * guided_backpropagation(model, volumes, class_index))
 
 
-def _plus_plus(activation: Array, gradient: Array) -> Array:
+def _plus_plus(activation: Array, gradient: Array, divided: bool = False) -> Array:
     """(n, cells, K) A and g = dS/dA to (n, cells) maps, Eqs 10, 12 and 19.
 
     With Y = exp(S) the three derivatives of Y are exp(S) times g, g^2 and g^3, so
     alpha = g^2 / (2 g^2 + sum(A) g^3). The factor exp(S) cancels in alpha, and in w it scales
-    a whole map, which the final scaling undoes: it is left out.
+    a whole map, which the final scaling undoes: it is left out. With `divided`, alphas add up to
+    1 in each channel.
     """
-    weight = (_alphas(activation, gradient) * _relu(gradient)).sum(axis=1, keepdims=True)
-    return _relu((weight * activation).sum(axis=2))
-
-
-def _alphas(activation: Array, gradient: Array) -> Array:
     # g^2 is cancelled too, so that a small g does not underflow. Where g <= 0, relu(g) is 0.
     denominator = 2 + gradient * activation.sum(axis=1, keepdims=True)
     alpha: Array = np.zeros_like(gradient)
     np.divide(1.0, denominator, out=alpha, where=denominator != 0)
-    return alpha
-
-
-def _plus_plus_divided(activation: Array, gradient: Array) -> Array:
-    """The same with alphas that add up to 1 in each channel."""
-    alpha = np.where(gradient == 0, 0.0, _alphas(activation, gradient))
-    total = alpha.sum(axis=1, keepdims=True)
-    alpha = np.divide(alpha, total, out=np.zeros_like(alpha), where=total != 0)
+    if divided:
+        alpha[gradient == 0] = 0
+        total = alpha.sum(axis=1, keepdims=True)
+        alpha = np.divide(alpha, total, out=np.zeros_like(alpha), where=total != 0)
     weight = (alpha * _relu(gradient)).sum(axis=1, keepdims=True)
     return _relu((weight * activation).sum(axis=2))
 

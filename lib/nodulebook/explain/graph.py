@@ -14,11 +14,7 @@ LOGITS = "logits"
 
 
 def feature_layer(model: Any, at_least: int = 1) -> str:
-    """Name of the last layer whose maps have at least this many voxels along each axis.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Name of the last layer whose maps have this many voxels along each axis, or InputError."""
     fine = [
         name
         for name, output in spatial_outputs(model).items()
@@ -30,11 +26,7 @@ def feature_layer(model: Any, at_least: int = 1) -> str:
 
 
 def finite(tensors: Any) -> list[NDArray[np.float64]]:
-    """Tensors as arrays.
-
-    Raises:
-        InputError: a value is not finite.
-    """
+    """Tensors as arrays; InputError where a value is not finite."""
     arrays = [np.asarray(tensor, dtype=np.float64) for tensor in tensors]
     if not all(np.isfinite(array).all() for array in arrays):
         raise InputError("the model has values that are not finite: its weights have diverged")
@@ -191,11 +183,7 @@ def spatial_outputs(model: Any) -> dict[str, Any]:
 
 
 def feature_output(model: Any, layer_name: str) -> Any:
-    """The output (n, spatial axes, channels) of a layer.
-
-    Raises:
-        InputError: the model has no such layer with spatial axes.
-    """
+    """The output (n, spatial axes, channels) of a layer; InputError where it has no such axes."""
     outputs = spatial_outputs(model)
     if layer_name not in outputs:
         raise InputError(

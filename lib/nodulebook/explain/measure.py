@@ -27,16 +27,13 @@ axis; the last layer's maps may have as few as 2."""
 def all_maps(
     model: keras.Model, volumes: NDArray[np.float32], classes: Classes, fine: bool = True
 ) -> dict[str, Maps]:
-    """The maps of every method that looks into the network.
+    """The maps (n, z, y, x) of every method that looks into the network, by method.
 
     Args:
         model: a network of `nodulebook.model.senet`.
         volumes: (n, z, y, x) in [0, 1].
         classes: (n,), the class explained.
         fine: with `grad_cam_plus_plus_fine`.
-
-    Returns:
-        By method, (n, z, y, x).
     """
     given = (model, volumes[..., None], classes)
     maps: dict[str, Maps] = {
@@ -50,17 +47,6 @@ def all_maps(
         layer = gradcam.feature_layer(model, FINE)
         maps["grad_cam_plus_plus_fine"] = gradcam.grad_cam_plus_plus(*given, layer_name=layer)
     return maps
-
-
-def rival_maps(volumes: NDArray[np.float32]) -> dict[str, Maps]:
-    """The maps that know nothing of the network; by method, (n, z, y, x)."""
-    n, *shape = volumes.shape
-    blob = faithfulness.centred_gaussian(shape)
-    return {
-        "gaussian": np.broadcast_to(blob, volumes.shape),
-        "image": faithfulness.image_map(volumes),
-        "random": faithfulness.random_maps(n, shape),
-    }
 
 
 def explain(
@@ -104,7 +90,12 @@ def _measured(
 ) -> pd.DataFrame:
     p = predict_malignant(model, volumes, views)
     explained = (p >= 0.5).astype(np.int64)
-    rivals = rival_maps(volumes)
+    n, *shape = volumes.shape
+    rivals: dict[str, Maps] = {  # they know nothing of the network
+        "gaussian": np.broadcast_to(faithfulness.centred_gaussian(shape), volumes.shape),
+        "image": faithfulness.image_map(volumes),
+        "random": faithfulness.random_maps(n, shape),
+    }
     maps = all_maps(model, volumes, explained) | rivals
     others = all_maps(model, volumes, 1 - explained) | rivals if placement == "centred" else {}
     tables = []

@@ -104,8 +104,7 @@ def write_fold(
             gives the same float64.
         history: epoch, from 1 on, and loss; further columns must be numbers too.
         run: the keys of `RUN_KEYS`; others are kept.
-        lesions: the columns of `PROBABILITY_COLUMNS`, or None; the rows of `probabilities` are
-            among them.
+        lesions: as `Fold.lesions`; the rows of `probabilities` are among them.
 
     Raises:
         InputError: there is no such folder, or something does not keep the contract.
@@ -174,21 +173,6 @@ def _read_lesions(path: Path) -> pd.DataFrame:
     number = pd.to_numeric(label, errors="coerce")
     refuse_rows(path, lesions, "label", label.notna() & number.isna(), "must be 0, 1 or empty")
     return lesions.assign(label=number)
-
-
-def is_done(folder: Path, expected: pd.DataFrame | None = None) -> bool:
-    """Whether the fold is there. An invalid one is an error, so that none is overwritten.
-
-    Raises:
-        InputError: the folder exists, but `read_fold` refuses it.
-    """
-    if not folder.exists():
-        return False
-    try:
-        read_fold(folder, expected)
-    except InputError as error:
-        raise InputError(f"{error}. To compute this fold again, delete {folder}") from None
-    return True
 
 
 def list_runs(folder: Path | None = None) -> list[str]:

@@ -51,11 +51,7 @@ def lesions_table(
 ) -> pd.DataFrame | None:
     """The fold's `lesions.csv`: its test nodules, and the other lesions of the held-out patients.
 
-    Args:
-        model: the fold's trained network.
-        data: from `split_fold`.
-        probabilities: from `probabilities_table`; these are not predicted again.
-        views: as the test nodules were predicted.
+    The test nodules' predictions are those of `probabilities`; the others are made as they were.
 
     Returns:
         The columns of `probabilities`, or None where a held-out patient is also trained on.

@@ -11,13 +11,18 @@ from nodulebook.core.errors import InputError
 from nodulebook.data import annotations
 from nodulebook.data.annotations import CHARACTERISTICS, Contour, Reading, Scan, read_scans
 from nodulebook.data.cohort import reading_diameter_mm
-from nodulebook.data.contours import polygon_area_centroid, reading_volume_centroid
+from nodulebook.data.contours import _areas_centroids, reading_volume_centroid
 
 FIRST = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"  # LIDC-IDRI-0001
 TWO_SCANS = (  # LIDC-IDRI-0332, in the database's order
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.316900421002460665752357657094",
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.159996104466052855396410079250",
 )
+
+
+def polygon_area_centroid(points):
+    area, centre_xy = _areas_centroids([points])
+    return float(area[0]), *centre_xy[0].tolist()
 
 
 def scan(pixel_spacing_mm=0.5, thickness_mm=2.5):

@@ -139,12 +139,6 @@ def test_labels_by_hand(ratings, label):
     assert label_nodules(rated(ratings))["label"].tolist() == ([] if label is None else [label])
 
 
-def test_fewer_readers_can_be_asked_for():
-    labelled = label_nodules(rated((5, 5), (1,), (4, 4, 4)), min_readers=2)
-    assert labelled["nodule_id"].tolist() == ["n0", "n2"]
-    assert labelled.index.tolist() == [0, 1]
-
-
 # --- lesions from readings, by hand ---
 
 

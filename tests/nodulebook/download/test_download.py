@@ -98,9 +98,12 @@ def test_a_list_that_is_none_is_an_error_that_names_the_doi(
     assert DOI in str(error.value) and part in str(error.value)
 
 
-def test_a_repository_that_cannot_be_reached_is_named(server: Repository) -> None:
+def test_a_repository_that_cannot_be_reached_is_named(
+    server: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODULEBOOK_ZENODO", "http://127.0.0.1:9/api/records")
     with pytest.raises(InputError) as error:
-        zenodo_files(DOI, "http://127.0.0.1:9/api/records")
+        zenodo_files(DOI)
     message = f"{DOI}: given up after 4 tries: http://127.0.0.1:9/api/records/{RECORD} broke off"
     assert message in str(error.value)
     assert "refused" in str(error.value) and "Pool" not in str(error.value)

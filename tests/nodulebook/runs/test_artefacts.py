@@ -14,7 +14,6 @@ from nodulebook.core.errors import InputError
 from nodulebook.runs.contract import (
     RUN_KEYS,
     Fold,
-    is_done,
     list_runs,
     read_fold,
     read_run,
@@ -159,7 +158,7 @@ def test_float32_bool_and_column_order_do_not_matter(tmp_path):
 def test_a_fold_may_be_written_aside_and_renamed(tmp_path):
     aside = _write(tmp_path / "trial" / ".fold-3.x1", _fold())
     aside.rename(aside.with_name("fold-3"))
-    assert is_done(tmp_path / "trial" / "fold-3")
+    assert read_fold(tmp_path / "trial" / "fold-3").run["fold"] == 3
     with pytest.raises(InputError, match="fold is 3, but the folder's is 4"):
         _write(tmp_path / "trial" / ".fold-4.x1", _fold())
 
@@ -225,8 +224,6 @@ def test_a_broken_file_is_refused_by_name(folder, broken):
         read_fold(folder)
     assert str(folder) in str(caught.value)
     assert broken.file in str(caught.value)
-    with pytest.raises(InputError, match=f"delete {re.escape(str(folder))}"):
-        is_done(folder)
 
 
 @pytest.mark.parametrize("name", [P, "history.csv", "run.json"])
@@ -234,8 +231,6 @@ def test_a_missing_file_is_refused_by_name(folder, name):
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"{name}: there is no such file"):
         read_fold(folder)
-    with pytest.raises(InputError, match=name):
-        is_done(folder)
 
 
 @pytest.mark.parametrize("key", RUN_KEYS)
@@ -264,17 +259,17 @@ def test_missing_and_extra_nodules(folder):
     with pytest.raises(InputError, match="line 3: label of P3-1 is 1, but must be 0"):
         read_fold(folder, table.assign(label=0))
     with pytest.raises(InputError, match="line 2: patient_id of P3-0 is 'P3-0', but must be 'Q'"):
-        is_done(folder, table.assign(patient_id="Q"))
+        read_fold(folder, table.assign(patient_id="Q"))
 
 
 def test_nodules_that_the_source_lacks_are_not_missed(tmp_path):
     fold = _fold()
     fold.run["absent_nodules"] = ["P3-4", "P3-5", "of another fold"]
     folder = _write(tmp_path / "fold-3", fold)
-    assert is_done(folder, _expected(_fold(n=6)))
-    assert is_done(folder, _expected(_fold(n=4)))  # already taken off
+    assert read_fold(folder, _expected(_fold(n=6)))
+    assert read_fold(folder, _expected(_fold(n=4)))  # already taken off
     with pytest.raises(InputError, match="1 nodules are missing, the first is P3-6"):
-        is_done(folder, _expected(_fold(n=7)))
+        read_fold(folder, _expected(_fold(n=7)))
 
 
 def test_the_order_of_rows_is_free(tmp_path):
@@ -313,13 +308,13 @@ def test_the_folder_must_be_there(tmp_path):
     fold = _fold()
     with pytest.raises(InputError, match="no such folder"):
         write_fold(tmp_path / "fold-3", fold.probabilities, fold.history, fold.run)
-    assert not is_done(tmp_path / "fold-3")
+    assert not (tmp_path / "fold-3").exists()
 
 
 def test_an_empty_folder_is_not_done_silently(tmp_path):
     (tmp_path / "fold-3").mkdir()
     with pytest.raises(InputError, match=r"probabilities.csv: there is no such file"):
-        is_done(tmp_path / "fold-3")
+        read_fold(tmp_path / "fold-3")
 
 
 def test_a_run_pools_its_folds(tmp_path):
