@@ -114,9 +114,10 @@ def read_header(path: Path) -> MetaHeader:
         offset=end if data == path else 0,
     )
     there, due = data.stat().st_size - header.offset, header.voxel_bytes
+    times = " x ".join(map(str, geometry.size_xyz))
     if there == 0 or (not header.compressed and there != due):
         raise InputError(
-            f"{data}: {there:,} bytes, but {path.name} says {geometry.size_xyz} voxels of "
+            f"{data}: {there:,} bytes, but {path.name} says {times} voxels of "
             f"{number_type}: {due:,} bytes; {AGAIN}"
         )
     return header
