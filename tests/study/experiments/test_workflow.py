@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nodulebook.core import paths
-from nodulebook.runs.contract import is_done
+from nodulebook.runs.contract import read_fold
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def test_a_killed_fold_is_run_again_alone(
     output, _ = started.communicate(timeout=400)
     assert started.returncode != 0, output.decode()
     assert _marks(runs) == {"fold-0"}
-    assert is_done(runs / RUN / "fold-0") and not (runs / RUN / "fold-1").exists()
+    assert read_fold(runs / RUN / "fold-0") and not (runs / RUN / "fold-1").exists()
 
     kept = (runs / RUN / "fold-0" / "run.json").read_bytes()
     again = subprocess.run(
@@ -88,7 +88,7 @@ def test_through_a_schedulers_submit_command(
     command = [word.replace("folds=[0,1]", "folds=[1]") for word in _command(runs, *options)]
     done = subprocess.run(command, cwd=graph_root, env=world_env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert is_done(runs / RUN / "fold-1") and _marks(runs) == {"fold-1"}
+    assert read_fold(runs / RUN / "fold-1") and _marks(runs) == {"fold-1"}
 
 
 def test_what_is_asked_is_done_although_a_book_is_built(
