@@ -69,7 +69,7 @@ def test_a_killed_fold_is_run_again_alone(
     said = again.stdout + again.stderr
     assert "k=1" in said and "k=0" not in said
     assert "going on after epoch" in said
-    assert _marks(runs) == {"fold-0", "fold-1"} and is_done(runs / RUN / "fold-1")
+    assert _marks(runs) == {"fold-0", "fold-1"} and read_fold(runs / RUN / "fold-1")
     assert (runs / RUN / "fold-0" / "run.json").read_bytes() == kept
 
 
