@@ -89,14 +89,17 @@ def read_cubes(
             for name, voxels, extra in _arrays(file):
                 add(name, _volume(file, voxels, spacing_mm, axes, hu_range), extra)
                 lines += 1
-        elif path.is_file() and not find_images(file.parent):
-            raise InputError(f"{file}: not a cube; .npy, .npz, .nii, .nii.gz, .mha, .mhd are read")
-    for name, images in find_images(path if path.is_dir() else path.parent).items():
-        if path.is_dir() or images == [path]:
-            add(name, _only(images, name).check_is_ct(whole=False), {})
+    for name, images in _images(path).items():
+        add(name, _only(images, name).check_is_ct(whole=False), {})
     if not scans:
         raise InputError(f"{path}: holds no cube (.npy, .npz, .nii, .nii.gz, .mha, .mhd)")
     return Folder(path, scans, {}, [], dict.fromkeys(scans, "")), pd.DataFrame(rows)
+
+
+def _images(path: Path) -> dict[str, list[Path]]:
+    """The image files of a folder by name, or the one that is named."""
+    found = find_images(path if path.is_dir() else path.parent)
+    return found if path.is_dir() else {n: [path] for n, files in found.items() if path in files}
 
 
 def _only(files: Sequence[Path], name: str) -> Volume:
@@ -189,12 +192,9 @@ def positions_of_labels(
         InputError: there is no label image, one is not of whole numbers, or none has a part.
     """
     masks = masks.expanduser()
-    where = masks if masks.is_dir() else masks.parent
-    images = {
-        name: files
-        for name, files in find_images(where).items()
-        if masks.is_dir() or masks in files
-    }
+    if not masks.exists():
+        raise InputError(f"{masks}: no such file or folder")
+    images = _images(masks)
     if not images:
         raise InputError(f"{masks}: holds no label image (.nii, .nii.gz, .mha, .mhd)")
     rows: list[dict[str, object]] = []
@@ -204,6 +204,8 @@ def positions_of_labels(
         voxels = volume.read_box((0, 0, 0), volume.geometry.size_xyz)
         if not np.array_equal(voxels, np.rint(voxels)) or len(np.unique(voxels)) > 1000:
             raise InputError(f"{files[0]}: not a label image: its values are not few whole numbers")
+        if voxels.min() != 0:
+            raise InputError(f"{files[0]}: not a label image: its lowest value is not 0")
         scan, count = name, 0
         if folder is not None:
             scan = next((n for n in (name, f"{name}_0000") if n in folder.scans), name)

@@ -127,10 +127,11 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
             table[name] = np.nan
     if "scan" not in table and (named := _naming_column(table)):
         table["scan"] = table[named]
+    for name in {"id", "scan", "patient_id"} & set(table):  # a spreadsheet may write 1 as 1.0
+        table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
     if "scan" in table:
-        # A spreadsheet writes whole numbers as 1.0.
-        scan = table["scan"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
-        table["scan"] = [layout.scan_pattern.format(_stem(name)) if name else "" for name in scan]
+        scan = map(_stem, table["scan"])
+        table["scan"] = [layout.scan_pattern.format(name) if name else "" for name in scan]
     else:
         table["scan"] = ""
     if "id" not in table:
@@ -138,7 +139,6 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     refuse(path, table, table["id"] == "", "id is empty: fill it in, or leave the column out")
     _check_unique(path, table)
     if "patient_id" in table:
-        table["patient_id"] = table["patient_id"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
         check_spelling(path, table["patient_id"])
     if "label" in table:
         table["label"] = _labels(path, table)
@@ -174,6 +174,8 @@ def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     """The first line's cells, the other lines' numbers, and their cells column by column."""
     try:
         raw = path.expanduser().read_bytes()
+        if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+            raise InputError(f"{path}: a spreadsheet and not a CSV file; save it as CSV in UTF-8")
         utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
         text = raw.decode("utf-16" if utf16 else "utf-8-sig")
     except OSError as error:

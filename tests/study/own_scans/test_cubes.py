@@ -121,7 +121,7 @@ class _Runs:
         ("a.npz", {"a_images": np.zeros((2, 4, 4, 4)), "a_labels": np.array([0, 2])}, (ONE,),
          "labels must"),
         ("a.npz", {}, (ONE,), "no cube"),
-        ("a.txt", b"text", (ONE,), "not a cube"),
+        ("a.txt", b"text", (ONE,), "no cube"),
         ("a.nii.gz", b"text", (), "a.nii.gz"),
         ("a.mha", b"ObjectType = Image", (), "a.mha"),
     ],
@@ -207,13 +207,56 @@ def test_label_images_belong_to_scans_of_their_name(tmp_path: Path) -> None:
     assert len(left_out) == 1 and "case_2" in left_out[0]
 
 
-def test_what_is_no_label_image_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("voxels", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), "no part"),
+        (np.ones((4, 4, 4), np.uint8), "lowest value"),
+        (marked((4, 6, 8)) // 300, "lowest value"),  # as CT has them, below 0
+        (np.where(marked() > 0, 0.5, 0).astype(np.float32), "whole numbers"),
+        (np.where(marked() > 0, np.nan, 0).astype(np.float32), "whole numbers"),
+        (np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32), "whole numbers"),
+        (np.arange(2000).reshape(20, 10, 10).astype(np.int16), "few"),
+        (np.zeros((2, 4, 4, 4), np.uint8), "3-D"),
+    ],
+)
+def test_what_is_no_label_image_is_refused(
+    tmp_path: Path, voxels: NDArray[Any], message: str
+) -> None:
+    path = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=False), str(path))
+    with pytest.raises(InputError, match=message):
+        positions_of_labels(path)
+
+
+def test_label_images_that_are_absent_damaged_or_elsewhere_are_refused(tmp_path: Path) -> None:
+    scans, masks = tmp_path / "scans", tmp_path / "masks"
+    scans.mkdir()
+    masks.mkdir()
+    with pytest.raises(InputError, match="no such"):
+        positions_of_labels(tmp_path / "none" / "a.nii")
     with pytest.raises(InputError, match="no label image"):
-        positions_of_labels(tmp_path)
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 4, 4), np.uint8)), str(tmp_path / "a.nii"))
-    with pytest.raises(InputError, match="no part"):
-        positions_of_labels(tmp_path / "a.nii")
-    noise = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
-    sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / "b.nii"))
-    with pytest.raises(InputError, match="not a label image"):
-        positions_of_labels(tmp_path / "b.nii")
+        positions_of_labels(masks)
+    sitk.WriteImage(sitk.GetImageFromArray(marked()), str(scans / "a.nii.gz"))
+    image = sitk.GetImageFromArray((marked() > 0).astype(np.uint8))
+    image.SetOrigin([500, 0, 0])
+    sitk.WriteImage(image, str(masks / "a.nii.gz"))
+    with pytest.raises(InputError, match="outside the scan"):
+        positions_of_labels(masks, find_scans(scans))
+    whole = (masks / "a.nii.gz").read_bytes()
+    (masks / "a.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        positions_of_labels(masks)
+
+
+def test_a_label_image_of_another_grid_marks_the_same_place(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(marked()), str(tmp_path / "scans" / "a.nii.gz"))
+    mask = np.zeros((10, 11, 12), np.uint8)
+    mask[6, 7, 8] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing([4, 4, 4])
+    image.SetOrigin([1.5, 1.5, 1.5])  # the middle of the scan's first four voxels
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    table, _ = positions_of_labels(tmp_path / "a.nii.gz", find_scans(tmp_path / "scans"))
+    assert table[["x_mm", "y_mm", "z_mm"]].to_numpy().tolist() == [[33.5, 29.5, 25.5]]

@@ -1,12 +1,15 @@
 """Tables of positions: each public layout as a small made file, dialects, and wrong tables."""
 
+import csv
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nodulebook.core.errors import InputError
-from study.own_scans.positions import labels_of, read_positions
+from study.own_scans.positions import OURS, labels_of, read_positions
 
 HEADER = "id,scan,x_mm,y_mm,z_mm\n"
 
@@ -27,48 +30,48 @@ def written(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("text", "scan", "id_", "place", "more"),
-    [
-        (
-            "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.3,-84.5,1,2,5.5\n",
-            "1.2.3", "1", (-84.5, 1, 2), {"diameter_mm": 5.5},
-        ),
-        (
-            "seriesuid,coordX,coordY,coordZ,class\n1.2.3,-84.5,1,2,0\n",
-            "1.2.3", "1", (-84.5, 1, 2), {"class": "0"},
-        ),
-        (
-            LUNA25 + "7,1.2.3,20000102,-72.9,-69.9,-91.5,2,7_2_20000102,7_2,1,63,Male\n",
-            "1.2.3", "7_2_20000102", (-72.9, -69.9, -91.5), {"patient_id": "7", "label": 1},
-        ),
-        (
-            "AnnotationID,CoordX,CoordY,CoordZ,label\n7_2_20000102,1,2,3,0\n",
-            "7_2_20000102", "7_2_20000102", (1, 2, 3), {"label": 0},
-        ),
-        (
-            LNDB + '1,"1,2,3","1,1,1",4,"1,1,1",-44.2,-119.0,-37.5,7.5,3.5\n',
-            "LNDb-0001", "4", (-44.2, -119, -37.5), {"rating": 3.5, "diameter_mm": 7.5},
-        ),
-        (
-            LNDB + "12.0,1,2,2,0,1,2,3,3.0,\n",
-            "LNDb-0012", "2", (1, 2, 3), {"diameter_mm": 3, "Nodule": "0"},
-        ),
-        (
-            DLCS + "DLCS_0001,DLCS_0001_01,DLCS_0001.nii.gz,-106,-63,-211,4,5,6,1\n",
-            "DLCS_0001", "DLCS_0001_01", (-106, -63, -211), {"patient_id": "DLCS_0001", "label": 1},
-        ),
-        (
-            LUNGX + 'LUNGx-CT003,1,"374, 302",146,Primary lung cancer\n',
-            "LUNGx-CT003", "1", None,
-            {"column_px": 374, "row_px": 302, "slice": 146, "label": 1,
-             "patient_id": "LUNGx-CT003"},
-        ),
-        ("column_px,row_px,slice,scan\n1,2,3,one\n", "one", "1", None, {"slice": 3}),
-        ("id,scan,x_mm,y_mm,z_mm,malignancy_mean\na,one.nii.gz,1,2,3,4.25\n",
-         "one", "a", (1, 2, 3), {"rating": 4.25}),
-    ],
-)  # fmt: skip
+PUBLIC: list[tuple[str, str, str, tuple[float, ...] | None, dict[str, object]]] = [
+    (
+        "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.3,-84.5,1,2,5.5\n",
+        "1.2.3", "1", (-84.5, 1, 2), {"diameter_mm": 5.5},
+    ),
+    (
+        "seriesuid,coordX,coordY,coordZ,class\n1.2.3,-84.5,1,2,0\n",
+        "1.2.3", "1", (-84.5, 1, 2), {"class": "0"},
+    ),
+    (
+        LUNA25 + "7,1.2.3,20000102,-72.9,-69.9,-91.5,2,7_2_20000102,7_2,1,63,Male\n",
+        "1.2.3", "7_2_20000102", (-72.9, -69.9, -91.5), {"patient_id": "7", "label": 1},
+    ),
+    (
+        "AnnotationID,CoordX,CoordY,CoordZ,label\n7_2_20000102,1,2,3,0\n",
+        "7_2_20000102", "7_2_20000102", (1, 2, 3), {"label": 0},
+    ),
+    (
+        LNDB + '1,"1,2,3","1,1,1",4,"1,1,1",-44.2,-119.0,-37.5,7.5,3.5\n',
+        "LNDb-0001", "4", (-44.2, -119, -37.5), {"rating": 3.5, "diameter_mm": 7.5},
+    ),
+    (
+        LNDB + "12.0,1,2,2,0,1,2,3,3.0,\n",
+        "LNDb-0012", "2", (1, 2, 3), {"diameter_mm": 3, "Nodule": "0"},
+    ),
+    (
+        DLCS + "DLCS_0001,DLCS_0001_01,DLCS_0001.nii.gz,-106,-63,-211,4,5,6,1\n",
+        "DLCS_0001", "DLCS_0001_01", (-106, -63, -211), {"patient_id": "DLCS_0001", "label": 1},
+    ),
+    (
+        LUNGX + 'LUNGx-CT003,1,"374, 302",146,Primary lung cancer\n',
+        "LUNGx-CT003", "1", None,
+        {"column_px": 374, "row_px": 302, "slice": 146, "label": 1,
+         "patient_id": "LUNGx-CT003"},
+    ),
+    ("column_px,row_px,slice,scan\n1,2,3,one\n", "one", "1", None, {"slice": 3}),
+    ("id,scan,x_mm,y_mm,z_mm,malignancy_mean\na,one.nii.gz,1,2,3,4.25\n",
+     "one", "a", (1, 2, 3), {"rating": 4.25}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "scan", "id_", "place", "more"), PUBLIC)
 def test_public_tables_are_read_as_they_are(
     tmp_path: Path, text: str, scan: str, id_: str, place: tuple[float, ...] | None, more: dict
 ) -> None:
@@ -79,6 +82,17 @@ def test_public_tables_are_read_as_they_are(
     else:
         assert (row["x_mm"], row["y_mm"], row["z_mm"]) == place
     assert {name: row[name] for name in more} == more
+
+
+@pytest.mark.parametrize("text", [text for text, *_ in PUBLIC])
+def test_public_tables_may_have_gone_through_a_spreadsheet(tmp_path: Path, text: str) -> None:
+    """A byte order mark, semicolons and decimal commas change nothing."""
+    plain = read_positions(written(tmp_path, text))
+    rows = csv.reader(text.splitlines())
+    comma = [";".join(re.sub(r"^(-?\d+)\.(\d+)$", r"\1,\2", cell) for cell in row) for row in rows]
+    saved = read_positions(written(tmp_path, "\ufeff" + "\r\n".join(comma) + "\r\n"))
+    known = [name for name in plain if name in (*OURS, "line")]
+    pd.testing.assert_frame_equal(plain[known], saved[known])
 
 
 @pytest.mark.parametrize(
@@ -161,6 +175,7 @@ def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) 
         (HEADER + ",one,1,2,3\n", "line 2: id is empty"),
         (HEADER + 'a,"one,1,2,3\n', "not a CSV file"),
         (HEADER.encode() + b"a\xe4,one,1,2,3\n", "UTF-8"),
+        (b"PK\x03\x04\x14\x00\x06\x00xl/worksheets", "spreadsheet"),
         (LUNA25 + "7,1.2,3,1,2,3,2,a,b,maybe,63,Male\n", "line 2: label is 'maybe'"),
         (LUNA25 + "7,1.2,3,1,2,3,2,a,b,2,63,Male\n", "line 2: label is '2'"),
         (LUNA25 + "7,1.2,3,1,2,3,2,a,b,0.5,63,Male\n", "line 2: label is '0.5'"),
