@@ -43,18 +43,16 @@ class Step:
     needs_book: bool = False
 
 
-def prose_files(root: Path | None = None) -> list[Path]:
+def prose_files() -> list[Path]:
     """The files with prose: the book's pages, and the markdown of the repository."""
-    root = root or paths.ROOT
     others = ("README.md", "CONTRIBUTING.md", "data/README.md")
-    pages = sorted((root / "chapters").glob("*.md"))
-    return [root / "index.md", *pages, *(root / n for n in others if (root / n).is_file())]
+    found = [paths.ROOT / "index.md", *sorted((paths.ROOT / "chapters").glob("*.md"))]
+    return found + [paths.ROOT / name for name in others if (paths.ROOT / name).is_file()]
 
 
-def all_prose(root: Path | None = None) -> list[Line]:
+def all_prose() -> list[Line]:
     """The prose of `prose_files`."""
-    root = root or paths.ROOT
-    return [line for page in prose_files(root) for line in read_prose(page, root)]
+    return [line for page in prose_files() for line in read_prose(page, paths.ROOT)]
 
 
 def steps(ask: bool = False) -> list[Step]:

@@ -75,15 +75,12 @@ def words_of(text: str) -> list[str]:
     return found
 
 
-def misspelt(
-    lines: Iterable[Line], own_words: set[str], listed_in: str = LISTED_WORDS
-) -> list[str]:
+def misspelt(lines: Iterable[Line], own_words: set[str]) -> list[str]:
     """Words that are misspelt, unknown or American, and words of our list that nothing uses.
 
     Args:
         lines: the prose.
         own_words: from `read_words`; a capital first letter there means a name.
-        listed_in: the file of `own_words`, for the findings.
     """
     known, slips, american = _known()
     places: dict[str, list[str]] = {}
@@ -103,8 +100,8 @@ def misspelt(
         elif low in known:
             continue
         else:
-            why = f"is in no dictionary; mend it, or add it to {listed_in}"
+            why = f"is in no dictionary; mend it, or add it to {LISTED_WORDS}"
         more = f" and {len(where) - 1} more" if len(where) > 1 else ""
         findings.append(f"{where[0]}{more}: {word!r} {why}")
-    findings += [f"{listed_in}: {word!r} is not used (any more)" for word in sorted(unused)]
+    findings += [f"{LISTED_WORDS}: {word!r} is not used (any more)" for word in sorted(unused)]
     return sorted(findings)

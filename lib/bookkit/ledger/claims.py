@@ -228,9 +228,9 @@ def claims_of(chapter: str, claims: Sequence[Claim] | None = None) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _places(root: Path | None = None) -> dict[str, Label]:
+def _places() -> dict[str, Label]:
     """Every label of the book, by `chapters/<page>.md#<label>`."""
-    pages = all_labels(root).items()
+    pages = all_labels().items()
     return {f"{page}#{name}": label for page, known in pages for name, label in known.items()}
 
 
@@ -239,17 +239,14 @@ def _myst(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>$#~])", r"\\\1", text)
 
 
-def ledger_html(claims: Sequence[Claim], root: Path | None = None) -> HTML:
+def ledger_html(claims: Sequence[Claim]) -> HTML:
     """All claims as a table with a search field and three filters; needs no server.
 
     Without scripts the table is complete and the fields are hidden. Links lead to the pages in
     the folder of `claims.html`.
 
-    Args:
-        claims: the ledger.
-        root: the folder that holds `chapters/`.
     """
-    labels = _places(root)
+    labels = _places()
     sections = {s: s if s == text else f"{s} {text}" for s, text in SECTIONS.items()}
     parts = {
         "VERDICTS": _options({v: v for v in VERDICTS}),

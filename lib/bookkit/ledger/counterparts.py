@@ -15,12 +15,11 @@ ORIGINALS = (*(f"Fig. {n}" for n in range(1, 13)), *(f"Table {n}" for n in range
 COLUMNS = ["original", "shows", "missing", "page", "labels", "ours"]
 
 
-def read_counterparts(path: Path | None = None, root: Path | None = None) -> pd.DataFrame:
+def read_counterparts(path: Path | None = None) -> pd.DataFrame:
     """The counterparts, one row per figure or table of the paper.
 
     Args:
         path: `data/counterparts.csv` where None.
-        root: the folder that holds `chapters/`.
 
     Returns:
         Columns as in `COLUMNS`, all text; `labels` has one label or more, apart by spaces, the
@@ -35,7 +34,7 @@ def read_counterparts(path: Path | None = None, root: Path | None = None) -> pd.
         raise InputError(f"{path}: the columns must be {', '.join(COLUMNS)}")
     if tuple(table["original"]) != ORIGINALS:
         raise InputError(f"{path}: must have a row for each of {', '.join(ORIGINALS)}, in order")
-    pages = all_labels(root)
+    pages = all_labels()
     everywhere = {label for labels in pages.values() for label in labels}
     for row in table.to_dict("records"):
         first, *others = row["labels"].split() or [""]

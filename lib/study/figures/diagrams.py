@@ -25,6 +25,9 @@ from study.figures.plots import (
 PLACES = ("data", "introduction", "related work", "Table 3", "Table 4", "not cited")
 """Where the paper cites a work: the rows of the literature graph, from the top."""
 
+JOINED = 0.2
+"""The `title_similarity` from which the graph joins two works."""
+
 
 def read_references(path: Path | None = None) -> pd.DataFrame:
     """The paper's 34 references, and four works that it uses and does not cite.
@@ -61,25 +64,24 @@ def title_similarity(titles: pd.Series) -> NDArray[np.float64]:
     return np.asarray((weights @ weights.T).todense(), dtype=np.float64)
 
 
-def literature_figure(references: pd.DataFrame, threshold: float = 0.2) -> Figure:
+def literature_figure(references: pd.DataFrame) -> Figure:
     """The works that the paper cites, by year and place, joined where their titles are alike.
 
     Args:
         references: as `read_references` returns them.
-        threshold: the `title_similarity` from which two works are joined.
     """
     figure, axes = new_figure(size=(9.0, 7.6))
     axis = axes[0, 0]
     places = _graph_places(references)
     similar = title_similarity(references["title"])
     np.fill_diagonal(similar, 0)
-    for i, j in np.argwhere(np.triu(similar) >= threshold):
+    for i, j in np.argwhere(np.triu(similar) >= JOINED):
         _curve(axis, places[i].tolist(), places[j].tolist(), "0.72", 4 * similar[i, j])
     paper = (max(x for x, _ in places) + 1.0, -9.0)
     retold = references["passages"] != ""
     for place in places[retold.to_numpy()].tolist():
         _curve(axis, place, paper, ORANGE, 2.2)
-    degree = (similar >= threshold).sum(axis=1)
+    degree = (similar >= JOINED).sum(axis=1)
     for place, n, told, row in zip(places, degree, retold, references.itertuples(), strict=True):
         colour, marker = (ORANGE, "s") if told else (RED, "D") if not row.number else (BLUE, "o")
         axis.scatter(*place, s=20 + 12 * n, c=[colour], marker=marker, edgecolor="w", zorder=3)

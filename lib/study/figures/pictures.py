@@ -63,9 +63,9 @@ def data_uri(picture: Picture) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def side_by_side(pictures: Sequence[Picture], gap: int = 6) -> Picture:
+def side_by_side(pictures: Sequence[Picture]) -> Picture:
     """Pictures of one height in a row, white between them."""
-    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
+    white = np.full((pictures[0].shape[0], 6, 3), 255, np.uint8)
     row = [part for picture in pictures for part in (picture, white)][:-1]
     return np.concatenate(row, axis=1)
 

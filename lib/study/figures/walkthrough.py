@@ -25,6 +25,9 @@ from study.figures.plots import ORANGE, new_figure, show_slice
 NODULE = "LIDC-IDRI-0001-s1-n00"
 """The first nodule of the collection; the only one of its scan."""
 
+OTHERS = 4
+"""How many places without a nodule are shown."""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
@@ -43,28 +46,26 @@ class Example:
         return self.source == SOURCES["phantom"]
 
 
-def example(store: PatchStore, nodule_id: str = NODULE, others: int = 4) -> Example:
-    """A nodule in its real scan where `NODULEBOOK_DATA` has it, else in a phantom.
+def example(store: PatchStore) -> Example:
+    """`NODULE` in its real scan where `NODULEBOOK_DATA` has it, else in a phantom.
 
     Args:
         store: the phantom's patches.
-        nodule_id: which nodule.
-        others: how many places without a nodule to show.
     """
     if os.environ.get("NODULEBOOK_DATA"):
         for source in SCAN_SOURCES:
             try:
-                return _real(source, None, nodule_id, others)
+                return _real(source)
             except (InputError, KeyError):
                 continue  # that source does not have it
-    return _phantom(store, nodule_id, others)
+    return _phantom(store)
 
 
-def _real(source: str, data: Path | None, nodule_id: str, others: int) -> Example:
-    row = read_nodules().set_index("nodule_id").loc[nodule_id].to_dict()
+def _real(source: str) -> Example:
+    row = read_nodules().set_index("nodule_id").loc[NODULE].to_dict()
     uid = str(row["series_uid"])
     (scan,) = read_scans({uid})
-    volume = scans.find(source, data, {uid})[uid].open()
+    volume = scans.find(source, None, {uid})[uid].open()
     first = placement.first_slice(volume, scan)
     centre_xyz = np.array([row[f"centroid_{axis}"] for axis in ("x_px", "y_px", "z_mm")], float)
     world = placement.nodule_world(volume, scan, first, centre_xyz)
@@ -75,11 +76,11 @@ def _real(source: str, data: Path | None, nodule_id: str, others: int) -> Exampl
         centre_xyz_mm=world,
         patch_hu=extract_patch(volume, world),
         mask=mask_patch(consensus, centre_xyz, volume.geometry.direction),
-        non_nodules_hu=_places_in_lung(volume, scan, first, others),
+        non_nodules_hu=_places_in_lung(volume, scan, first),
     )
 
 
-def _places_in_lung(volume: Volume, scan: Scan, first: int, count: int) -> NDArray[np.float32]:
+def _places_in_lung(volume: Volume, scan: Scan, first: int) -> NDArray[np.float32]:
     """Cubes of mostly lung whose middle is 35 mm or more from everything that a reader marked."""
     marked = np.array(
         [
@@ -99,14 +100,14 @@ def _places_in_lung(volume: Volume, scan: Scan, first: int, count: int) -> NDArr
         cube = extract_patch(volume, place, background_hu=0.0)  # not lung, so not chosen
         if np.median(cube) < -750 and (cube < -950).mean() < 0.1:
             found.append(cube)
-        if len(found) == count:
+        if len(found) == OTHERS:
             break
     return np.array(found).reshape(-1, PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
 
 
-def _phantom(store: PatchStore, nodule_id: str, others: int) -> Example:
+def _phantom(store: PatchStore) -> Example:
     """The phantom's cube on a scan's grid of 0.7 mm pixels and 2.5 mm slices, and back."""
-    (row,) = store.rows([nodule_id])
+    (row,) = store.rows([NODULE])
     cube = sitk.GetImageFromArray(store.volumes_hu[row].astype(np.float32))
     size, spacing = (44, 44, 12), (0.703125, 0.703125, 2.5)
     middle = (PATCH_SIZE - 1) / 2
@@ -123,7 +124,7 @@ def _phantom(store: PatchStore, nodule_id: str, others: int) -> Example:
         centre_xyz_mm=centre,
         patch_hu=extract_patch(volume, centre),
         mask=np.array(store.masks[row]),
-        non_nodules_hu=np.array([_phantom_lung(k) for k in range(others)], dtype=np.float32),
+        non_nodules_hu=np.array([_phantom_lung(k) for k in range(OTHERS)], dtype=np.float32),
     )
 
 

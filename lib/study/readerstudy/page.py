@@ -112,8 +112,6 @@ def trust_questions(
     volumes_hu: NDArray[Any],
     maps: tuple[NDArray[Any], NDArray[Any]],
     better: int,
-    method: str = "guided_grad_cam_plus_plus",
-    seed: int = 0,
 ) -> list[Question]:
     """A question for each nodule: the maps of two networks, which is A drawn by chance.
 
@@ -122,15 +120,13 @@ def trust_questions(
         volumes_hu: (n, z, y, x), HU.
         maps: of the two networks, (n, z, y, x) each.
         better: 0 or 1, the network of higher accuracy.
-        method: the technique of both.
-        seed: of the draw.
     """
-    first = np.random.default_rng(seed).integers(0, 2, len(nodule_ids))
+    first = np.random.default_rng(0).integers(0, 2, len(nodule_ids))
     return [
         Question(
             id=f"t-{row:03d}",
             part="trust",
-            method=method,
+            method="guided_grad_cam_plus_plus",
             nodule_id=name,
             truth="A" if first[row] == better else "B",
             pictures=[

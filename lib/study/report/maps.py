@@ -145,12 +145,12 @@ def measure_table(run: ExplainedRun, placement: str) -> pd.DataFrame:
     return _rows({MEASURES[m]: _texts(values[m], DIGITS[m]) for m in names}, METHODS)
 
 
-def against_rival(run: ExplainedRun, rival: str = "gaussian") -> pd.DataFrame:
-    """Each method of the network minus a rival on the same nodules: energy, centred and off."""
+def against_gaussian(run: ExplainedRun) -> pd.DataFrame:
+    """Each method of the network minus the Gaussian, on the same nodules, centred and off."""
     columns = {}
     for placement, measure in product(PLACEMENTS, ("pointing", "energy")):
         table = by_method(run.measures, measure, placement)
-        difference = table[list(OF_THE_NETWORK)].sub(table[rival], axis=0)
+        difference = table[list(OF_THE_NETWORK)].sub(table["gaussian"], axis=0)
         values = bootstrap_means(difference, table.index.to_frame()["patient_id"])
         columns[f"{MEASURES[measure]}, {placement}"] = _texts(values, 3)
     return _rows(columns, OF_THE_NETWORK)
@@ -170,22 +170,15 @@ def groups(measures: pd.DataFrame) -> dict[str, "pd.Series[bool]"]:
     }
 
 
-def group_table(
-    run: ExplainedRun,
-    measure: str,
-    placement: str = "centred",
-    methods: Sequence[str] = SHOWN_BY_GROUP,
-) -> pd.DataFrame:
-    """One measure by class, size, and right or wrong prediction."""
-    measures = run.measures[run.measures["placement"] == placement]
+def group_table(run: ExplainedRun, measure: str) -> pd.DataFrame:
+    """One measure on centred patches by class, size, and right or wrong prediction."""
     rows = []
-    for name, chosen in groups(measures).items():
-        part = measures[chosen]
-        if part.empty:
-            continue
-        values = means(part, measure, placement)
-        row = {"nodules": name, "n": str(part["nodule_id"].nunique())}
-        rows.append(row | {METHODS[m]: interval(values[m], DIGITS[measure]) for m in methods})
+    for name, chosen in groups(run.measures).items():
+        part = run.measures[chosen & (run.measures["placement"] == "centred")]
+        if len(part):
+            values = _texts(means(part, measure, "centred"), DIGITS[measure])
+            row = {"nodules": name, "n": str(part["nodule_id"].nunique())}
+            rows.append(row | {METHODS[method]: values[method] for method in SHOWN_BY_GROUP})
     return pd.DataFrame(rows)
 
 

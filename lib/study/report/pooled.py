@@ -133,9 +133,7 @@ PAIRS = (
 """Which arms are compared on the same nodules."""
 
 
-def difference_table(
-    runs: dict[str, Run], pairs: Sequence[tuple[str, str]] = PAIRS
-) -> pd.DataFrame:
+def difference_table(runs: dict[str, Run]) -> pd.DataFrame:
     """Paired differences in AUC between arms on the same source, one row per pair.
 
     An arm is a run `<profile>-<source>`, or `diameter`. Pairs that are not there are left out.
@@ -144,7 +142,7 @@ def difference_table(
         Columns "source", "first", "second", "n", "AUC, first minus second", as text.
     """
     rows = []
-    for name, pair in product(READING_ORDER, pairs):
+    for name, pair in product(READING_ORDER, PAIRS):
         one, other = (runs.get(arm if arm == "diameter" else f"{arm}-{name}") for arm in pair)
         if one is None or other is None:
             continue

@@ -81,7 +81,7 @@ def test_areas_under_a_rating_are_not_compared_with_areas_under_a_probability(ru
 
 
 def test_differences_to_a_rival_are_taken_nodule_by_nodule(run):
-    table = explained.against_rival(run).set_index("method")
+    table = explained.against_gaussian(run).set_index("method")
     assert list(table.index) == [METHODS[name] for name in OF_THE_NETWORK]
     assert table.loc["Grad-CAM", "energy inside, centred"] == "−0.600 (−0.600 to −0.600)"
     assert table.loc["Grad-CAM", "energy inside, off-centre"] == "−0.300 (−0.300 to −0.300)"

@@ -96,18 +96,15 @@ def expectation_table(
     return pd.DataFrame(rows, columns=["", "likeliest", "lowest", "highest", "seen in the ratings"])
 
 
-def arithmetic_table(
-    accuracy: str, sets: Sequence[tuple[int, int]] = PAPER_SETS, auc: float = CLAIMED_AUC
-) -> pd.DataFrame:
+def arithmetic_table(accuracy: str, auc: float = CLAIMED_AUC) -> pd.DataFrame:
     """Whether an accuracy can come from these nodules, and what AUC goes with it, as text.
 
     Args:
         accuracy: in per cent, as printed.
-        sets: malignant and benign nodules.
         auc: the AUC that is reported with the accuracy.
     """
     rows = []
-    for malignant, benign in sets:
+    for malignant, benign in PAPER_SETS:
         n = malignant + benign
         errors = round((1 - float(accuracy) / 100) * n)
         hard_low, hard_high, low, high = auc_ranges(malignant, benign, errors)
