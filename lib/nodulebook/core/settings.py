@@ -212,6 +212,8 @@ class Entry(_Strict):
     """An experiment of a list: a profile (`extends`), and what it changes (`settings`)."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
+    title: str = ""
+    """What figures and tables call it; its name where empty."""
     question: str
     """What it is tried for, as the book's table says it."""
     settings: Profile

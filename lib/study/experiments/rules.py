@@ -141,7 +141,7 @@ def rule_folds(rule: Rule) -> pd.DataFrame:
 
 
 def _record(rule: Rule) -> dict[str, Any]:
-    return rule.model_dump(mode="json", exclude={"settings", "question"})
+    return rule.model_dump(mode="json", exclude={"settings", "question", "title"})
 
 
 def rule_job(rule: Rule, fold: int, dealt: pd.DataFrame | None = None, into: str = "") -> FoldJob:

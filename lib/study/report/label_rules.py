@@ -33,28 +33,20 @@ def _half_to_even(ratings: Sequence[int]) -> float:
     return float(np.round(np.mean(ratings)))
 
 
-def _mean(ratings: Sequence[int]) -> float:
-    return float(np.mean(ratings))
-
-
-def _median(ratings: Sequence[int]) -> float:
-    return float(np.median(ratings))
-
-
 TINY = 1e-9
 """So that "at or above 3" is "above 3 less this"."""
 
 RULES = (
-    LabelRule("three-malignant", "mean 3 counts as malignant", 3, _mean, 3 - TINY, 3 - TINY),
-    LabelRule("three-benign", "mean 3 counts as benign", 3, _mean, 3, 3 + TINY),
-    LabelRule("readers-1", "mean not 3, one reader or more", 1, _mean, 3, 3),
-    LabelRule("readers-2", "mean not 3, two readers or more", 2, _mean, 3, 3),
-    LabelRule("readers-4", "mean not 3, four readers", 4, _mean, 3, 3),
-    LabelRule("mean", "mean not 3, three readers or more (ours)", 3, _mean, 3, 3),
-    LabelRule("median", "median not 3", 3, _median, 3, 3),
+    LabelRule("three-malignant", "mean 3 counts as malignant", 3, np.mean, 3 - TINY, 3 - TINY),
+    LabelRule("three-benign", "mean 3 counts as benign", 3, np.mean, 3, 3 + TINY),
+    LabelRule("readers-1", "mean not 3, one reader or more", 1, np.mean, 3, 3),
+    LabelRule("readers-2", "mean not 3, two readers or more", 2, np.mean, 3, 3),
+    LabelRule("readers-4", "mean not 3, four readers", 4, np.mean, 3, 3),
+    LabelRule("mean", "mean not 3, three readers or more (ours)", 3, np.mean, 3, 3),
+    LabelRule("median", "median not 3", 3, np.median, 3, 3),
     LabelRule("rounded", "rounded mean not 3", 3, _half_to_even, 3, 3),
-    LabelRule("two-four", "mean at most 2 or at least 4", 3, _mean, 4 - TINY, 2 + TINY),
-    LabelRule("below-two", "mean below 2 or above 4", 3, _mean, 4, 2),
+    LabelRule("two-four", "mean at most 2 or at least 4", 3, np.mean, 4 - TINY, 2 + TINY),
+    LabelRule("below-two", "mean below 2 or above 4", 3, np.mean, 4, 2),
 )
 """The rules that the paper could mean and those of the works that it is compared with."""
 

@@ -9,30 +9,6 @@ from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, pa
 from nodulebook.stats.text import interval
 from study.experiments.trials import Trial, diameter_of, split_auc
 
-TITLES = {
-    "paper-60": "Paper's recipe, 60 epochs",
-    "norm-momentum-99": "Batch-norm momentum 0.99",
-    "rate-as-printed": "Learning rate 0.001, as printed",
-    "rate-high": "Learning rate 0.1",
-    "epochs-24": "24 epochs",
-    "no-augmentation": "No flips and rotations",
-    "z-repeated": "Nearest slice repeated above and below",
-    "grey": "Grey values, not HU",
-    "wide": "Wider and shallower",
-    "adamw": "AdamW with cosine",
-    "ratings": "Mean ratings and characteristics",
-    "honest-labels": "Combined, labels",
-    "honest-ratings": "Combined, ratings and characteristics",
-    "honest-all": "Combined, ratings, every lesion",
-    "slices-all": "The same, three slices, narrow",
-    "slices-all-wide": "The same, three slices, wide",
-    "robust-mean": "One image, shifts",
-    "robust-three": "Three channels, shifts",
-    "robust-wide": "One image, shifts, twice as wide",
-    "robust-still": "One image, no shifts",
-}
-"""Short names of trials; others are called by their key."""
-
 
 def outcomes(
     table: pd.DataFrame, names: Sequence[str], base: str
@@ -65,9 +41,9 @@ def trials_table(
     """`outcomes` as text, one row per trial."""
     rows = [
         {
-            "tried": f"{TITLES[name]} (`{name}`)" if name in TITLES else f"`{name}`",
-            "in full": trials[name].question,
-            "epochs": str(trials[name].settings.training.epochs),
+            "tried": f"{one.title} (`{name}`)" if (one := trials[name]).title else f"`{name}`",
+            "in full": one.question,
+            "epochs": str(one.settings.training.epochs),
             "AUC": interval(auc),
             "difference": "" if name == base else interval(difference),
         }
