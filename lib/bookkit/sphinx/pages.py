@@ -11,12 +11,13 @@ import html
 import json
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+from papermill.models import Parameter
+from papermill.translators import PythonTranslator
 from sphinx.application import Sphinx
 
 from bookkit.tracing.trace import GLUE_PREFIX
@@ -25,37 +26,15 @@ PAGES_BRANCH = "gh-pages"
 """The branch that the built book is published from (`ghp-import -n -p -f _build/html`)."""
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """A papermill parameter of a page."""
-
-    name: str
-    default: str  # as Python text
-    help: str
-
-
 def page_parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
-    """The parameters of a notebook: the assignments of its cell tagged `parameters`.
+    """The parameters of a notebook's cell tagged `parameters`; defaults without quotation marks.
 
     Args:
         notebook: as `jupytext.read` returns it.
     """
-    found = []
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            lines = cell.source.splitlines()
-            for node in ast.parse(cell.source).body:
-                if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
-                    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-                    comment = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :]
-                    found.append(
-                        Parameter(
-                            ast.unparse(target),
-                            str(ast.literal_eval(node.value)),
-                            comment.strip().removeprefix("#").strip(),
-                        )
-                    )
-    return found
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    found = [one for cell in tagged for one in PythonTranslator.inspect(cell)]
+    return [one._replace(default=str(ast.literal_eval(one.default))) for one in found]
 
 
 def run_command(page: str, parameters: list[Parameter]) -> str:

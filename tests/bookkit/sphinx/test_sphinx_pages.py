@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import jupytext
 import nbformat
 import pytest
+from papermill.models import Parameter
 
 from bookkit.sphinx import library
 from bookkit.sphinx import pages as sphinx_pages
-from bookkit.sphinx.pages import Parameter
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
@@ -35,9 +35,9 @@ later: int = 4
 ```
 """
 PARAMETERS = [
-    Parameter("fold", "3", "held out, 0 < it"),
-    Parameter("run", "", "the run's name"),
-    Parameter("data", "a b", ""),
+    Parameter("fold", "int", "3", "held out, 0 < it"),
+    Parameter("run", "str", "", "the run's name"),
+    Parameter("data", "None", "a b", ""),
 ]
 ADDRESS = "https://github.com/some-one/the.book"
 
