@@ -29,11 +29,7 @@ def read_places(page: Path) -> tuple[set[str], Counter[str]]:
 
 
 def check_links(book: Path) -> tuple[list[str], str]:
-    """Links of all pages that lead nowhere, and addresses elsewhere that cannot be right.
-
-    Args:
-        book: the folder of the built book.
-    """
+    """Links of all pages that lead nowhere, and addresses elsewhere that cannot be right."""
     book = book.resolve()
     pages = [page for page in sorted(book.rglob("*.html")) if "_static" not in page.parts]
     places = {page: read_places(page) for page in pages}

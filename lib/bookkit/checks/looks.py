@@ -32,7 +32,6 @@ def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
     """What axe-core finds on the open page, of serious or critical impact; a line a place.
 
     Args:
-        page: an open page.
         rules: only these; none: all.
     """
     options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "iframes": False}
@@ -108,9 +107,6 @@ def look_at(page: Page, file: Path, name: str, most_bytes: int) -> tuple[list[st
     """Open a page and look at it in every width and scheme.
 
     Args:
-        page: a tab.
-        file: the HTML file.
-        name: of the page, for the findings.
         most_bytes: that it may weigh with its files.
 
     Returns:
@@ -142,9 +138,7 @@ def look_at_all(book: Path, names: Sequence[str], jobs: int = 2) -> tuple[list[s
     """Look at pages of the built book, in some browsers side by side.
 
     Args:
-        book: the folder of the built book.
         names: as `chapters/results`; the first is the landing page.
-        jobs: browsers.
 
     Raises:
         InputError: there is no browser.

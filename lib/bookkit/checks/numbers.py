@@ -97,13 +97,7 @@ def wrong_row_counts(allowed: Sequence[Typed], root: Path) -> list[str]:
 
 
 def typed_numbers(lines: Iterable[Line], allowed: Sequence[Typed], listed_in: str) -> list[str]:
-    """Numbers in prose that no entry allows, and entries that no page has.
-
-    Args:
-        lines: the prose of all pages.
-        allowed: from `read_typed`.
-        listed_in: the file of `allowed`, for the findings.
-    """
+    """Numbers in prose that no entry allows, and entries that no page has."""
     may = {(page, number) for entry in allowed for page in entry.pages for number in entry.numbers}
     seen: set[tuple[str, str]] = set()
     findings = []

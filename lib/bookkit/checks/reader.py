@@ -120,10 +120,6 @@ WAY: tuple[tuple[str, str, Callable[[Page], list[str]]], ...] = (
 def walk(book: Path, pictures: Path) -> tuple[list[str], str]:
     """Walk the way in every width and scheme; leave a picture of each step.
 
-    Args:
-        book: the folder of the built book.
-        pictures: the folder for them.
-
     Raises:
         InputError: there is no browser.
     """

@@ -116,7 +116,6 @@ def run_all(every: Sequence[Step], say: Say) -> bool:
     """Run all checks, two at a time: those without a book next to the build, then the others.
 
     Args:
-        every: from `steps`.
         say: takes a text, from two threads.
 
     Returns:

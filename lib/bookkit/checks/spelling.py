@@ -79,7 +79,6 @@ def misspelt(lines: Iterable[Line], own_words: set[str]) -> list[str]:
     """Words that are misspelt, unknown or American, and words of our list that nothing uses.
 
     Args:
-        lines: the prose.
         own_words: from `read_words`; a capital first letter there means a name.
     """
     known, slips, american = _known()

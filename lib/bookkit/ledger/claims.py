@@ -109,9 +109,6 @@ class Claim(BaseModel):
 def read_claims(path: Path | None = None) -> list[Claim]:
     """Read and check the ledger; `check_evidence` looks for its evidence.
 
-    Args:
-        path: `data/claims.yml` where None.
-
     Raises:
         InputError: not a list of entries, a wrong, missing or unknown field, an id twice, or an
             entry with no evidence other than the ledger's own page; every one is named.
@@ -151,10 +148,6 @@ def _problem(problem: Any) -> str:
 
 def check_evidence(claims: Sequence[Claim], root: Path | None = None) -> None:
     """Check that the evidence of every claim exists.
-
-    Args:
-        claims: the ledger.
-        root: the folder that holds `chapters/` and `data/`.
 
     Raises:
         InputError: names each claim whose page, label or table does not exist.
@@ -202,7 +195,6 @@ def claims_of(chapter: str, claims: Sequence[Claim] | None = None) -> pd.DataFra
 
     Args:
         chapter: a name of `CHAPTERS`.
-        claims: the ledger; `data/claims.yml` where None.
 
     Raises:
         InputError: no such chapter, or one that lists no claim.

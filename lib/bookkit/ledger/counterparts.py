@@ -18,9 +18,6 @@ COLUMNS = ["original", "shows", "missing", "page", "labels", "ours"]
 def read_counterparts(path: Path | None = None) -> pd.DataFrame:
     """The counterparts, one row per figure or table of the paper.
 
-    Args:
-        path: `data/counterparts.csv` where None.
-
     Returns:
         Columns as in `COLUMNS`, all text; `labels` has one label or more, apart by spaces, the
         first of them on `page`.

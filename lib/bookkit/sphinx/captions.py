@@ -30,9 +30,6 @@ def cells_behind(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """The code that made each figure and table of a page: its label to the source of its cell.
 
     A cell makes a table if it names its label, and a figure if it glues the figure's key.
-
-    Args:
-        notebook: as `jupytext.read` returns it.
     """
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -64,8 +61,6 @@ def with_sources(body: str, notebook: nbformat.NotebookNode, address: Mapping[st
     """A page's HTML with what is behind each figure and table, folded, at the end of its caption.
 
     Args:
-        body: the page's HTML.
-        notebook: the page as a notebook.
         address: label to the address of its place, as seen from the page.
     """
     behind = cells_behind(notebook)

@@ -27,11 +27,7 @@ PAGES_BRANCH = "gh-pages"
 
 
 def page_parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
-    """The parameters of a notebook's cell tagged `parameters`; defaults without quotation marks.
-
-    Args:
-        notebook: as `jupytext.read` returns it.
-    """
+    """The parameters of a notebook's cell tagged `parameters`; defaults without quotation marks."""
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     found = [one for cell in tagged for one in PythonTranslator.inspect(cell)]
     return [one._replace(default=str(ast.literal_eval(one.default))) for one in found]
@@ -61,7 +57,6 @@ def launch_links(page: str, repository: str, branch: str) -> dict[str, str]:
     Args:
         page: without ending.
         repository: its address, on GitHub; empty where there is none.
-        branch: of the sources.
     """
     address = repository.rstrip("/").removesuffix(".git")
     _, on_github, name = address.partition("github.com/")

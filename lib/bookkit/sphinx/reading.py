@@ -76,12 +76,7 @@ def behind(code: str) -> set[str]:
 
 
 def page_digest(text: str, artefacts: str) -> str:
-    """A hash of what a page is computed from, its own text apart.
-
-    Args:
-        text: the page's markdown.
-        artefacts: a hash of the committed files.
-    """
+    """A hash of what a page is computed from, its own text apart."""
     cells = [re.sub(OPTIONS, "", cell) for cell in CELL.findall(text)]
     names = {name for name in _files() if name.startswith(ALWAYS)}
     for cell in cells:
@@ -116,9 +111,7 @@ def dealt(pages: list[str], executed: set[str], workers: int) -> list[str]:
     would read the pages of the library, and the other execute all the cells.
 
     Args:
-        pages: names of pages.
         executed: those with cells.
-        workers: the number of processes.
     """
     first = sorted(pages, key=lambda name: (name not in executed, name))
     return [name for worker in range(workers) for name in first[worker::workers]]

@@ -29,7 +29,6 @@ def plain(table: pd.DataFrame, folded: str = "", name: str = "") -> Markdown:
     """A table without a number, for pages that are looked things up in.
 
     Args:
-        table: as for `numbered`.
         folded: the title of a box that the reader opens to see the table; "": always open.
         name: the label of that box.
     """

@@ -50,11 +50,7 @@ MOST_SHOWN = 120
 
 
 def verify(book: Path) -> list[tuple[list[str], str]]:
-    """All three questions: for each the findings, and what was looked at.
-
-    Args:
-        book: the folder of the built book.
-    """
+    """All three questions: for each the findings, and what was looked at."""
     changed = compare_with_manifest(book)
     return [
         check_runs(),
@@ -122,7 +118,6 @@ def check_pages(book: Path, root: Path = paths.ROOT) -> tuple[list[str], str]:
     """Build the book once more and compare all pages and notebooks.
 
     Args:
-        book: the folder of the built book.
         root: the folder with `_config.yml`, `_toc.yml` and the pages.
     """
     with TemporaryDirectory() as into:

@@ -56,7 +56,6 @@ def run_diameter(
     Args:
         nodules: nodule_id and diameter_mm.
         folds: nodule_id, patient_id, label, fold.
-        which: folds.
         into: before the run's name.
     """
     data_hash = sha256(paths.NODULES_CSV, paths.FOLDS_CSV)

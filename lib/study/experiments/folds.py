@@ -32,8 +32,6 @@ def recorded_parameters(
 
     Args:
         record: the fold's `run.json`.
-        run: the run's name.
-        fold: 0 to 9.
         data: the CT data, instead of NODULEBOOK_DATA.
 
     Raises:

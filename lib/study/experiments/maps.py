@@ -105,11 +105,8 @@ def fold_with_model(
     """A fold of papermill_runs/ with its trained model.
 
     Args:
-        run: a run of papermill_runs/.
-        fold: 0 to 9.
         source_data: the CT data; NODULEBOOK_DATA where None.
         train_again: where the fold's weights are not on this machine, train it again.
-        report: gets one line per epoch.
         model: of another fold of the run, which takes this one's weights: what was compiled for
             it is used again.
 
@@ -147,9 +144,6 @@ def write_reader_study(
     """Write the page of a reader study from a fold's test nodules (`study.readerstudy.page`).
 
     Args:
-        path: the page.
-        run: the run whose network is asked about.
-        fold: 0 to 9.
         pairs: nodules; every other one is explained for benign, the rest for malignant.
         other_run: a second run; the question of trust is asked where both are right.
         source_data: the CT data; NODULEBOOK_DATA where None.
@@ -223,13 +217,10 @@ def explain_folds(
     """Write explanations.csv and sanity.csv of folds that are done, from the weights beside them.
 
     Args:
-        run: a run of papermill_runs/.
-        folds: numbers from 0 to 9.
         source_data: the CT data; NODULEBOOK_DATA where None.
         permuted_labels: train the network once more, on permuted labels, for sanity.csv. Where
             not, what sanity.csv has of it is kept.
         train_again: where a fold's weights are not on this machine, train it again.
-        report: gets a line a part of the work.
 
     Raises:
         InputError: as `fold_with_model`, or the weights give other predictions than the fold's.

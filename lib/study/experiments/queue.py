@@ -78,10 +78,7 @@ def work(
         seconds: no longer than this; the training of an epoch is not begun if it would take longer.
         stacked: all folds in this process, with JAX; else side by side, as `nodulebook folds`.
             Entries that cannot be trained so are reported and left for the other way.
-        precision: of the stacked trainings.
         data: the CT data, instead of NODULEBOOK_DATA.
-        jobs: folds side by side, where not stacked.
-        report: gets lines on what is done.
 
     Returns:
         Whether the queue is finished.

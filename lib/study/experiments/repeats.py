@@ -29,7 +29,6 @@ def repeat_run(run: str, data: str = "", jobs: int | None = None) -> None:
     Args:
         run: a whole run of `papermill_runs/`, of a network.
         data: the CT data, instead of NODULEBOOK_DATA.
-        jobs: folds at a time.
 
     Raises:
         InputError: there is no such run, or its profile has changed since.

@@ -148,8 +148,6 @@ def rule_job(rule: Rule, fold: int, dealt: pd.DataFrame | None = None, into: str
     """The job of a fold of a rule.
 
     Args:
-        rule: an entry of `profiles/trials/rules.yaml`.
-        fold: 0 to 9.
         dealt: the rule's fold table, from `rule_folds`; computed where None.
         into: before the run's name.
     """
@@ -163,7 +161,6 @@ def run_rule(name: str, fold: int, data: str = "", into: str = "") -> Path:
 
     Args:
         name: of `profiles/trials/rules.yaml`.
-        fold: 0 to 9.
         data: the CT data, instead of NODULEBOOK_DATA.
         into: before the run's name.
 

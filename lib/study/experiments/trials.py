@@ -99,7 +99,6 @@ def run_trial(name: str, split: int, data: str = "", into: str = "") -> Path:
 
     Args:
         name: of `profiles/trials/trials.yaml`.
-        split: 0 to 3.
         data: the CT data, instead of NODULEBOOK_DATA.
         into: before the run's name.
 

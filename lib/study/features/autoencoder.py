@@ -59,7 +59,6 @@ def local_patches(volume: Volumes, settings: Autoencoder) -> NDArray[np.float32]
 
     Args:
         volume: (z, y, x) in [0, 1].
-        settings: which slices, how many superpixels, how large a patch.
 
     Returns:
         (m, patch_px^2), repeating the slice's border beyond it.
@@ -134,9 +133,7 @@ def autoencoder_fold(
     """One fold of the pipeline.
 
     Args:
-        settings: the method's.
         train: of each training nodule its patches, from `local_patches`.
-        label: of each training nodule.
         test: of each test nodule its patches.
     """
     make_deterministic(SEED)

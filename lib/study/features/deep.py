@@ -152,12 +152,7 @@ def boosting_fold(
     it is trained, and kept.
 
     Args:
-        settings: the method's.
-        data: the fold's patches.
-        fold: 0 to 9.
-        source: of the patches.
         diameter_mm: by nodule.
-        report: gets one line per epoch.
     """
     run = f"{settings.network}-{source}"
     parameters = FoldParameters.model_validate(
@@ -188,10 +183,7 @@ def run_feature_folds(
 
     Args:
         name: of `METHODS`.
-        source: of the patches.
         data: the CT data; NODULEBOOK_DATA where None.
-        folds: which, of 0 to 9.
-        report: gets one line per fold, and more.
         into: before the run's name.
 
     Raises:

@@ -101,8 +101,6 @@ def feature_table(store: PatchStore, nodule_ids: Sequence[str], say: Say = print
     """The features of nodules; computed once a store and kept in `data/features/`.
 
     Args:
-        store: the patches.
-        nodule_ids: which of them.
         say: told of the progress, a line a hundred nodules.
 
     Returns:
@@ -200,7 +198,6 @@ def predict_fold(
         label: (n,) 0 or 1.
         patient_id: (n,) whose nodules they are; never split between inner folds.
         test: (m, features).
-        seed: of inner folds and forests.
     """
     splitter = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=seed)
     held_out = np.empty((len(CANDIDATES), len(label)))
@@ -227,10 +224,8 @@ def predict_group(
     """Predict one fold from one group's features.
 
     Args:
-        table: from `feature_table`.
         folds: nodule_id, patient_id, label, fold; nodules without features are left out.
         group: of `features.GROUPS`, or `ALL`.
-        fold: the fold that is held out.
 
     Returns:
         nodule_id, patient_id, label, p_malignant, fold; and what was chosen.
@@ -259,10 +254,8 @@ def run_features(
     """Write the runs of feature groups; folds that are done are skipped.
 
     Args:
-        store: the patches.
         folds: data/folds.csv.
         groups: of `features.GROUPS`, and `ALL`.
-        which: folds.
         into: before the runs' names.
         say: told of the progress, one line per fold.
 

@@ -52,9 +52,6 @@ def read_references(path: Path | None = None) -> pd.DataFrame:
 def title_similarity(titles: pd.Series) -> NDArray[np.float64]:
     """How much two titles have in common: cosine of their words, weighted by rarity (tf-idf).
 
-    Args:
-        titles: n titles.
-
     Returns:
         (n, n), 0 (no word in common) to 1 (the same words).
     """
@@ -65,11 +62,7 @@ def title_similarity(titles: pd.Series) -> NDArray[np.float64]:
 
 
 def literature_figure(references: pd.DataFrame) -> Figure:
-    """The works that the paper cites, by year and place, joined where their titles are alike.
-
-    Args:
-        references: as `read_references` returns them.
-    """
+    """The works that the paper cites, by year and place, joined where their titles are alike."""
     figure, axes = new_figure(size=(9.0, 7.6))
     axis = axes[0, 0]
     places = _graph_places(references)

@@ -80,7 +80,6 @@ def dumbbell_figure(
 
     Args:
         rows: name -> series -> interval, from the top.
-        text: the axis label.
         line: a value that is drawn as a vertical line, and its name.
     """
     series = list(next(iter(rows.values())))
@@ -112,7 +111,6 @@ def split_figure(
     Args:
         splits: title -> columns patient_id, fold; one row per nodule (or copy of one).
         patients: who is drawn, from the top.
-        fold: the test fold.
     """
     most = [split["patient_id"].value_counts()[list(patients)].max() for split in splits.values()]
     size, widths = (7.6, 0.9 + 0.24 * len(patients)), [n + 2 for n in most]
@@ -147,8 +145,6 @@ def ruler_figure(
 
     Args:
         rows: name, the ruler's value, and the networks' values by name, from the top.
-        ruler: what the ruler is called.
-        text: the axis label.
         claim: a value that is drawn as a vertical line, and its name.
     """
     names = list(dict.fromkeys(name for _, _, networks in rows for name in networks))

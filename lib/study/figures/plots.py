@@ -44,7 +44,6 @@ def show_slice(
     """One plane of a patch in the book's window, with contour and map where given.
 
     Args:
-        axis: where to draw.
         image_hu: (rows, columns), HU.
         mask: (rows, columns), the readers' consensus; drawn as a contour.
         heat: (rows, columns), 0 to 1; drawn more opaque where it is higher.
@@ -78,7 +77,6 @@ def montage(
         volumes_hu: (n, z, y, x), HU.
         masks: (n, z, y, x), or None.
         titles: n lines over the planes.
-        columns: planes a row.
     """
     rows = -(-len(volumes_hu) // columns)
     figure, axes = new_figure(rows, columns, (1.35 * columns, 1.6 * rows))

@@ -107,7 +107,6 @@ def threshold_page(networks: Mapping[str, Sequence[pd.DataFrame]], nodules: pd.D
 
     Args:
         networks: two, as for `scored_nodules`.
-        nodules: data/nodules.csv.
     """
     labels, scores = scored_nodules(networks, nodules)
     plot = figure(

@@ -47,11 +47,7 @@ class Example:
 
 
 def example(store: PatchStore) -> Example:
-    """`NODULE` in its real scan where `NODULEBOOK_DATA` has it, else in a phantom.
-
-    Args:
-        store: the phantom's patches.
-    """
+    """`NODULE` in its real scan where `NODULEBOOK_DATA` has it, else in a phantom."""
     if os.environ.get("NODULEBOOK_DATA"):
         for source in SCAN_SOURCES:
             try:

@@ -145,11 +145,8 @@ def write_page(
     """One static page with the questions in a mixed order, the same for every reader.
 
     Args:
-        path: the page.
-        questions: class and trust questions.
         name: the study's name, in every row of the answers.
         about: what is shown and where it comes from; at the top of the page.
-        seed: of the order.
     """
     if not questions:
         raise InputError("a reader study needs at least one question")
@@ -168,9 +165,6 @@ def write_page(
 
 def read_answers(files: Sequence[Path]) -> pd.DataFrame:
     """The answers of all readers.
-
-    Args:
-        files: CSV files that the page exported, one a reader.
 
     Returns:
         The columns of `ANSWER_COLUMNS`.

@@ -39,8 +39,6 @@ def patient_scores(
 
     Args:
         scores: patient_id and p_malignant, one row per nodule; any scale.
-        diagnoses: from `read_diagnoses`.
-        malignant: the diagnoses that count as malignant.
 
     Returns:
         patient_id, nodule_id (the patient again), label, p_malignant (the largest of the patient's

@@ -92,8 +92,6 @@ def rule_rows(
 
     Args:
         networks: name to the predictions of its seeds, from `every_prediction`.
-        nodules: data/nodules.csv.
-        n_draws: draws of patients for the intervals.
     """
     common = set(nodules["nodule_id"])
     for tables in networks.values():

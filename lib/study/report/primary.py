@@ -80,10 +80,6 @@ def read_plan() -> dict[str, Any]:
 def primary_family(runs: Mapping[str, Run], n_draws: int = 20_000) -> dict[str, Primary]:
     """The plan's primary comparisons by id, corrected together.
 
-    Args:
-        runs: complete runs by name.
-        n_draws: draws of patients and seeds.
-
     Raises:
         InputError: neither a planned run nor its fallback has all its folds.
     """

@@ -57,7 +57,6 @@ def effects(runs: Mapping[str, Run], nodules: pd.DataFrame) -> dict[str, Effect]
 
     Args:
         runs: from `rules.whole_rules`, `rules.BASE` among them.
-        nodules: `data/nodules.csv`.
     """
     diameter = nodules.set_index("nodule_id")["diameter_mm"]
     found = {}

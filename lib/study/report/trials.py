@@ -20,8 +20,6 @@ def outcomes(
 
     Args:
         table: from `trials.trial_table`.
-        names: the trials wanted.
-        base: the trial that the others are compared with.
     """
     first = table[table["trial"] == base].reset_index(drop=True)
     statistic = split_auc(first["fold"].to_numpy())
@@ -57,7 +55,6 @@ def ruler_auc(table: pd.DataFrame, nodules: pd.DataFrame) -> Interval:
 
     Args:
         table: from `trials.trial_table`.
-        nodules: `data/nodules.csv`.
     """
     first = table[table["trial"] == table["trial"].iloc[0]].reset_index(drop=True)
     return patient_bootstrap(diameter_of(first, nodules), split_auc(first["fold"].to_numpy()))

@@ -27,12 +27,7 @@ PAPER_SETS = ((600, 630), (450, 554))
 
 
 def readers_table(reference: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
-    """One reader as a classifier, against three labels; one row per statistic, as text.
-
-    Args:
-        reference: reference nodules (at least three readers).
-        labelled: those with a label.
-    """
+    """One reader as a classifier, against three labels; one row per statistic, as text."""
     arms = {
         "against the others, reference nodules": one_against_others(ratings_of(reference)),
         "against the others, labelled nodules": one_against_others(ratings_of(labelled)),
@@ -80,7 +75,6 @@ def expectation_table(
     Args:
         accuracies: the likeliest mixture, and those with the lowest and highest accuracy.
         aucs: the same of AUC.
-        reference: the reference nodules.
     """
     rated = ratings_of(reference)
     table, halves = one_against_others(rated), half_agreement(rated)

@@ -137,13 +137,7 @@ def one_reader(nodules: pd.DataFrame) -> pd.DataFrame:
 def accuracy_rows(
     runs: Mapping[str, Run], labelled: pd.DataFrame, source: str
 ) -> list[tuple[str, str, Interval]]:
-    """Fig. 9 again: title, kind and accuracy of everything compared, the best first.
-
-    Args:
-        runs: complete runs by name.
-        labelled: the labelled nodules, for one reader.
-        source: of the runs.
-    """
+    """Fig. 9 again: title, kind and accuracy of everything compared, the best first."""
     shown = feature_runs(runs, source) | rival_runs(runs, source) | own_runs(runs, source)
     rows = [
         (

@@ -43,9 +43,6 @@ def claimed_table(
     """One row per row of the paper's table: what its work reports, and what our re-run gave.
 
     Args:
-        literature: from `read_literature`.
-        runs: complete runs by name.
-        source: of the runs.
         table: "3" or "4", the paper's.
     """
     rows = []
@@ -67,9 +64,6 @@ def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
     """One row per work of the paper's tables: what it is, and what it reports.
 
     Of several numbers of one metric the first is shown.
-
-    Args:
-        literature: from `read_literature`.
     """
     rows = []
     paper = literature[literature["table"] != "later"]
