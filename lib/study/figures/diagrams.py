@@ -96,17 +96,11 @@ def literature_figure(references: pd.DataFrame) -> Figure:
 
 def _graph_places(references: pd.DataFrame) -> NDArray[np.float64]:
     """x: the year's column; y: the place's rows from the top down, works of one year beneath."""
-    years = sorted(references["year"].unique())
-    where, top = np.zeros((len(references), 2)), 0.0
-    for place in PLACES:
-        rows = np.flatnonzero(references["place"] == place)
-        used: dict[int, int] = {}
-        for row in rows:
-            year = int(references["year"].iloc[row])
-            where[row] = years.index(year), top - used.get(year, 0)
-            used[year] = used.get(year, 0) + 1
-        top -= max(used.values(), default=0) + 0.7
-    return where
+    below = references.groupby(["place", "year"]).cumcount()
+    heights = below.groupby(references["place"]).max().reindex(PLACES, fill_value=-1) + 1.7
+    top = heights.cumsum().shift(fill_value=0.0)
+    column = references["year"].rank(method="dense") - 1
+    return np.column_stack([column, -references["place"].map(top) - below])
 
 
 def _graph_frame(axis: Axes, references: pd.DataFrame, places: NDArray[np.float64]) -> None:
