@@ -109,11 +109,8 @@ def wait_for_lock(path: Path, waiting: str) -> BaseFileLock:
     """Take the lock of a file, which the operating system gives back when the process ends.
 
     It also holds between the computers that share a file system, where that passes on flock (NFS
-    and Lustre do by default or by option).
-
-    Args:
-        path: the lock file; it stays when the lock is released.
-        waiting: printed once, where another process has the lock.
+    and Lustre do by default or by option). `waiting` is printed once, where another process has the
+    lock; the file stays when it is released.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, thread_local=False)
@@ -148,11 +145,7 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
+    """Read a JSON file; InputError where it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -173,11 +166,7 @@ _Yaml.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        InputError: the file is missing or is not YAML.
-    """
+    """Read a YAML file; InputError where it is missing or not YAML."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml)
     except FileNotFoundError:
@@ -222,17 +211,11 @@ def read_csv(path: Path, columns: dict[str, str], others: str | None = None) -> 
 
 
 def refuse_rows(path: Path, table: pd.DataFrame, name: str, bad: Any, why: str) -> None:
-    """Refuse a table of which a row is marked.
-
-    Args:
-        path: the table's file.
-        table: read from it, all its rows in order.
-        name: the column that is wrong.
-        bad: a truth value per row.
-        why: the end of the message, as "but must be 0 or 1".
+    """Refuse a table of the file, all its rows in order, of which a row is marked bad.
 
     Raises:
-        InputError: for the first row that is marked; names file, line, column and value.
+        InputError: for the first such row; names file, line, column and value, and ends with `why`,
+            as "but must be 0 or 1".
     """
     marked = np.asarray(bad, bool)
     if marked.any():

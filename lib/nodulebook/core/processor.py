@@ -21,12 +21,8 @@ INSTRUCTIONS = ("avx", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "
 def processor_text(cpuinfo: Path = CPUINFO, caches: Path = CACHES) -> str:
     """Maker, family, model, instruction sets and cache sizes; empty where they are not to be had.
 
-    Args:
-        cpuinfo: Linux's description of the processors.
-        caches: the folder with a folder `index*` for each cache of the first of them.
-
-    Returns:
-        For example "AuthenticAMD family 25 model 17; avx fma avx2 avx512f; caches 32K 32K 1024K".
+    For example "AuthenticAMD family 25 model 17; avx fma avx2 avx512f; caches 32K 32K 1024K", from
+    Linux's description of the processors and the folders `index*` of the first one's caches.
     """
     try:
         lines = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0].splitlines()

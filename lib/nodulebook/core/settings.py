@@ -236,11 +236,7 @@ class FoldParameters(_Strict):
 
     @property
     def settings(self) -> Profile:
-        """The profile, with the seed that was asked for.
-
-        Raises:
-            InputError: as `read_profile`.
-        """
+        """The profile, with the seed that was asked for; errors as `read_profile`."""
         profile = read_profile(self.profile)
         return profile if self.seed is None else profile.model_copy(update={"seed": self.seed})
 
@@ -356,11 +352,7 @@ def _merged(base: Any, over: Any) -> Any:
 
 
 def check_fold_parameters(values: Mapping[str, Any]) -> FoldParameters:
-    """Check the training chapter's parameters.
-
-    Raises:
-        InputError: an unknown parameter, a wrong type, a fold out of range, an unknown source.
-    """
+    """Check the training chapter's parameters; InputError names those that are unknown or wrong."""
     return _validate(FoldParameters, dict(values), "parameters")
 
 
@@ -368,10 +360,7 @@ def notebook_parameters(namespace: Mapping[str, Any], before: set[str]) -> FoldP
     """The parameters of a running notebook, those that papermill injected among them.
 
     papermill only warns of a parameter that the notebook does not know; here it is an error.
-
-    Args:
-        namespace: the notebook's `globals()`.
-        before: its names before the cell tagged `parameters`.
+    `namespace` is the notebook's `globals()`, `before` its names before the cell `parameters`.
 
     Raises:
         InputError: as `check_fold_parameters`.

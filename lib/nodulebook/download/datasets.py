@@ -8,7 +8,6 @@ doi 10.1118/1.3528204, CC BY 3.0.
 
 import errno
 import logging
-import os
 import re
 import shutil
 import sys
@@ -48,25 +47,6 @@ LUNA16_TABLE = "annotations.csv"
 _BYTES_A_SLICE = 512 * 512 * 2  # every slice of the collection, as 16-bit integers
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 _FAILURES_IN_A_ROW = 3  # series; then the network is gone, and 800 more would only take time
-
-
-def _dicom_folders(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Folders below that are named by a series UID, also as `CT_<uid>`; none that is unfinished."""
-    for here, names, _ in os.walk(folder):
-        names[:] = [name for name in names if not name.startswith(".")]
-        for name in names:
-            if found := re.search(r"(?:^|_)(1\.[0-9.]{20,})$", name):
-                yield found[1], Path(here) / name
-
-
-def _dicom_series(folder: Path, scans: pd.DataFrame) -> set[str]:
-    """The cohort's series below the folder that have all their slices."""
-    slices = scans.set_index("series_uid")["slices"].to_dict()
-    return {
-        uid
-        for uid, path in _dicom_folders(folder)
-        if sum(1 for file in path.iterdir() if file.suffix == ".dcm") == slices.get(uid)
-    }
 
 
 @contextmanager
@@ -268,19 +248,19 @@ def get_lidc(
     folder: Path,
     series: Sequence[str],
     *,
-    present: Collection[str] = (),
+    present: Collection[str],
     only_say: bool = False,
     client: Any = None,
 ) -> None:
     """Download series of LIDC-IDRI as `folder/<patient>/<series_uid>/*.dcm`.
 
-    A series takes its place when it has as many files, and as many bytes, as the index lists;
-    such are left alone. One that cannot be had is named, the others are got first.
+    A series takes its place when it has as many files, and as many bytes, as the index lists. One
+    that cannot be had is named, the others are got first.
 
     Args:
         folder: made if absent.
         series: SeriesInstanceUIDs, as from `select_series`.
-        present: those that the user has elsewhere in the folder, in whatever layout.
+        present: those that are in the folder, in whatever layout (`sources.presence`).
         only_say: say what there is to do and which space it needs, and do nothing.
         client: an `idc_index.IDCClient`; made if None and needed.
 
@@ -289,8 +269,7 @@ def get_lidc(
             index or could not be had; another process works on the folder.
     """
     scans = read_scan_table()
-    there = _dicom_series(folder, scans) | set(present)
-    left = [uid for uid in dict.fromkeys(series) if uid not in there]
+    left = [uid for uid in dict.fromkeys(series) if uid not in present]
     say(f"series: {len(series)} asked for, {len(series) - len(left)} already there")
     if left:
         client = client or open_idc()

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import written_aside
@@ -23,6 +24,11 @@ CHECKPOINT = "checkpoint.npz"
 def model_state(model: keras.Model) -> list[Any]:
     """All variables of a model and its optimiser, in the order in which they are stored."""
     return [*model.variables, *model.optimizer.variables]
+
+
+def state_values(model: keras.Model) -> list[NDArray[Any]]:
+    """Copies of the numbers of `model_state`."""
+    return [keras.ops.convert_to_numpy(variable.value).copy() for variable in model_state(model)]
 
 
 @cache
@@ -67,9 +73,7 @@ def save_checkpoint(
 ) -> None:
     """All of a model's and its optimizer's numbers, and what they belong to."""
     about = json.dumps({"history": history, "key": key})
-    arrays = {
-        f"v{i:04d}": keras.ops.convert_to_numpy(v.value) for i, v in enumerate(model_state(model))
-    }
+    arrays: Any = {f"v{i:04d}": value for i, value in enumerate(state_values(model))}
     with written_aside(path) as aside:
         np.savez(aside, about=np.array(about), **arrays)
 

@@ -26,6 +26,7 @@ from nodulebook.model.checkpoint import (
     load_checkpoint,
     model_state,
     save_checkpoint,
+    state_values,
 )
 from nodulebook.model.layers import traced_for_stack
 from nodulebook.model.losses import DynamicCrossEntropy
@@ -102,10 +103,6 @@ def _targets(member: Member) -> tuple[NDArray[np.float32], ...]:
     return both.astype(np.float32), weight.astype(np.float32), rated.astype(np.float32)
 
 
-def _values(model: keras.Model) -> list[NDArray[Any]]:
-    return [ops.convert_to_numpy(variable.value).copy() for variable in model_state(model)]
-
-
 def _stacked(parts: Sequence[Any]) -> Any:
     """Trees of arrays as one tree of arrays, whose first axis is over the members."""
     import jax
@@ -143,7 +140,7 @@ class Stack:
             raise InputError("the members of a stack must share network and recipe")
         self.precision = precision
         self.model = build_model(self.profile)
-        self._first = {self.profile.seed: _values(self.model)}
+        self._first = {self.profile.seed: state_values(self.model)}
         state = model_state(self.model)
         self._order = [
             [next(i for i, v in enumerate(state) if v is wanted) for wanted in group]
@@ -199,7 +196,7 @@ class Stack:
         states: list[Any] = []
         for member in members:
             histories.append(self.load(member))
-            state = _values(self.model)
+            state = state_values(self.model)
             states.append(jax.device_put([[state[i] for i in group] for group in self._order]))
         stacked: tuple[list[int], Any] = ([], None)  # the group's states as one, where several
         saved = time.monotonic()
@@ -266,7 +263,7 @@ class Stack:
             return stored
         seed = member.profile.seed
         if seed not in self._first:
-            self._first[seed] = _values(build_model(member.profile))
+            self._first[seed] = state_values(build_model(member.profile))
         for variable, value in zip(model_state(self.model), self._first[seed], strict=True):
             variable.assign(value)
         return []

@@ -24,6 +24,7 @@ from nodulebook.model.checkpoint import (
     load_checkpoint,
     model_state,
     save_checkpoint,
+    state_values,
 )
 from nodulebook.model.losses import DynamicCrossEntropy
 from nodulebook.model.rivals import build_network
@@ -104,8 +105,7 @@ def fresh_model(profile: Profile) -> keras.Model:
     if key not in _built:
         _built.clear()
         model = build_model(profile)
-        first = [keras.ops.convert_to_numpy(v.value).copy() for v in model_state(model)]
-        _built[key] = (model, first)
+        _built[key] = (model, state_values(model))
     model, first = _built[key]
     # What is random in a network (dropout) is drawn from states that are among its variables.
     # Seeding anew here would have TensorFlow compile the traced step again.

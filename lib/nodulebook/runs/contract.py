@@ -176,11 +176,7 @@ def _read_lesions(path: Path) -> pd.DataFrame:
 
 
 def list_runs(folder: Path | None = None) -> list[str]:
-    """Names of the runs that have at least one fold's folder, sorted.
-
-    Args:
-        folder: the folder of runs; None: `paths.runs_folder()`.
-    """
+    """Names of the runs in a folder (`paths.runs_folder()`) that have a fold's folder, sorted."""
     folder = paths.runs_folder() if folder is None else folder
     if not folder.is_dir():
         return []
@@ -197,7 +193,7 @@ def read_run(run: str, folder: Path | None = None, folds: pd.DataFrame | None = 
     Args:
         run: the run's name.
         folder: the folder of runs; None: `paths.runs_folder()`.
-        folds: data/folds.csv (nodule_id, patient_id, label, fold), to check the nodules against.
+        folds: data/folds.csv, to check the nodules against.
 
     Returns:
         The run. `missing_folds` are those of `folds` that are not there, or without `folds`

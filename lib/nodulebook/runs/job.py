@@ -72,11 +72,7 @@ class FoldJob:
         self._start = 0.0
 
     def read(self) -> Fold:
-        """The fold's files.
-
-        Raises:
-            InputError: they are not there, are damaged, or are of other nodules.
-        """
+        """The fold's files; InputError where they are absent, damaged, or of other nodules."""
         return read_fold(self.folder, self.expected)
 
     def is_done(self) -> bool:
@@ -142,9 +138,8 @@ class FoldJob:
     def record(self, about: Mapping[str, Any]) -> None:
         """Note what run.json says before the computation starts.
 
-        Args:
-            about: the keys of `contract.RUN_KEYS` but fold, started, ended and wall_seconds; and
-                others.
+        `about` has the keys of `contract.RUN_KEYS` but fold, started, ended and wall_seconds, and
+        others.
 
         Raises:
             InputError: another fold of the run was made with other settings, data or arm.
@@ -196,12 +191,7 @@ class FoldJob:
 def network_job(parameters: FoldParameters, into: str = "") -> FoldJob:
     """The job of a fold of a profile's run.
 
-    Args:
-        parameters: profile, source, fold, seed, data.
-        into: before the run's name: `AGAIN`, or the folder of a group and a slash.
-
-    Raises:
-        InputError: there is no such profile.
+    `into` stands before the run's name: `AGAIN`, or the folder of a group and a slash.
     """
     profile = parameters.settings
     settings = {"profile_hash": profile.hash(), "source": parameters.source}

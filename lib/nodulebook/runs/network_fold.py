@@ -135,7 +135,7 @@ def run_network_fold(
     more: Mapping[str, Any] | None = None,
     each_epoch: bool = False,
 ) -> Path:
-    """Train and test a fold that was begun, as the training chapter does cell by cell.
+    """Train and test a fold whose job was begun, as the training chapter does cell by cell.
 
     Args:
         job: `begin` has returned True.
@@ -144,9 +144,6 @@ def run_network_fold(
         opened: from `open_fold`.
         more: further keys of run.json.
         each_epoch: keep the test predictions after each epoch, in `EACH_EPOCH`.
-
-    Returns:
-        The fold's folder.
     """
     data, store = opened
     job.record(network_record(parameters, profile, data, store.recipe) | dict(more or {}))
@@ -164,10 +161,17 @@ def run_network_fold(
     checkpoint = job.partial / CHECKPOINT
     after = keep if each_epoch else None
     history = train(model, profile, data, job.fold, checkpoint, report, after)
+    return job.finish(network_outcome(model, profile, data, job.fold, history))
+
+
+def network_outcome(
+    model: keras.Model, profile: Profile, data: FoldData, fold: int, history: list[dict[str, float]]
+) -> Outcome:
+    """What a trained network predicts of a fold, and how it was trained."""
+    views = profile.training.test_views
     p = predict_malignant(model, data.test_volumes, views)
-    table = probabilities_table(data, p, job.fold, arm_of(profile))
-    lesions = lesions_table(model, data, table, views)
-    return job.finish(Outcome(table, pd.DataFrame(history), lesions))
+    table = probabilities_table(data, p, fold, arm_of(profile))
+    return Outcome(table, pd.DataFrame(history), lesions_table(model, data, table, views))
 
 
 def trained_model(

@@ -3,21 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-import pandas as pd
-
 from nodulebook.core.settings import FoldParameters
 from nodulebook.model.checkpoint import CHECKPOINT
 from nodulebook.model.stacked import Member, Precision, Stack
 from nodulebook.model.targets import FoldData
-from nodulebook.model.train import arm_of, predict_malignant
 from nodulebook.patches.store import PatchStore
-from nodulebook.runs.job import FoldJob, Outcome, network_job
-from nodulebook.runs.network_fold import (
-    lesions_table,
-    network_record,
-    open_fold,
-    probabilities_table,
-)
+from nodulebook.runs.job import FoldJob, network_job
+from nodulebook.runs.network_fold import network_outcome, network_record, open_fold
 
 
 def run_stacked(
@@ -68,15 +60,7 @@ def run_stacked(
             if not stack.train([member for member, _ in chosen], until, report):
                 return False
             for member, job in chosen:
-                _finish(stack, member, job)
+                history = stack.load(member)
+                of = (stack.model, member.profile, member.data, member.fold, history)
+                job.finish(network_outcome(*of))
     return True
-
-
-def _finish(stack: Stack, member: Member, job: FoldJob) -> None:
-    """Predict with a member's last weights and write its fold."""
-    history = pd.DataFrame(stack.load(member))
-    views = member.profile.training.test_views
-    p = predict_malignant(stack.model, member.data.test_volumes, views)
-    table = probabilities_table(member.data, p, member.fold, arm_of(member.profile))
-    lesions = lesions_table(stack.model, member.data, table, views)
-    job.finish(Outcome(table, history, lesions))

@@ -71,8 +71,18 @@ def slice_file(uid: str) -> bytes:
 SLICE = len(slice_file(UIDS[0]))
 
 
+def whole(folder: Path) -> list[str]:
+    scans = presence(folder).scans
+    return scans.loc[scans["present"], "series_uid"].tolist()
+
+
 def present(folder: Path) -> int:
-    return int(presence(folder).scans["present"].sum())
+    return len(whole(folder))
+
+
+def get_series(folder: Path, series: list[str], **options: Any) -> None:
+    """As the command does."""
+    get_lidc(folder, series, present=whole(folder), **options)
 
 
 def subset_zip(k: int, uids: list[str], extra: dict[str, bytes] | None = None) -> bytes:
@@ -352,7 +362,7 @@ def test_a_broken_connection_costs_one_series(tmp_path: Path, error: OSError) ->
     client = StandIn()
     client.raising = {UIDS[0]: error}
     with pytest.raises(InputError, match="1 of 3 series"):
-        get_lidc(tmp_path, UIDS[:3], client=client)
+        get_series(tmp_path, UIDS[:3], client=client)
     assert client.asked == UIDS[:3] and present(tmp_path) == 2
 
 
@@ -400,8 +410,8 @@ class StandIn:
 
 def test_series_come_whole_and_only_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     client = StandIn()
-    get_lidc(tmp_path, UIDS[:2], client=client)
-    get_lidc(tmp_path, UIDS[:3], client=client)
+    get_series(tmp_path, UIDS[:2], client=client)
+    get_series(tmp_path, UIDS[:3], client=client)
     assert client.asked == UIDS[:3]
     assert names(tmp_path) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003"}
     assert names(tmp_path / "LIDC-IDRI-0001") == {UIDS[0]}
@@ -420,12 +430,12 @@ def test_a_series_that_fails_is_named_and_the_others_come(tmp_path: Path, how: s
     else:
         client.raising = {UIDS[1]: RuntimeError("no such bucket")}
     with pytest.raises(InputError, match=f"1 of 3 series could not be had; the first: {UIDS[1]}"):
-        get_lidc(tmp_path, UIDS[:3], client=client)
+        get_series(tmp_path, UIDS[:3], client=client)
     assert names(tmp_path) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003"}
     assert names(tmp_path / "LIDC-IDRI-0002") == set()
     assert present(tmp_path) == 2
     client = StandIn()
-    get_lidc(tmp_path, UIDS[:3], client=client)
+    get_series(tmp_path, UIDS[:3], client=client)
     assert client.asked == [UIDS[1]]
 
 
@@ -433,7 +443,7 @@ def test_a_network_that_is_gone_is_not_asked_888_times(tmp_path: Path) -> None:
     client = StandIn()
     client.short = set(client.index["SeriesInstanceUID"])
     with pytest.raises(InputError, match="3 of 888 series could not be had, stopped early"):
-        get_lidc(tmp_path, select_series(all_888=True), client=client)
+        get_series(tmp_path, select_series(all_888=True), client=client)
     assert len(client.asked) == 3
 
 
@@ -441,13 +451,13 @@ def test_what_a_killed_process_left_of_a_series_is_cleared(tmp_path: Path) -> No
     stale = tmp_path / "LIDC-IDRI-0001" / f".{UIDS[0]}.part"
     stale.mkdir(parents=True)
     (stale / "half.dcm").write_bytes(b"x")
-    get_lidc(tmp_path, UIDS[:1], client=StandIn())
+    get_series(tmp_path, UIDS[:1], client=StandIn())
     assert names(tmp_path / "LIDC-IDRI-0001") == {UIDS[0]}
 
 
 def test_a_dry_run_of_all_says_119_gb_or_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     client = StandIn()
-    get_lidc(tmp_path / "new", select_series(all_888=True), only_say=True, client=client)
+    get_series(tmp_path / "new", select_series(all_888=True), only_say=True, client=client)
     total = read_scan_table()["slices"].sum() * SLICE / 1e6
     assert f"to download: 888 series, {total:.1f} MB" in capsys.readouterr().err
     assert client.asked == [] and not (tmp_path / "new").exists()
@@ -459,7 +469,7 @@ def test_a_disk_too_small_for_the_series_is_refused(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(100, 0, 100))
     client = StandIn()
     with pytest.raises(InputError, match="free"):
-        get_lidc(tmp_path, UIDS[:1], client=client)
+        get_series(tmp_path, UIDS[:1], client=client)
     assert client.asked == []
 
 
@@ -467,7 +477,7 @@ def test_a_full_disk_stops_at_once(tmp_path: Path) -> None:
     client = StandIn()
     client.raising = {UIDS[0]: OSError(28, "No space left on device")}
     with pytest.raises(InputError, match="No space left on device"):
-        get_lidc(tmp_path, UIDS[:2], client=client)
+        get_series(tmp_path, UIDS[:2], client=client)
     assert client.asked == UIDS[:1]
 
 
@@ -483,7 +493,7 @@ def test_a_series_that_the_index_lacks_is_named(tmp_path: Path) -> None:
     client = StandIn()
     client.index = client.index[1:]
     with pytest.raises(InputError, match=f"series {UIDS[0]} is not in the index"):
-        get_lidc(tmp_path, UIDS[:2], client=client)
+        get_series(tmp_path, UIDS[:2], client=client)
 
 
 def test_without_idc_index_it_is_said_how_to_install_it(
@@ -587,10 +597,10 @@ def test_the_real_client_and_downloader_do_what_the_stand_in_does(
     try:
         monkeypatch.setattr(idc, "aws_endpoint_url", f"http://127.0.0.1:{store.server_port}")
         with pytest.raises(InputError, match=f"1 of 2 series could not be had; .*{UIDS[1]}"):
-            get_lidc(tmp_path / "to", UIDS[:2])
+            get_series(tmp_path / "to", UIDS[:2])
         assert present(tmp_path / "to") == 1
         refused.clear()
-        get_lidc(tmp_path / "to", UIDS[:2])
+        get_series(tmp_path / "to", UIDS[:2])
     finally:
         store.shutdown()
         store.server_close()
