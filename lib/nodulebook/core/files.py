@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -175,11 +175,13 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: not YAML ({error})") from None
 
 
-def read_csv(path: Path, columns: dict[str, str], others: str | None = None) -> pd.DataFrame:
+def read_csv(
+    path: Path, columns: dict[str, str], others: str | None = None, gaps: Collection[str] = ()
+) -> pd.DataFrame:
     """Read a CSV file and check it against `columns` (name -> "str", "int" or "float").
 
-    Further columns are kept as text, unless `others` says what they are. Empty cells are allowed
-    in none of the columns that are named or said.
+    Further columns are kept as text, unless `others` says what they are. Of the columns that are
+    named or said, only those in `gaps`, of kind "float", may have empty cells, which become nan.
 
     Raises:
         InputError: the file is missing or empty, a column is missing, or a cell is empty,
@@ -203,7 +205,9 @@ def read_csv(path: Path, columns: dict[str, str], others: str | None = None) -> 
             bad = ~number.abs().lt(float("inf"))
             if kind == "int":
                 bad |= number != number.round()
-        due = "text" if kind == "str" else f"a finite {kind}"
+            if name in gaps:
+                bad &= table[name] != ""
+        due = "text" if kind == "str" else f"a finite {kind}" + ", or empty" * (name in gaps)
         refuse_rows(path, table, name, bad, f"but must be {due}")
         if kind != "str":
             table[name] = number.astype(int if kind == "int" else float)

@@ -145,33 +145,31 @@ def read_store(folder: Path) -> PatchStore:
     )
     cube = (len(table), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
     edge = PATCH_SIZE + 2 * int(about.get("margin", 0))
-    arrays = {}
-    for name, dtype, shape in (
-        ("volumes_hu.npy", np.int16, (*cube[:2], edge, edge)),
-        ("masks.npy", np.bool_, cube),
-    ):
-        try:
-            # Unlike np.load, this takes a .npy file only, and no pickle.
-            arrays[name] = np.lib.format.open_memmap(folder / name, mode="r")
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder / name}: cannot be read ({error}); delete {folder}"
-            ) from None
-        if arrays[name].shape != shape:
-            raise InputError(
-                f"{folder / name}: shape {arrays[name].shape}, but table.csv needs {shape}; "
-                f"delete {folder}"
-            )
-        if arrays[name].dtype != dtype:
-            raise InputError(
-                f"{folder / name}: holds {arrays[name].dtype}, but must hold "
-                f"{np.dtype(dtype)}; delete {folder}"
-            )
+    volumes = read_array(folder / "volumes_hu.npy", np.int16, (*cube[:2], edge, edge))
+    masks = read_array(folder / "masks.npy", np.bool_, cube)
     return PatchStore(
         source=about["source"],
-        volumes_hu=arrays["volumes_hu.npy"],
-        masks=arrays["masks.npy"],
+        volumes_hu=volumes,
+        masks=masks,
         table=table,
         digest=about["digest"],
         recipe=about["recipe"],
     )
+
+
+def read_array(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
+    """A .npy file as an array on disk; unlike `np.load`, this takes no other file and no pickle.
+
+    Raises:
+        InputError: it is missing, damaged, or of another number type or shape.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make it again") from None
+    if (array.dtype, array.shape) != (np.dtype(kind), shape):
+        raise InputError(
+            f"{path}: {array.dtype} of shape {array.shape}, but the table next to it needs "
+            f"{np.dtype(kind)} of shape {shape}; make both again"
+        )
+    return array

@@ -157,22 +157,15 @@ def read_fold(folder: Path, expected: pd.DataFrame | None = None) -> Fold:
         raise InputError(f"{folder}: not the folder of a fold, which is called fold-<number>")
     probabilities = read_csv(folder / PROBABILITIES, PROBABILITY_COLUMNS)
     history = read_csv(folder / HISTORY, {"epoch": "int", "loss": "float"}, others="float")
-    lesions = _read_lesions(folder / LESIONS) if (folder / LESIONS).exists() else None
+    lesions = None
+    if (folder / LESIONS).exists():
+        kinds = PROBABILITY_COLUMNS | {"label": "float"}
+        lesions = read_csv(folder / LESIONS, kinds, gaps=("label",))
     fold = Fold(probabilities, history, read_json(folder / RUN), lesions)
     _check(folder, fold)
     if expected is not None:
         _check_expected(folder, fold, expected)
     return fold
-
-
-def _read_lesions(path: Path) -> pd.DataFrame:
-    lesions = read_csv(path, {k: v for k, v in PROBABILITY_COLUMNS.items() if k != "label"})
-    if "label" not in lesions.columns:
-        raise InputError(f"{path}: column label is missing")
-    label = lesions["label"].replace("", np.nan)
-    number = pd.to_numeric(label, errors="coerce")
-    refuse_rows(path, lesions, "label", label.notna() & number.isna(), "must be 0, 1 or empty")
-    return lesions.assign(label=number)
 
 
 def list_runs(folder: Path | None = None) -> list[str]:

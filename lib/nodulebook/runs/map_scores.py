@@ -97,19 +97,9 @@ def pooled_explanations(run: Run, folder: Path) -> tuple[Explanations, tuple[int
 
 
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    """As `files.read_csv`; an empty cell is nan where the contract allows one."""
-    table = read_csv(path, {k: kind for k, kind in columns.items() if k not in _MAY_BE_EMPTY})
-    missing = [name for name in columns if name not in table.columns]
-    unknown = [name for name in table.columns if name not in columns]
-    if missing or unknown:
-        wrong, what = (missing, "missing") if missing else (unknown, "unknown")
-        raise InputError(f"{path}: column {', '.join(wrong)} is {what}")
-    for name in columns:
-        if name in _MAY_BE_EMPTY:
-            number = pd.to_numeric(table[name].where(table[name] != "", "nan"), errors="coerce")
-            bad = (table[name] != "") & ~number.abs().lt(float("inf"))
-            refuse_rows(path, table, name, bad, "but must be a finite number, or empty")
-            table[name] = number.astype(float)
+    table = read_csv(path, columns, gaps=_MAY_BE_EMPTY)
+    if unknown := [name for name in table.columns if name not in columns]:
+        raise InputError(f"{path}: column {', '.join(unknown)} is unknown")
     return table
 
 

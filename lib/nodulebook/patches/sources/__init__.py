@@ -142,8 +142,9 @@ def open_for_training(source: str, data: Path | None, settings: TrainingSettings
 
 
 def closest_store() -> PatchStore:
-    """The built store closest to the paper's data whose data is here too, or the phantom's, which
-    alone is built for it.
+    """The built store closest to the paper's data whose data is here too, or the phantom's.
+
+    Nothing is built for it but the phantom.
     """
     for source in REAL_CT:
         if (paths.patch_stores() / source / "store.json").is_file():

@@ -92,11 +92,10 @@ def recipe(data: Path | None = None, source: str = "lidc_slices") -> dict[str, s
 def patches(
     nodules: pd.DataFrame, data: Path | None = None, margin: int = 0, source: str = "lidc_slices"
 ) -> Iterator[Patch]:
-    """The patches of the nodules that can be placed, those of one series together; others are named
-    on stderr.
+    """The patches of the nodules that can be placed; the others are named on stderr.
 
     A nodule's patch depends on its own row, readers and PNGs only. One nodule's slices are in
-    memory at a time.
+    memory at a time, and the patches of one series come together.
 
     Args:
         nodules: patient_id and the columns that `cohort.lesions_by_scan` needs.

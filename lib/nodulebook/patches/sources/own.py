@@ -15,7 +15,7 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import sha256
 from nodulebook.patches.cube import PATCH_SIZE
-from nodulebook.patches.store import Patch
+from nodulebook.patches.store import Patch, read_array
 
 CUBES = "cubes.npy"
 
@@ -40,17 +40,9 @@ def patches(nodules: pd.DataFrame, data: Path | None = None) -> Iterator[Patch]:
         InputError: the file is damaged, or is not one cube of whole HU per row of nodules.csv.
     """
     path = _cubes()
-    try:
-        volumes = np.lib.format.open_memmap(path, mode="r")  # a plain array: no pickle
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
     names = pd.read_csv(paths.NODULES_CSV, dtype=str)["nodule_id"].tolist()
     shape = (len(names), PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
-    if volumes.shape != shape or volumes.dtype != np.int16:
-        raise InputError(
-            f"{path}: {volumes.dtype} of shape {volumes.shape}, but nodules.csv needs int16 of "
-            f"shape {shape}"
-        )
+    volumes = read_array(path, np.int16, shape)
     wanted = set(nodules["nodule_id"])
     empty = np.zeros(shape[1:], bool)
     for name, volume in zip(names, volumes, strict=True):

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import re
 import struct
 import zipfile
@@ -166,15 +165,9 @@ def open_data(data: Path | None) -> Iterator[DataSet]:
 
 
 def _folder_sizes(folder: Path) -> dict[str, int]:
-    """Every file below, named as in the zip."""
-    sizes = {}
-    for parent, _, names in os.walk(folder):
-        here = Path(parent)
-        prefix = f"{ROOT_NAME}/{here.relative_to(folder).as_posix()}"
-        for name in names:
-            if name.endswith(".png"):
-                sizes[f"{prefix}/{name}"] = (here / name).stat().st_size
-    return sizes
+    """Every PNG below, named as in the zip."""
+    every = ((path, path.relative_to(folder).as_posix()) for path in folder.rglob("*.png"))
+    return {f"{ROOT_NAME}/{name}": path.stat().st_size for path, name in every}
 
 
 def _zip_sizes(where: Path, archive: zipfile.ZipFile) -> dict[str, int]:
