@@ -29,6 +29,9 @@ from nodulebook.core.files import (
 from nodulebook.patches.cube import PATCH_SIZE
 
 
+REMAKE = "make it again; a patch store, by deleting its folder"
+
+
 @dataclass(frozen=True, eq=False)
 class Patch:
     """One nodule's cube, (32, 32, 32) zyx of 1 mm voxels; the volume may have a margin."""
@@ -166,10 +169,10 @@ def read_array(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); make it again") from None
+        raise InputError(f"{path}: cannot be read ({error}); {REMAKE}") from None
     if (array.dtype, array.shape) != (np.dtype(kind), shape):
         raise InputError(
             f"{path}: {array.dtype} of shape {array.shape}, but the table next to it needs "
-            f"{np.dtype(kind)} of shape {shape}; make both again"
+            f"{np.dtype(kind)} of shape {shape}; {REMAKE}"
         )
     return array
