@@ -28,7 +28,6 @@ from nodulebook.core.files import (
 )
 from nodulebook.patches.cube import PATCH_SIZE
 
-
 REMAKE = "make it again; a patch store, by deleting its folder"
 
 
