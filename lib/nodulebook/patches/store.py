@@ -94,7 +94,9 @@ def write_store(
         volumes = _new_array(aside / "volumes_hu.npy", np.int16, wide)
         masks = _new_array(aside / "masks.npy", np.bool_, shape)
         names: list[str] = []
-        for patch in tqdm(patches, f"{source}: patches", len(nodules), mininterval=5):
+        # Shown from the second on: a source that reads scans first has a bar of its own.
+        named = {"desc": f"{source}: patches", "total": len(nodules), "position": 0}
+        for patch in tqdm(patches, **named, delay=1, mininterval=5):
             volumes[len(names)], masks[len(names)] = patch.volume_hu, patch.mask
             names.append(patch.nodule_id)
         if not names:

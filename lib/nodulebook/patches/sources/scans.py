@@ -211,7 +211,10 @@ def _run(source: str, tasks: Sequence[_Task], jobs: int | None) -> dict[str, Sca
             todo.append(task)
         else:
             results[task.scan.series_uid] = part[0]
-    progress = partial(tqdm, total=len(todo), desc=f"{source}: scans", mininterval=5)
+    if not todo:
+        return results
+    title = f"{source}: scans"
+    progress = partial(tqdm, total=len(todo), desc=title, mininterval=5, position=0)
     jobs = min(jobs or usable_cores(), len(todo))
     if jobs <= 1 or len(todo) < 4:  # starting processes takes longer than a few scans
         return results | {task.scan.series_uid: make_scan(task) for task in progress(todo)}
