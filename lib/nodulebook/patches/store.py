@@ -28,7 +28,7 @@ from nodulebook.core.files import (
 )
 from nodulebook.patches.cube import PATCH_SIZE
 
-REMAKE = "make it again; a patch store, by deleting its folder"
+REMAKE = "make it again; delete a patch store whole"
 
 
 @dataclass(frozen=True, eq=False)
