@@ -81,10 +81,7 @@ def steps(ask: bool = False) -> list[Step]:
 def run_steps(chosen: Sequence[Step], say: Say) -> bool:
     """Run checks one after the other; say a line of each, and the findings of those that fail.
 
-    A check that needs the book is left out, and counts as failed, where there is none.
-
-    Returns:
-        Whether all are well.
+    A check that needs the book counts as failed where there is none. True if all pass.
     """
     return all([_run_step(step, say) for step in chosen])
 
@@ -115,11 +112,7 @@ def _run_step(step: Step, say: Say) -> bool:
 def run_all(every: Sequence[Step], say: Say) -> bool:
     """Run all checks, two at a time: those without a book next to the build, then the others.
 
-    Args:
-        say: takes a text, from two threads.
-
-    Returns:
-        Whether all are well.
+    `say` is called from two threads. True if all pass.
     """
     bookless = [step for step in every if not step.needs_book and step.name != "build"]
     with ThreadPoolExecutor(2) as pool:

@@ -1,6 +1,6 @@
 """What a project registers with bookkit: the table `[tool.bookkit]` of its pyproject.toml."""
 
-import importlib
+import pkgutil
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +28,7 @@ def hook(address: str) -> Callable[..., Any]:
     Raises:
         InputError: there is no such module or function.
     """
-    module, _, name = address.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        return pkgutil.resolve_name(address)  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError):
         raise InputError(f"pyproject.toml: [tool.bookkit]: no function {address}") from None
-    return found  # type: ignore[no-any-return]

@@ -49,9 +49,6 @@ def recorded_parameters(
 def run_fold(parameters: FoldParameters) -> Path:
     """Run the training chapter for one fold, unless it is done; it goes on where it was stopped.
 
-    Returns:
-        The fold's folder.
-
     Raises:
         InputError: the fold's data, settings or artefacts are wrong, or its kernel was killed.
     """

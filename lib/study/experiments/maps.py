@@ -141,15 +141,12 @@ def write_reader_study(
     other_run: str = "",
     source_data: Path | None = None,
 ) -> int:
-    """Write the page of a reader study from a fold's test nodules (`study.readerstudy.page`).
+    """Write the page of a reader study from a fold's test nodules; how many questions it has.
 
     Args:
         pairs: nodules; every other one is explained for benign, the rest for malignant.
         other_run: a second run; the question of trust is asked where both are right.
         source_data: the CT data; NODULEBOOK_DATA where None.
-
-    Returns:
-        The number of questions.
 
     Raises:
         InputError: as `fold_with_model`; the runs have other patches; or fewer nodules than pairs.

@@ -12,6 +12,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run, list_runs, read_run
 from nodulebook.runs.job import network_job
+from nodulebook.stats.added_value import fold_aucs
 from nodulebook.stats.bootstrap import paired_bootstrap_difference
 from nodulebook.stats.metrics import roc_auc
 from nodulebook.stats.text import interval, number
@@ -56,29 +57,22 @@ def repeats_table(pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
 
     Args:
         pairs: from `repeated_runs`.
-
-    Returns:
-        Columns "run", "n", "AUC", "AUC again", "again minus committed" (pooled), "a fold's AUC
-        differs by" (without sign), as text.
     """
     rows = []
-    for name, (committed, again) in pairs.items():
-        by_fold = [
-            abs(_auc(again.folds[fold].probabilities) - _auc(committed.folds[fold].probabilities))
-            for fold in committed.folds
-        ]
-        difference = paired_bootstrap_difference(
-            again.probabilities, committed.probabilities, "roc_auc"
-        )
+    for name, runs in pairs.items():
+        before, after = (run.probabilities for run in runs)
+        by_fold = np.abs(fold_aucs(after) - fold_aucs(before))
         rows.append(
             {
                 "run": name,
-                "n": f"{len(again.probabilities):,}",
-                "AUC": number(_auc(committed.probabilities)),
-                "AUC again": number(_auc(again.probabilities)),
-                "again minus committed": interval(difference),
-                "a fold's AUC differs by": f"{number(float(np.mean(by_fold)))} on average, "
-                f"{number(max(by_fold))} at most",
+                "n": f"{len(after):,}",
+                "AUC": number(_auc(before)),
+                "AUC again": number(_auc(after)),
+                "again minus committed": interval(
+                    paired_bootstrap_difference(after, before, "roc_auc")
+                ),
+                "a fold's AUC differs by": f"{number(float(by_fold.mean()))} on average, "
+                f"{number(float(by_fold.max()))} at most",
             }
         )
     return pd.DataFrame(rows)

@@ -164,9 +164,6 @@ def run_rule(name: str, fold: int, data: str = "", into: str = "") -> Path:
         data: the CT data, instead of NODULEBOOK_DATA.
         into: before the run's name.
 
-    Returns:
-        The fold's folder.
-
     Raises:
         InputError: there is no such rule, or its data or results are wrong.
     """

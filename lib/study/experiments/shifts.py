@@ -34,9 +34,6 @@ def write_shifts(run: str, data: str = "") -> Path:
         run: a whole run of a network, whose weights are here.
         data: the CT data, instead of NODULEBOOK_DATA.
 
-    Returns:
-        The file.
-
     Raises:
         InputError: the run is not whole, or a fold's weights are not here.
     """

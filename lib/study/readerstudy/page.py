@@ -166,9 +166,6 @@ def write_page(
 def read_answers(files: Sequence[Path]) -> pd.DataFrame:
     """The answers of all readers.
 
-    Returns:
-        The columns of `ANSWER_COLUMNS`.
-
     Raises:
         InputError: no file, one that the page did not write, files of different studies, or a
             reader who answers a question twice; the message names file, row and value.

@@ -137,9 +137,6 @@ def difference_table(runs: dict[str, Run]) -> pd.DataFrame:
     """Paired differences in AUC between arms on the same source, one row per pair.
 
     An arm is a run `<profile>-<source>`, or `diameter`. Pairs that are not there are left out.
-
-    Returns:
-        Columns "source", "first", "second", "n", "AUC, first minus second", as text.
     """
     rows = []
     for name, pair in product(READING_ORDER, PAIRS):

@@ -45,9 +45,6 @@ def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFra
     Args:
         nodules: columns nodule_id, series_uid, cluster, diameter_mm.
         store: the phantom's patches.
-
-    Returns:
-        Columns "diameter (mm)", "nodules", "within 10 %", "median ratio", as text.
     """
     known = nodules.set_index("nodule_id").loc[store.table["nodule_id"]]
     consensus = consensus_volumes_mm3(known)
