@@ -169,35 +169,35 @@ def _measures(nodules: pd.DataFrame) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     sized = nodules.dropna(subset="diameter_mm")
 
+    def row(measure: str, part: pd.DataFrame, one: Interval | None, remark: str = "") -> None:
+        texts = dict.fromkeys(("value", "low", "high"), None)
+        if one is not None:
+            values = zip(texts, (one.estimate, one.low, one.high), strict=True)
+            texts = {name: round(value, 4) for name, value in values}
+        rows.append({"measure": measure, "nodules": len(part)} | texts | {"remark": remark})
+
     def add(measure: str, compute: Callable[[], Interval], ruler: bool = False) -> None:
         part = sized if ruler else nodules
         counts = part["label"].value_counts().reindex([0, 1], fill_value=0)
-        row: dict[str, object] = {"measure": measure, "nodules": len(part)}
-        nothing = {"value": None, "low": None, "high": None}
-        if part.empty:
-            row |= nothing | {"remark": "no nodule has a diameter"}
-        elif part["patient_id"].nunique() < FEWEST:
-            row |= nothing | {"remark": f"fewer than {FEWEST} patients: not computed"}
-        elif counts.min() == 0:
-            row |= nothing | {"remark": "all nodules have the same label: not computed"}
-        elif counts.min() < FEWEST:
-            row |= nothing | {"remark": f"fewer than {FEWEST} nodules of one label: not computed"}
-        else:
-            try:
-                one = compute()
-                if not np.isfinite([one.estimate, one.low, one.high]).all():
-                    raise InputError("not defined for these scores")
-                row |= {"value": round(one.estimate, 4), "low": round(one.low, 4)}
-                row |= {"high": round(one.high, 4), "remark": ""}
-            except InputError as error:
-                row |= nothing | {"remark": f"not computed: {error}"}
-        rows.append(row)
+        remarks = {
+            "no nodule has a diameter": part.empty,
+            f"fewer than {FEWEST} patients: not computed": part["patient_id"].nunique() < FEWEST,
+            "all nodules have the same label: not computed": counts.min() == 0,
+            f"fewer than {FEWEST} nodules of one label: not computed": counts.min() < FEWEST,
+        }
+        if remark := next((text for text, holds in remarks.items() if holds), ""):
+            row(measure, part, None, remark)
+            return
+        try:
+            one = compute()
+            if not np.isfinite([one.estimate, one.low, one.high]).all():
+                raise InputError("not defined for these scores")
+            row(measure, part, one)
+        except InputError as error:
+            row(measure, part, None, f"not computed: {error}")
 
     means = bootstrap_means(nodules[["p_malignant"]], nodules["patient_id"], DRAWS)["p_malignant"]
-    rows.append(
-        {"measure": "mean score", "nodules": len(nodules), "value": round(means.estimate, 4)}
-        | {"low": round(means.low, 4), "high": round(means.high, 4), "remark": ""}
-    )
+    row("mean score", nodules, means)
     ruled = sized.assign(p_malignant=sized["diameter_mm"].rank(pct=True))
     diameter = sized.set_index("nodule_id")["diameter_mm"]
 

@@ -17,7 +17,7 @@ from nodulebook.ct.find import FoundFolder, FoundScan
 from nodulebook.ct.folder import listed
 from nodulebook.ct.volume import Geometry, Volume
 from nodulebook.data.annotations import Scan, patients_by_series, read_scans
-from nodulebook.data.cohort import cluster_readings, nodule_table, read_nodules
+from nodulebook.data.cohort import lesions_of, nodule_table, read_nodules
 from nodulebook.data.patients import lidc_patient
 from nodulebook.patches.mask import reference_mask
 from nodulebook.patches.sources.placement import first_slice, nodule_world, placement
@@ -165,31 +165,23 @@ def known_positions(folder: Folder, min_readers: int = 3) -> tuple[pd.DataFrame,
     nodules = nodules[nodules["readers"] >= min_readers]
     rows: list[dict[str, object]] = []
     left_out: dict[str, str] = {}
-    for name, scan in ours.items():
-        here = nodules[nodules["series_uid"] == name]
-        if here.empty:
-            continue
+    for name, here in nodules[nodules["series_uid"].isin(list(ours))].groupby("series_uid"):
         try:
-            volume = scan.open()
-            worlds = _nodule_worlds(volume, annotated[name], here)
+            volume = ours[str(name)].open()
+            worlds = _nodule_worlds(volume, annotated[str(name)], here)
         except InputError as error:
-            left_out[name] = str(error)
+            left_out[str(name)] = str(error)
             continue
-        for row in here.itertuples():
-            world = worlds[str(row.nodule_id)]
+        for row, world in zip(here.to_dict("records"), worlds, strict=True):
             try:
                 check_inside(volume.geometry, world)
             except InputError as error:
-                left_out[str(row.nodule_id)] = str(error)
+                left_out[str(row["nodule_id"])] = str(error)
                 continue
             rows.append(
-                {"id": row.nodule_id, "scan": name, "patient_id": row.patient_id}
+                {"id": row["nodule_id"], "scan": name, "patient_id": row["patient_id"]}
                 | dict(zip(WORLD, world.round(2).tolist(), strict=True))
-                | {
-                    "readers": row.readers,
-                    "malignancy_mean": row.malignancy_mean,
-                    "diameter_mm": row.diameter_mm,
-                }
+                | {key: row[key] for key in ("readers", "malignancy_mean", "diameter_mm")}
             )
     if not rows:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
@@ -200,20 +192,10 @@ def known_positions(folder: Folder, min_readers: int = 3) -> tuple[pd.DataFrame,
     return pd.DataFrame(rows).sort_values("id", ignore_index=True), left_out
 
 
-def _nodule_worlds(
-    volume: Volume, scan: Scan, nodules: pd.DataFrame
-) -> Mapping[str, NDArray[np.float64]]:
-    """Centroids, xyz in mm in the world, of a scan's nodules by name."""
+def _nodule_worlds(volume: Volume, scan: Scan, nodules: pd.DataFrame) -> list[NDArray[np.float64]]:
+    """Centroids, xyz in mm in the world, of a scan's nodules."""
     first = first_slice(volume, scan)
-    lesions = cluster_readings(scan)
-    centres = {
-        str(row.nodule_id): np.array(
-            [row.centroid_x_px, row.centroid_y_px, row.centroid_z_mm], dtype=float
-        )
-        for row in nodules.itertuples()
-    }
-    masks = [reference_mask(scan, lesions[int(k)]) for k in nodules["cluster"]]
-    flips = placement(volume, scan, first, list(zip(masks, centres.values(), strict=True)))
-    return {
-        name: nodule_world(volume, scan, first, centre, flips) for name, centre in centres.items()
-    }
+    lesions = list(lesions_of(scan, nodules.to_dict("records")))
+    outlined = [(reference_mask(scan, one.readings), one.centre_xyz) for one in lesions]
+    flips = placement(volume, scan, first, outlined)
+    return [nodule_world(volume, scan, first, centre, flips) for _, centre in outlined]
