@@ -13,4 +13,8 @@ explain   Grad-CAM++ and its faithfulness
 runs      the files of a run
 """
 
+from nodulebook.core.environment import set_environment
+
 __version__ = "0.2.0"
+
+set_environment()  # before any module of the library imports Keras

@@ -8,3 +8,5 @@ readerstudy  the paper's study with readers, as an instrument
 own_scans    a user's own scans: positions, scores, evaluation, released weights
 cli          the commands of all these
 """
+
+import nodulebook as nodulebook  # sets the backend before a module here imports Keras

@@ -145,3 +145,14 @@ def test_what_a_page_imports_exists(page: Path) -> None:
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGES):
                     module = LIB / f"{(node.module or '').replace('.', '/')}.py"
                     assert {one.name for one in node.names} <= bound_names(module), node.module
+
+
+def test_make_says_what_failed_where_the_environment_cannot_be_made(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.txt", "requirements-uv.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "taken").write_text("a file, so no folder of this name can be made")
+    words = ["make", "env", f"PYTHON={sys.executable}", "VENV=taken/venv"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "taken/venv cannot be made" in said
+    assert "apt-get" not in said  # that helps where Python lacks the module

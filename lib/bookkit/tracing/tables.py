@@ -6,6 +6,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from nodulebook.core.settings import Profile
+from nodulebook.runs.arithmetic import arithmetic
 from nodulebook.runs.contract import Fold
 
 
@@ -97,7 +98,7 @@ def record_table(fold: Fold, name: str) -> Markdown:
             "nodules trained on / tested": f"{run['n_train']} / {run['n_test']}",
             "profile hash": run["profile_hash"][:12],
             "data hash": run["data_hash"][:12],
-            "backend, device": f"{run['backend']}, {run['device']}",
+            "computed with": f"{arithmetic(run)} ({run['device']})",
             "training time": f"{run['wall_seconds']:.0f} s",
             "started": run["started"],
             "versions": versions,

@@ -30,6 +30,7 @@ from nodulebook.core.files import sha256
 from nodulebook.core.settings import Profile
 from nodulebook.data.annotations import DATABASE_SHA256
 from nodulebook.data.folds import read_folds
+from nodulebook.runs.arithmetic import arithmetics
 from nodulebook.runs.contract import Fold, list_runs, read_run
 from nodulebook.runs.map_scores import read_explanations
 
@@ -64,7 +65,7 @@ def verify(book: Path) -> list[tuple[list[str], str]]:
 
 def check_runs() -> tuple[list[str], str]:
     """All committed runs, those in groups (trials, rules, repeats) too: findings, and a summary."""
-    folds, findings, n_folds, n_runs = read_folds(), [], 0, 0
+    folds, findings, mixed, n_folds, n_runs = read_folds(), [], [], 0, 0
     nodules_csv = sha256(paths.NODULES_CSV)
     top = paths.runs_folder()
     groups = sorted(path for path in top.iterdir() if path.is_dir() and list_runs(path))
@@ -78,6 +79,8 @@ def check_runs() -> tuple[list[str], str]:
                 findings.append(str(error))
                 continue
             n_folds += len(run.folds)
+            if "; " in (how := arithmetics(fold.run for fold in run.folds.values())):
+                mixed.append(f"; {folder / name} pools folds of {how}")
             for k, fold in run.folds.items():
                 place = folder / name / f"fold-{k}"
                 findings += [f"{place}: {text}" for text in _hash_findings(fold, nodules_csv)]
@@ -87,7 +90,7 @@ def check_runs() -> tuple[list[str], str]:
                     findings.append(str(error))
     if not findings:
         findings = [text for address in setting("recheck") for text in hook(address)()]
-    return findings, f"{n_runs} runs with {n_folds} folds"
+    return findings, f"{n_runs} runs with {n_folds} folds{''.join(mixed)}"
 
 
 def _hash_findings(fold: Fold, nodules_csv: str) -> Iterable[str]:

@@ -214,7 +214,7 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
 def _check_straight(slices: Sequence[DicomSlice], positions_mm: NDArray[np.float64]) -> None:
     """Refuse a stack whose slices do not lie along a line, straight above each other or sheared.
 
-    A tilted gantry shears by at most its tilt, about 30 degrees.
+    A tilted gantry shears by at most its tilt, about 30 degrees; more than 45 is refused.
     """
     if len(slices) == 1:
         return
@@ -223,7 +223,15 @@ def _check_straight(slices: Sequence[DicomSlice], positions_mm: NDArray[np.float
     line = np.polynomial.polynomial.polyfit(positions_mm - positions_mm[0], aside, 1)
     fitted = line[0] + np.outer(positions_mm - positions_mm[0], line[1])
     off = np.linalg.norm(aside - fitted, axis=1)
-    if np.linalg.norm(line[1]) > 1 or off.max() > MAX_ASIDE_MM:
+    slope = float(np.linalg.norm(line[1]))
+    if slope > 1:
+        raise InputError(
+            f"{slices[0].path}: this slice and the {len(slices) - 1} others of its series are "
+            f"sheared by {math.degrees(math.atan(slope)):.0f} degrees, more than any gantry tilts: "
+            "their ImagePositionPatient or ImageOrientationPatient is wrong; export the series "
+            "from its original again"
+        )
+    if off.max() > MAX_ASIDE_MM:
         raise InputError(
             f"{slices[int(off.argmax())].path}: lies {off.max():.1f} mm aside of the line of the "
             "other slices, so that it may be of another scan; leave one scan in the series"

@@ -30,6 +30,28 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
+def precision() -> str:
+    """Of products: Keras's, or "tensorfloat32" where a GPU may round the factors to 10 bits."""
+    backend = keras.backend.backend()
+    own = str(keras.config.dtype_policy().compute_dtype)
+    if own != "float32" or device().startswith("CPU"):
+        return own
+    if backend == "jax":
+        import jax
+
+        set_to = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        rounded = set_to not in ("float32", "highest")
+    elif backend == "torch":
+        import torch
+
+        rounded = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    else:
+        import tensorflow
+
+        rounded = tensorflow.config.experimental.tensor_float_32_execution_enabled()
+    return "tensorfloat32" if rounded else own
+
+
 def device() -> str:
     """What the backend computes on: a graphics processor or the processor, by name."""
     backend = keras.backend.backend()

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from nodulebook.core.environment import noted_environment
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import written_aside
 from nodulebook.core.settings import Profile
-from nodulebook.model.environment import noted_environment
 from nodulebook.model.targets import FoldData
 
 CHECKPOINT = "checkpoint.npz"

@@ -63,8 +63,8 @@ RUN_KEYS: dict[str, type | tuple[type, ...]] = {
     "ended": str,
 }
 
-SAME_IN_A_RUN = ("run", "arm", "source", "profile_hash", "data_hash")
-"""Keys that all folds of a run share; otherwise pooling them would mix two experiments."""
+SAME_IN_A_RUN = ("run", "arm", "source", "seed", "profile_hash", "data_hash", "rule")
+"""Keys that all folds of a run share, or all lack; otherwise pooling would mix two experiments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,10 +353,10 @@ def _check_together(folder: Path, found: dict[int, Fold]) -> None:
     first = next(iter(found))
     for k, fold in found.items():
         for key in SAME_IN_A_RUN:
-            wanted = folder.name if key == "run" else found[first].run[key]
-            if fold.run[key] != wanted:
+            wanted = folder.name if key == "run" else found[first].run.get(key)
+            if fold.run.get(key) != wanted:
                 whose = "the folder says" if key == "run" else f"fold {first} has"
                 raise InputError(
-                    f"{folder / f'fold-{k}' / RUN}: {key} is {fold.run[key]!r}, "
+                    f"{folder / f'fold-{k}' / RUN}: {key} is {fold.run.get(key)!r}, "
                     f"but {whose} {wanted!r}"
                 )

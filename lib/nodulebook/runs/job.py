@@ -16,14 +16,15 @@ import pandas as pd
 from filelock import BaseFileLock
 
 from nodulebook.core import paths
+from nodulebook.core.environment import noted_environment
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import read_json, remove, replace_folder, wait_for_lock
 from nodulebook.core.processor import processor_text
 from nodulebook.core.settings import FoldParameters
 from nodulebook.data.folds import read_folds
 from nodulebook.explain.scores import Explanations
-from nodulebook.model.environment import noted_environment
 from nodulebook.patches.sources import built_digest
+from nodulebook.runs.arithmetic import arithmetic
 from nodulebook.runs.contract import RUN, SAME_IN_A_RUN, Fold, read_fold, write_fold
 from nodulebook.runs.map_scores import write_explanations
 
@@ -151,14 +152,26 @@ class FoldJob:
             "environment": noted_environment(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        others = set()
         for path in sorted(self.folder.parent.glob(f"fold-*/{RUN}")):
             made = read_json(path)
+            if not isinstance(made, dict):
+                continue
             for key in SAME_IN_A_RUN:
-                if isinstance(made, dict) and made.get(key) != self._record[key]:
+                theirs, ours = made.get(key), self._record.get(key)
+                if theirs != ours:
                     raise InputError(
-                        f"{path}: {key} is {made.get(key)!r}, but fold {self.fold} would have "
-                        f"{self._record[key]!r}: one run cannot hold both; give another run name"
+                        f"{path}: {key} is {theirs!r}, but fold {self.fold} would have {ours!r}: "
+                        "one run cannot hold both; give another run name"
                     )
+            others.add(arithmetic(made))
+        own = arithmetic(self._record)
+        if others - {own}:
+            print(
+                f"fold {self.fold} of {self.run} is computed with {own}, and folds that are there "
+                f"with {'; '.join(sorted(others))}: the tables of the run say so",
+                flush=True,
+            )
 
     def finish(self, outcome: Outcome) -> Path:
         """Write the fold's files, then give the folder its name: done, or not at all.

@@ -15,7 +15,7 @@ from nodulebook.core.paths import fold_folder, lock_file
 from nodulebook.core.settings import FoldParameters, Profile
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
-from nodulebook.model.backend import device, versions
+from nodulebook.model.backend import device, precision, versions
 from nodulebook.model.checkpoint import (
     CHECKPOINT,
     checkpoint_key,
@@ -123,6 +123,7 @@ def made_from(data: FoldData, recipe: dict[str, str]) -> dict[str, Any]:
         "versions": versions(),
         "code": code_version(),
         "backend": keras.backend.backend(),
+        "precision": precision(),
         "device": device(),
     }
 

@@ -48,7 +48,8 @@ def run_stacked(
             if job.fold not in opened:
                 opened[job.fold] = open_fold(parameters, profile)
             data, store = opened[job.fold]
-            about = {"stacked": {"together": together, "precision": precision}}
+            stacked = {"together": together, "precision": precision}
+            about = {"precision": precision, "stacked": stacked}
             job.record(network_record(parameters, profile, data, store.recipe) | about)
             job.partial.mkdir(parents=True, exist_ok=True)
             members.append((Member(profile, job.fold, data, job.partial / CHECKPOINT), job))

@@ -164,6 +164,7 @@ def shifts(run: str, data: Path | None) -> None:
 @click.option("--run", required=True, help="a run of papermill_runs/ that has all ten folds")
 def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""
+    from nodulebook.runs.arithmetic import arithmetics
     from study.report.pooled import complete_runs, pooled_table
 
     runs = complete_runs(compared=True)
@@ -171,6 +172,7 @@ def pooled(run: str) -> None:
         raise InputError(f"run {run!r} is not one of those with all folds: {', '.join(runs)}")
     for name, text in pooled_table({run: runs[run]}).iloc[0].items():
         click.echo(f"{name}: {text}")
+    click.echo(f"computed with: {arithmetics(fold.run for fold in runs[run].folds.values())}")
 
 
 @click.command()

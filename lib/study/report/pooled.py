@@ -10,6 +10,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.sources import REAL_CT, SOURCES
+from nodulebook.runs.arithmetic import arithmetics
 from nodulebook.runs.contract import Fold, Run, list_runs, on_common_nodules, read_run
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import paired_bootstrap_difference, patient_bootstrap
@@ -164,6 +165,7 @@ def making_table(runs: dict[str, Run]) -> pd.DataFrame:
                 "epochs": str(len(run.folds[0].history)),
                 "seed": distinct(record["seed"] for record in records),
                 "backend": distinct(text.strip() for text in backends),
+                "computed with": arithmetics(records),
                 "device": distinct(record["device"] for record in records),
                 "hours": f"{training_seconds(run) / 3600:.2f}",
             }

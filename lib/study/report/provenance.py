@@ -10,6 +10,7 @@ from nodulebook.core import paths
 from nodulebook.core.files import sha256
 from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.folds import read_folds
+from nodulebook.runs.arithmetic import arithmetics
 from nodulebook.runs.contract import Fold, Run, list_runs, read_run
 from study.experiments.baseline import RUN as DIAMETER
 from study.features.handcrafted import PREFIX as FEATURES
@@ -45,6 +46,7 @@ def overview_table(runs: dict[str, Run]) -> pd.DataFrame:
             "run": f"{title(name)} ({{ref}}`{name} <run-{name}>`)",
             "source": SOURCE_TEXT[source(run)],
             "folds": f"{len(run.folds)} of {N_FOLDS}",
+            "computed with": arithmetics(fold.run for fold in run.folds.values()),
             "n": f"{len(run.probabilities):,}",
             "hours": f"{training_seconds(run) / 3600:.2f}",
             "hash": run_hash(name)[:12],
@@ -77,7 +79,7 @@ def run_values(run: Run) -> dict[str, object]:
         "absent from the source": _all(record["absent_nodules"] for record in records),
         "epochs": distinct(len(fold.history) for fold in run.folds.values()),
         "seed": distinct(record["seed"] for record in records),
-        "backend": distinct(record["backend"] for record in records),
+        "computed with": arithmetics(records),
         "device": distinct(record["device"] for record in records),
         "versions": _versions(run.folds.values()),
         "training time": f"{training_seconds(run):,.0f} s, all folds",

@@ -270,6 +270,6 @@ def test_every_run_says_how_it_is_repeated() -> None:
         values = run_values(run)
         assert f"--run {name} " in again_command(run) or "deepfeatures" in again_command(run)
         assert folds_command(run).startswith("nodulebook ")
-        for key in ("folds", "profile", "source", "n", "backend", "device", "seed", "versions",
-                    "training time", "data hash"):  # fmt: skip
+        for key in ("folds", "profile", "source", "n", "computed with", "device", "seed",
+                    "versions", "training time", "data hash"):  # fmt: skip
             assert str(values[key]).strip(), (name, key)

@@ -402,6 +402,14 @@ def test_the_index_remembers_folders_and_sees_what_is_new(
     assert list(find_dicom(data, index).series) == ["1.2.3", "1.2.4"]
 
 
+def test_an_index_that_cannot_be_written_is_no_condition(tmp_path: Path) -> None:
+    write_series(tmp_path / "data", some_voxels(3), "1.2.3")
+    (tmp_path / "taken").write_text("a file, so no folder of this name can be made")
+    assert list(find_dicom(tmp_path / "data", tmp_path / "taken" / "index.json").series) == [
+        "1.2.3"
+    ]
+
+
 def test_a_slice_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
     files = write_series(tmp_path, some_voxels(5))
     shutil.copy(files[2], tmp_path / "copy.dcm")

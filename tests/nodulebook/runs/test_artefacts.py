@@ -358,15 +358,17 @@ def test_an_unknown_run_names_the_runs_there_are(folder, name):
         read_run(name, folder / "nowhere")
 
 
-@pytest.mark.parametrize("key", ["arm", "source", "profile_hash", "data_hash", "run"])
+@pytest.mark.parametrize(
+    "key", ["arm", "seed", "rule", "source", "profile_hash", "data_hash", "run"]
+)
 def test_folds_of_two_experiments_are_not_pooled(tmp_path, key):
     _write(tmp_path / "trial" / "fold-0", _fold(0))
     other = _fold(1)
-    other.run[key] = "different"
+    other.run[key] = value = 7 if key == "seed" else "different"
     if key == "arm":
         other = replace(other, probabilities=other.probabilities.assign(arm="different"))
     _write(tmp_path / "trial" / "fold-1", other)
-    with pytest.raises(InputError, match=rf"fold-1.*{key} is 'different', but"):
+    with pytest.raises(InputError, match=rf"fold-1.*{key} is {value!r}, but"):
         read_run("trial", tmp_path)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodulebook.core import paths
+from nodulebook.core import environment, paths
 from nodulebook.core.errors import InputError
-from nodulebook.model import environment
-from nodulebook.runs.contract import read_fold
+from nodulebook.runs.arithmetic import arithmetic, arithmetics
+from nodulebook.runs.contract import read_fold, read_run
 from nodulebook.runs.job import FoldJob, Outcome
 
 SETTINGS = {"profile_hash": "aa", "source": "phantom", "data_hash": "bb"}
@@ -95,6 +95,41 @@ def test_a_fold_made_otherwise_is_refused(settings: dict[str, object], word: str
     assert f"delete {folder}" in str(refused.value)
 
 
+def test_folds_of_other_arithmetic_are_pooled_and_said(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(backend="tensorflow", device="CPU: a")
+    assert "TensorFlow" not in capsys.readouterr().out
+    made(4, backend="jax", device="GPU: b", precision="tensorfloat32")
+    assert "JAX TF32, GPU" in (said := capsys.readouterr().out) and "TensorFlow float32" in said
+    run = read_run("stub", folds=FOLDS)
+    assert arithmetics(fold.run for fold in run.folds.values()) == (
+        "TensorFlow float32, CPU (folds 3); JAX TF32, GPU (folds 4)"
+    )
+    how = [arithmetic(about(fold=0, backend="torch", device="GPU: b", **more)) for more in (
+        {}, {"precision": "float32"}, {"stacked": {"precision": "bfloat16"}}
+    )]  # fmt: skip
+    assert how == [
+        "PyTorch precision not recorded, GPU", "PyTorch float32, GPU", "PyTorch bfloat16, GPU"
+    ]  # fmt: skip
+    assert arithmetic(about(backend="scikit-learn")) == "scikit-learn, CPU"
+
+
+def test_the_precision_of_products_is_the_one_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nodulebook.model import backend
+
+    assert backend.precision() == "float32"
+    tensorflow = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(backend, "device", lambda: "GPU: b")
+    monkeypatch.setattr(backend.keras.backend, "backend", lambda: "tensorflow")
+    try:
+        for on, name in ((True, "tensorfloat32"), (False, "float32")):
+            tensorflow.config.experimental.enable_tensor_float_32_execution(on)
+            assert backend.precision() == name
+    finally:
+        tensorflow.config.experimental.enable_tensor_float_32_execution(True)
+
+
 def test_a_damaged_fold_is_refused_and_left_alone() -> None:
     folder = made().folder
     (folder / "probabilities.csv").write_text("nodule_id\n")
@@ -109,8 +144,9 @@ def test_one_run_is_of_one_experiment() -> None:
     made()
     with job(4) as other:
         assert other.begin()
-        with pytest.raises(InputError, match="data_hash"):
-            other.record(about(data_hash="other"))
+        for key, value in (("data_hash", "other"), ("seed", 1), ("rule", {"min_readers": 4})):
+            with pytest.raises(InputError, match=key):
+                other.record(about(**{key: value}))
 
 
 def test_what_a_killed_process_left_does_not_follow_into_the_fold() -> None:
@@ -196,8 +232,31 @@ def test_the_second_takes_over_from_one_that_was_killed(runs: Path) -> None:
         read_fold(runs / f"pair{k}" / "fold-3", FOLDS)
 
 
+@pytest.mark.parametrize(
+    "module",
+    ["nodulebook.explain.gradcam", "nodulebook.runs.network_fold", "study.own_scans.networks"],
+)
+def test_another_projects_keras_json_decides_nothing(tmp_path: Path, module: str) -> None:
+    """These modules import Keras first, before any other of the library's."""
+    (tmp_path / ".keras").mkdir()
+    settings = {"backend": "numpy", "floatx": "float64", "image_data_format": "channels_first"}
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
+    home = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")}
+    code = (
+        f"import {module}, keras; from nodulebook.model.backend import make_deterministic\n"
+        "make_deterministic(0)\n"
+        "c = keras.config; print(c.backend(), c.floatx(), c.image_data_format())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=home | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["tensorflow", "float32", "channels_last"], done.stderr
+
+
 def test_settings_from_outside_are_set_or_noted() -> None:
-    """Whatever ~/.keras/keras.json says."""
     home = os.environ | {"TF_NUM_INTRAOP_THREADS": "7", "KERAS_BACKEND": ""}
     code = (
         "import os, json, nodulebook.model\n"

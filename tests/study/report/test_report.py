@@ -197,12 +197,16 @@ def test_every_arm_that_is_compared_is_a_profile():
 def test_making_adds_up_hours_and_names_all_devices():
     run = _run("q", epochs=7, backend="jax", versions={"jax": "0.1"}, device="CPU: a")
     run.folds[3].run["device"] = "CPU: b"
+    for k in (4, 5):
+        run.folds[k].run.update(device="GPU: c", stacked={"precision": "tensorfloat32"})
     row = report.making_table({"q": run}).iloc[0].to_dict()
     assert row == {
         "run": "q",
         "epochs": "7",
         "seed": "0",
         "backend": "jax 0.1",
-        "device": "CPU: a; CPU: b",
+        "computed with": "JAX float32, CPU (folds 0, 1, 2, 3, 6, 7, 8, 9); "
+        "JAX TF32, GPU (folds 4, 5)",
+        "device": "CPU: a; CPU: b; GPU: c",
         "hours": "0.29",  # 1,045 s
     }
