@@ -1,6 +1,10 @@
 """Window, store and sources: a store is whole, or it is refused by the name of its bad file."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -293,3 +297,38 @@ def test_a_patch_with_nothing_in_it_has_no_slab():
         volumes = np.full((2, 32, 32, 32), LUNG_HU, np.int16)
         volumes[0] = 0
         central_slab(volumes, 4)
+
+
+def test_two_processes_build_a_store_once(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from nodulebook.patches import sources
+folder, name = Path(sys.argv[1]), sys.argv[2]
+few, write = sources.read_nodules().query("readers >= 3").head(3), sources.write_store
+def written(*given):
+    (folder / f"built-by-{name}").touch()
+    time.sleep(1)
+    write(*given)
+sources.read_nodules, sources.write_store = lambda: few, written
+(folder / f"ready-{name}").touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+print(len(sources.open_source("phantom").table))
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), name],
+            env=os.environ | {"NODULEBOOK_PATCHES": str(tmp_path / "stores")},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    ends = [process.communicate(timeout=300)[0].split()[-1] for process in processes]
+    assert ends == ["3", "3"]
+    assert len(list(tmp_path.glob("built-by-*"))) == 1
+    assert sorted(path.name for path in (tmp_path / "stores").iterdir()) == [
+        ".phantom.lock",
+        "phantom",
+    ]
