@@ -9,6 +9,23 @@ const openTarget = () => document.getElementById(decodeURIComponent(location.has
 window.addEventListener("hashchange", openTarget);
 openTarget();
 
+// On a narrow screen a figure that would shrink to less than 0.58 of its size scrolls instead.
+window.addEventListener("load", () => {
+  for (const image of document.querySelectorAll(".bd-article figure .whole-picture > img")) {
+    const link = image.parentElement, room = link.parentElement.clientWidth;
+    if (window.innerWidth > 600 || 0.58 * image.naturalWidth <= room) continue;
+    image.style.width = `${Math.round(0.72 * image.naturalWidth)}px`;
+    link.classList.add("scrolls");
+  }
+});
+
+// A solution and its words open together.
+for (const code of document.querySelectorAll("details.hide")) {
+  const words = code.closest(".cell")?.nextElementSibling;
+  if (words?.matches("details.sd-dropdown") && /^\s*Solution/.test(words.querySelector("summary").textContent))
+    code.addEventListener("toggle", () => { words.open = code.open; });
+}
+
 // The theme's arrows in the table of contents have no text for a screen reader.
 window.addEventListener("load", () => {
   for (const arrow of document.querySelectorAll("li > details > summary"))

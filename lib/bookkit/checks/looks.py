@@ -1,11 +1,11 @@
-"""Every page as a reader sees it, in a browser: accessibility, width, weight, pictures.
+"""Every page as a reader sees it, in a browser: accessibility, size, weight, pictures, tables.
 
 On screens of 1280 and 390 pixels, light and dark. axe-core looks for what keeps people out
 (contrast, names of fields and pictures, headings, parts that a keyboard does not reach); findings
 of impact serious or critical count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,12 @@ IMPACTS = ("serious", "critical")
 MOST_BYTES = 5_000_000
 """Of a page with all that it loads."""
 MOST_BYTES_LANDING = 1_500_000
+
+MOST_HEIGHT_PX = 12_000
+"""Of a page at the larger of `WIDTHS_PX`."""
+
+MOST_TABLES_PER_FIGURE = 2
+"""On the pages that are to show their results."""
 
 COLOUR_RULES = ("color-contrast", "link-in-text-block")
 """What can differ between light and dark; the other rules look at the same page twice."""
@@ -69,6 +75,34 @@ def too_wide(page: Page) -> list[str]:
     return list(found)
 
 
+def too_tall(page: Page, most_px: int) -> list[str]:
+    """Whether the open page is taller than so many CSS pixels."""
+    height = int(page.evaluate("document.documentElement.scrollHeight"))
+    return [f"{height:,} px tall, at most {most_px:,}"] if height > most_px else []
+
+
+def squeezed(page: Page) -> list[str]:
+    """Cells of tables on the open page that are too narrow for their words; at most three."""
+    cells = page.evaluate(
+        """() => [...document.querySelectorAll("article :is(td, th)")].filter(cell => {
+          const one = parseFloat(getComputedStyle(cell).fontSize), text = cell.innerText.trim();
+          return cell.checkVisibility() && text.length > 8 && cell.clientWidth < 3.5 * one;
+        }).map(cell => cell.innerText.trim().replace(/\\s+/g, " ").slice(0, 40)).slice(0, 3)"""
+    )
+    return [f"a cell is too narrow for its words: {text}" for text in cells]
+
+
+def too_many_tables(page: Page) -> list[str]:
+    """Whether the open page has more tables than `MOST_TABLES_PER_FIGURE` allows."""
+    tables, figures = page.evaluate(
+        """() => ["article table:not(table table)", "article figure:has(.caption-number)"]
+          .map(what => document.querySelectorAll(what).length)"""
+    )
+    if tables <= MOST_TABLES_PER_FIGURE * figures:
+        return []
+    return [f"{tables} tables and {figures} figures, at most {MOST_TABLES_PER_FIGURE} per figure"]
+
+
 def too_heavy(sizes: dict[str, int], most_bytes: int) -> list[str]:
     """Whether a page weighs too much; `sizes` has its files, in bytes."""
     total = sum(sizes.values())
@@ -103,11 +137,15 @@ def picture_findings(page: Page) -> list[str]:
     )
 
 
-def look_at(page: Page, file: Path, name: str, most_bytes: int) -> tuple[list[str], int]:
+def look_at(
+    page: Page, file: Path, name: str, most_bytes: int, long: bool = False, shows: bool = False
+) -> tuple[list[str], int]:
     """Open a page and look at it in every width and scheme.
 
     Args:
         most_bytes: that it may weigh with its files.
+        long: whether it may be taller than `MOST_HEIGHT_PX`.
+        shows: whether its tables need figures (`too_many_tables`).
 
     Returns:
         Findings, and its weight in bytes.
@@ -126,19 +164,29 @@ def look_at(page: Page, file: Path, name: str, most_bytes: int) -> tuple[list[st
             show(page, file.resolve().as_uri(), width, scheme)
             found = axe_findings(page, () if scheme == "light" else COLOUR_RULES)
             if scheme == "light":
-                found += too_wide(page)
+                found += too_wide(page) + squeezed(page)
             if (width, scheme) == (WIDTHS_PX[0], "light"):
                 found += too_heavy(sizes, most_bytes) + picture_findings(page)
+                found += [] if long else too_tall(page, MOST_HEIGHT_PX)
+                found += too_many_tables(page) if shows else []
             findings += [f"{name}, {width} px, {scheme}: {text}" for text in found]
     page.remove_listener("request", note)
     return findings, sum(sizes.values())
 
 
-def look_at_all(book: Path, names: Sequence[str], jobs: int = 2) -> tuple[list[str], str]:
+def look_at_all(
+    book: Path,
+    names: Sequence[str],
+    jobs: int = 2,
+    long: Collection[str] = (),
+    shows: Collection[str] = (),
+) -> tuple[list[str], str]:
     """Look at pages of the built book, in some browsers side by side.
 
     Args:
         names: as `chapters/results`; the first is the landing page.
+        long: names of pages that may be long.
+        shows: names of pages whose tables need figures.
 
     Raises:
         InputError: there is no browser.
@@ -152,7 +200,7 @@ def look_at_all(book: Path, names: Sequence[str], jobs: int = 2) -> tuple[list[s
         with running() as page:
             for name in waiting:  # shared by all browsers
                 most = MOST_BYTES_LANDING if name == names[0] else MOST_BYTES
-                looked[name] = look_at(page, files[name], name, most)
+                looked[name] = look_at(page, files[name], name, most, name in long, name in shows)
         return looked
 
     with ThreadPoolExecutor(jobs) as pool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import yaml
+
 from bookkit.checks.prose import Line, read_prose
 from bookkit.tracing.project import hook, setting
 from nodulebook.core import paths
@@ -211,7 +213,15 @@ def _verify() -> Result:
 def _looks() -> Result:
     from bookkit.checks.looks import look_at_all
 
-    return look_at_all(BOOK, [*paths.page_names(), "search", "genindex"], jobs=1)
+    toc = yaml.safe_load((paths.ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    shows = {
+        chapter["file"]
+        for part in toc["parts"]
+        if part["caption"] == setting("shown_part")
+        for chapter in part["chapters"]
+    }
+    names = [*paths.page_names(), "search", "genindex"]
+    return look_at_all(BOOK, names, jobs=1, long=setting("long_pages"), shows=shows)
 
 
 def _reader() -> Result:

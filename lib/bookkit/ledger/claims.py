@@ -167,12 +167,17 @@ def check_evidence(claims: Sequence[Claim], root: Path | None = None) -> None:
         raise InputError("data/claims.yml:\n" + "\n".join(wrong))
 
 
+def verdict_counts(claims: Sequence[Claim], by: Literal["weight", "section"]) -> pd.DataFrame:
+    """How many claims have which verdict: a row per weight or section, a column per verdict."""
+    given = pd.DataFrame([(c.verdict, getattr(c, by)) for c in claims], columns=["verdict", by])
+    rows = list(WEIGHTS if by == "weight" else SECTIONS)
+    counts = pd.crosstab(given[by], given["verdict"])
+    return counts.reindex(index=rows, columns=list(VERDICTS), fill_value=0)
+
+
 def verdict_table(claims: Sequence[Claim]) -> pd.DataFrame:
     """Every verdict, how many claims of each weight have it, and what it means, as text."""
-    given = pd.DataFrame([(c.verdict, c.weight) for c in claims], columns=["verdict", "weight"])
-    counts = pd.crosstab(given["verdict"], given["weight"])
-    counts = counts.reindex(index=list(VERDICTS), columns=list(WEIGHTS), fill_value=0)
-    counts["all"] = counts.sum(axis=1)
+    counts = verdict_counts(claims, "weight").T.assign(all=lambda table: table.sum(axis=1))
     return counts.astype(str).assign(meaning=pd.Series(VERDICTS)).reset_index()
 
 

@@ -51,7 +51,13 @@ def _lines(table: pd.DataFrame) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    """A value as text of a table; an interval in brackets, or "9 of 10", stays on one line."""
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return re.sub(
+        r"\([-−\d.,% ]+ to [-−\d.,% ]+\)|[\d,]+ of [\d,]+",
+        lambda m: m[0].replace(" ", "\u00a0"),
+        text,
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -64,21 +70,15 @@ def pairs(values: dict[str, object]) -> pd.DataFrame:
     return pd.DataFrame(list(values.items()), columns=["", "value"], dtype=object)
 
 
-def key_value(values: dict[str, object], caption: str, name: str) -> Markdown:
-    """A two-column table."""
-    return numbered(pairs(values), caption, name)
-
-
-def profile_table(profile: Profile, profile_name: str, name: str) -> Markdown:
-    """Every setting of a profile."""
+def profile_table(profile: Profile, profile_name: str, name: str, folded: str = "") -> Markdown:
+    """Every setting of a profile; `folded` as for `numbered`."""
     rows = {
         f"{part}: {key.replace('_', ' ')}": _plain(value)
         for part, settings in (("network", profile.network), ("training", profile.training))
         for key, value in settings.model_dump().items()
     }
-    return key_value(
-        {"seed": profile.seed, **rows}, f"Settings of the profile `{profile_name}`.", name
-    )
+    caption = f"Settings of the profile `{profile_name}`."
+    return numbered(pairs({"seed": profile.seed, **rows}), caption, name, folded)
 
 
 def _plain(value: object) -> str:
@@ -91,18 +91,19 @@ def record_table(fold: Fold, name: str) -> Markdown:
     """What `run.json` says of a fold."""
     run = fold.run
     versions = ", ".join(f"{package} {number}" for package, number in run["versions"].items())
-    return key_value(
-        {
-            "run, fold, seed": f"{run['run']}, {run['fold']}, {run['seed']}",
-            "source": run["source"],
-            "nodules trained on / tested": f"{run['n_train']} / {run['n_test']}",
-            "profile hash": run["profile_hash"][:12],
-            "data hash": run["data_hash"][:12],
-            "computed with": f"{arithmetic(run)} ({run['device']})",
-            "training time": f"{run['wall_seconds']:.0f} s",
-            "started": run["started"],
-            "versions": versions,
-        },
+    values: dict[str, object] = {
+        "run, fold, seed": f"{run['run']}, {run['fold']}, {run['seed']}",
+        "source": run["source"],
+        "nodules trained on / tested": f"{run['n_train']} / {run['n_test']}",
+        "profile hash": run["profile_hash"][:12],
+        "data hash": run["data_hash"][:12],
+        "computed with": f"{arithmetic(run)} ({run['device']})",
+        "training time": f"{run['wall_seconds']:.0f} s",
+        "started": run["started"],
+        "versions": versions,
+    }
+    return numbered(
+        pairs(values),
         f"The record of fold {run['fold']} of the run `{run['run']}`, from its `run.json`.",
         name,
     )

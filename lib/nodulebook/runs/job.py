@@ -119,7 +119,7 @@ class FoldJob:
             except BaseException:
                 self.release()
                 raise
-        print(f"{name} is done: {self.folder}", flush=True)
+        print(f"{name} is done: {Path(*self.folder.parts[-3:])}", flush=True)
         return False
 
     def release(self) -> None:

@@ -63,7 +63,7 @@ def title_similarity(titles: pd.Series) -> NDArray[np.float64]:
 
 def literature_figure(references: pd.DataFrame) -> Figure:
     """The works that the paper cites, by year and place, joined where their titles are alike."""
-    figure, axes = new_figure(size=(9.0, 7.6))
+    figure, axes = new_figure(size=(8.0, 7.6))
     axis = axes[0, 0]
     places = _graph_places(references)
     similar = title_similarity(references["title"])
@@ -110,7 +110,8 @@ def _graph_frame(axis: Axes, references: pd.DataFrame, places: NDArray[np.float6
         y = places[(references["place"] == place).to_numpy(), 1]
         if len(y):
             edges.append(y.min() - 0.6)
-            axis.text(-0.75, y.max(), place, fontsize=8.5, weight="bold", va="center", ha="right")
+            text = place.replace("Table", "paper's\nTable")
+            axis.text(-0.75, y.max(), text, fontsize=8.5, weight="bold", va="center", ha="right")
     for edge in edges[:-1]:
         axis.axhline(edge, color="0.85", linewidth=0.8)
     axis.set(
@@ -145,7 +146,7 @@ def pipeline_figure(counts: Mapping[str, str]) -> Figure:
     Args:
         counts: the numbers, as text: scans, kept, lesions, reference, benign, malignant.
     """
-    figure, axes = new_figure(3, 1, size=(8.2, 5.0))
+    figure, axes = new_figure(3, 1, size=(7.0, 5.0))
     stages: list[tuple[str, list[tuple[str, object]]]] = [
         (
             "1  Data",
@@ -186,7 +187,7 @@ def pipeline_figure(counts: Mapping[str, str]) -> Figure:
         for number, (text, colour) in enumerate(boxes):
             if number:
                 arrow(axis, (left - 3, 8), (left, 8))
-            left = box(axis, left, 1, 17, text, colour, height=14, size=7.8) + 3
+            left = box(axis, left, 1, 17, text, colour, height=14, size=7.6) + 3
     return figure
 
 
@@ -200,7 +201,7 @@ def explained_network_figure(
         heat: (rows, columns), 0 to 1: the map's plane.
         maps: what the last feature maps are, as "64 maps of 2³ voxels".
     """
-    figure, axes = new_figure(size=(8.6, 4.0))
+    figure, axes = new_figure(size=(7.8, 4.0))
     axis = axes[0, 0]
     axis.set(xlim=(0, 106), ylim=(0, 48))
     axis.set_axis_off()

@@ -52,7 +52,7 @@ def forest_figure(
                 values = seeds[name]
                 axis.plot(values, [place + 0.2] * len(values), ".", color="0.35", markersize=4)
         if line is not None:
-            axis.axvline(line, color="0.3", linestyle="--", linewidth=1)
+            axis.axvline(line, color="0.3", linestyle="--", linewidth=1, zorder=1)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set(xlabel=text, ylim=(len(rows) - 0.4, -0.6))
         axis.grid(axis="x", color="0.9")
@@ -83,23 +83,23 @@ def dumbbell_figure(
         line: a value that is drawn as a vertical line, and its name.
     """
     series = list(next(iter(rows.values())))
-    figure, axes = new_figure(size=(7.2, 1.4 + 0.36 * len(rows)))
+    figure, axes = new_figure(size=(4.6, 1.5 + 0.5 * len(rows)))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(series))
     for place, values in enumerate(rows.values()):
         middle = [one.estimate for one in values.values()]
         axis.plot([min(middle), max(middle)], [place, place], color="0.8", linewidth=5, zorder=1)
         for number, one in enumerate(values.values()):
-            y = place + 0.2 * (number - (len(series) - 1) / 2)
+            y = place + 0.16 * (number - (len(series) - 1) / 2)
             _mark(axis, y, one, _MARKERS[number], colours[number], 1.2)
     for number, name in enumerate(series):
         axis.plot([], [], _MARKERS[number], color=colours[number], label=name)
     if line is not None:
-        axis.axvline(line[0], color="0.3", linestyle="--", linewidth=1, label=line[1])
-    axis.set(xlabel=text, ylim=(len(rows) - 0.4, -0.6))
-    axis.set_yticks(range(len(rows)), list(rows), fontsize="small")
-    axis.grid(axis="x", color="0.9")
-    _legend(figure, 3)
+        axis.axvline(line[0], color="0.3", linestyle="--", linewidth=1, zorder=1, label=line[1])
+    axis.set(xlabel=text)
+    _name_rows(axis, list(rows), above=0.3)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    _legend(figure, 2)
     return figure
 
 
@@ -113,7 +113,7 @@ def split_figure(
         patients: who is drawn, from the top.
     """
     most = [split["patient_id"].value_counts()[list(patients)].max() for split in splits.values()]
-    size, widths = (7.6, 0.9 + 0.24 * len(patients)), [n + 2 for n in most]
+    size, widths = (6.6, 0.9 + 0.24 * len(patients)), [n + 2 for n in most]
     figure, axes = new_figure(1, len(splits), size, width_ratios=widths, sharey=True)
     for axis, (text, split) in zip(axes[0], splits.items(), strict=True):
         for place, patient in enumerate(patients):
@@ -163,7 +163,7 @@ def ruler_figure(
     axis.plot([], [], "|", color="black", markersize=11, markeredgewidth=2.5, label=ruler)
     for number, name in enumerate(names):
         axis.plot([], [], _MARKERS[number], color=colours[number], label=name)
-    axis.axvline(claim[0], color="0.35", linestyle="--", linewidth=1.2, label=claim[1])
+    axis.axvline(claim[0], color="0.35", linestyle="--", linewidth=1.2, zorder=1, label=claim[1])
     axis.set(xlabel=text)
     _name_rows(axis, [name for name, _, _ in rows])
     _legend(figure, 2)
@@ -183,11 +183,14 @@ def _legend(figure: Figure, columns: int, side: str = "upper", **given: Any) -> 
     figure.legend(frameon=False, fontsize="small", ncols=columns, loc=place, **given)
 
 
-def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+def _name_rows(axis: Axes, names: Sequence[str], above: float = 0.16) -> None:
     """Each row's name above its marks, so that a narrow figure keeps its full width for them."""
     for place, name in enumerate(names):
         where = axis.get_yaxis_transform()
-        axis.text(0.01, place - 0.16, name, transform=where, fontsize=8.5, va="bottom")
-    axis.set(yticks=[], ylim=(len(names) - 0.6, -0.75))
+        axis.text(
+            0.01, place - above, name, transform=where, fontsize=8.5, va="bottom",
+            zorder=1.2, bbox={"fc": "w", "ec": "none", "pad": 0.6},  # over lines, under marks
+        )  # fmt: skip
+    axis.set(yticks=[], ylim=(len(names) - 0.6, -0.59 - above), axisbelow=True)
     axis.spines["left"].set_visible(False)
     axis.grid(axis="x", color="0.9")

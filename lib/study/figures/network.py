@@ -10,7 +10,7 @@ from study.figures.plots import new_figure
 
 def network_figure(settings: NetworkSettings) -> Figure:
     """One module, and the whole network, as boxes drawn from the settings (paper's Figs 4 to 6)."""
-    figure, axes = new_figure(2, 1, size=(8.2, 6.0))
+    figure, axes = new_figure(2, 1, size=(7.0, 5.6))
     for axis in (axes[0, 0], axes[1, 0]):
         axis.set_axis_off()
     module, network = axes[0, 0], axes[1, 0]
@@ -27,14 +27,14 @@ def network_figure(settings: NetworkSettings) -> Figure:
     right = 3.0
     for text in convolutions:
         arrow(module, (right, line), (right + 4, line))
-        right = box(module, right + 4, line - 6, 14, text, "white")
+        right = box(module, right + 4, line - 6, 14, text, "white", size=7.5)
     if settings.squeeze_excitation:
         steps = ("squeeze:\nmeans z", f"FC, C / {settings.reduction}\nMish", "FC, C\nsigmoid: s")
         module.plot([right + 3, right + 3], [line, 14], color="0.2", lw=1)
         below = right + 3
         for text in steps:
             arrow(module, (below, 14), (below + 2, 14))
-            below = box(module, below + 2, 8, 9.5, text, SE_COLOUR, size=7.5)
+            below = box(module, below + 2, 8, 9.5, text, SE_COLOUR, size=7)
         arrow(module, (right, line), (below - 7.4, line))
         arrow(module, (below - 4.75, 20), (below - 4.75, line - 3.5))
         _round(module, below - 4.75, line, "×")

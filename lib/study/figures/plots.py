@@ -35,6 +35,30 @@ def new_figure(
     return figure, axes
 
 
+def calls_by_size(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
+    """Diameters of benign (above) and malignant nodules (below), by right and wrong calls.
+
+    Args:
+        predictions: columns diameter_mm, label and p_malignant.
+        threshold: of p_malignant, from which a nodule is called malignant.
+    """
+    figure, axes = new_figure(2, 1, (4.8, 4.0))
+    called = predictions["p_malignant"] >= threshold
+    right = called == (predictions["label"] == 1)
+    bins = np.arange(3, predictions["diameter_mm"].max() + 1, 1.0)
+    for axis, (label, name) in zip(axes[:, 0], enumerate(("benign", "malignant")), strict=True):
+        of = predictions["label"] == label
+        axis.hist(
+            [predictions["diameter_mm"][of & right], predictions["diameter_mm"][of & ~right]],
+            bins, stacked=True, color=["0.75", RED], label=["right call", "wrong call"],
+        )  # fmt: skip
+        axis.set(ylabel=f"{name} nodules")
+    axes[0, 0].sharex(axes[1, 0])
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    axes[1, 0].set(xlabel="mean diameter drawn by the readers (mm)")
+    return figure
+
+
 def show_slice(
     axis: Axes,
     image_hu: NDArray[np.number],
@@ -79,13 +103,13 @@ def montage(
         titles: n lines over the planes.
     """
     rows = -(-len(volumes_hu) // columns)
-    figure, axes = new_figure(rows, columns, (1.35 * columns, 1.6 * rows))
+    figure, axes = new_figure(rows, columns, (1.1 * columns, 1.4 * rows))
     middle = volumes_hu.shape[1] // 2
     for axis in axes.flat[len(volumes_hu) :]:
         axis.set_visible(False)
     for index, axis in enumerate(axes.flat[: len(volumes_hu)]):
         show_slice(axis, volumes_hu[index, middle], None if masks is None else masks[index, middle])
-        axis.set_title(titles[index], fontsize=7.5)
+        axis.set_title(titles[index], fontsize=8)
     return figure
 
 
@@ -112,16 +136,21 @@ def overlays(
         maps: (n, z, y, x), 0 to 1.
         titles: n short texts, at the left of each row.
     """
-    figure, axes = new_figure(len(volumes_hu), 6, (8.6, 1.6 * len(volumes_hu)))
+    figure, axes = new_figure(len(volumes_hu), 6, (6.8, 1.25 * len(volumes_hu)))
     for row, (volume, mask, heat) in enumerate(zip(volumes_hu, masks, maps, strict=True)):
         images = zip(planes(volume), planes(mask), planes(heat), strict=True)
         for column, (image, inside, warm) in enumerate(images):
             show_slice(axes[row, 2 * column], image, inside)
             show_slice(axes[row, 2 * column + 1], image, inside, warm)
             if row == 0:
-                axes[0, 2 * column].set_title(PLANE_NAMES[column], fontsize=8)
-                axes[0, 2 * column + 1].set_title("Grad-CAM++", fontsize=8)
-        axes[row, 0].set_ylabel(titles[row], fontsize=7.5)
+                axes[0, 2 * column].set_title(PLANE_NAMES[column], fontsize=9)
+                axes[0, 2 * column + 1].set_title("Grad-CAM++", fontsize=9)
+        axes[row, 0].set_ylabel(titles[row], fontsize=8)
+    scale = figure.colorbar(
+        plt.cm.ScalarMappable(cmap="viridis"), ax=axes, orientation="horizontal", shrink=0.4,
+        aspect=40, label="map, as a share of its maximum",
+    )  # fmt: skip
+    scale.ax.tick_params(labelsize="small")
     return figure
 
 

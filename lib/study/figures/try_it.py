@@ -122,7 +122,11 @@ def threshold_page(networks: Mapping[str, Sequence[pd.DataFrame]], nodules: pd.D
     plot.scatter("x", "y", source=points, size=11, color="colour", marker="marker")
     plot.legend.location = "bottom_right"
     choices: list[str | tuple[Any, str]] = [(one.key, one.text) for one in RULES]
-    rule = Select(title="Label rule", value=OURS, options=choices)
+    # In the dark theme the words would be as white as their field.
+    dark_on_white = ".bk-input { color: #222; background-color: #fff; }"
+    rule = Select(
+        title="Label rule", value=OURS, options=choices, stylesheets=[dark_on_white]
+    )  # fmt: skip
     cut = Slider(title="Networks: malignant from", start=0, end=1, step=0.01, value=CUT)
     millimetres = Slider(
         title="Ruler: malignant from (mm)", start=3, end=30, step=0.5, value=CUT_MM
@@ -164,8 +168,8 @@ def _numbers(n: Mapping[str, int], rows: Mapping[str, Mapping[str, float]]) -> s
     )  # fmt: skip
     shown = {key: f'<b data-n="{key}">{value:,}</b>' for key, value in n.items()}
     return (
-        f'<div id="try-it-numbers" role="status"><p>{shown["all"]} nodules have a label, '
-        f"{shown['kept']} of them a prediction of both networks too; of these "
+        f'<div id="try-it-numbers" role="status"><p>{shown["all"]} nodules have a label. '
+        f"Both networks predicted {shown['kept']} of them, of which "
         f'{shown["malignant"]} are malignant.</p><table class="table"><thead><tr><td></td>{head}'
         f"</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -181,17 +181,18 @@ def scan_to_patch_figure(shown: Example) -> Figure:
     side = shown.volume.region_hu(
         (int(index[0]), top, low), (1, min(width, rows - top), high - low)
     )[:, :, 0]
-    figure, axes = new_figure(1, 3, (9.5, 3.4))
+    figure, axes = new_figure(1, 3, (7.2, 2.7))
     first, second, third = axes[0]
     show_slice(first, whole)
     edge_x, edge_y = PATCH_SIZE / pixel_x, PATCH_SIZE / pixel_y
     corner = (index[0] - edge_x / 2, index[1] - edge_y / 2)
     first.add_patch(Rectangle(corner, edge_x, edge_y, fill=False, color=ORANGE))
-    first.set_title("slice of the scan, and the cube", fontsize="small")
+    around = columns > edge_x + 1
+    first.set_title("slice of the scan, and the cube" if around else "slice", fontsize=8.5)
     show_slice(second, side[::-1])
     second.set_aspect(slice_mm / pixel_y)
-    second.set_title(f"from the side: {pixel_y:.2f} x {slice_mm:g} mm", fontsize="small")
+    second.set_title(f"from the side: {pixel_y:.2f} x {slice_mm:g} mm", fontsize=8.5)
     middle = PATCH_SIZE // 2
     show_slice(third, shown.patch_hu[::-1, :, middle], shown.mask[::-1, :, middle])
-    third.set_title("the patch: 1 x 1 mm, and the outline", fontsize="small")
+    third.set_title("the patch: 1 x 1 mm, and the outline", fontsize=8.5)
     return figure

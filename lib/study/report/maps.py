@@ -23,6 +23,7 @@ from nodulebook.runs.contract import list_runs, read_run
 from nodulebook.runs.map_scores import pooled_explanations
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.text import interval, number
+from study.report.names import title
 from study.report.pooled import SOURCE_TEXT, source
 
 MEASURES = {
@@ -84,11 +85,12 @@ class ExplainedRun:
             (self.measures["method"] == RIVALS[0]) & (self.measures["placement"] == "centred")
         ]
         outlined = int((part["mask_mm3"] > 0).sum())
-        folds = ", ".join(str(k) for k in self.folds)
+        count = len(self.folds)
+        folds = f"{count} test folds" if count > 1 else f"test fold {self.folds[0]}"
+        every = "" if outlined == len(part) else f", {outlined:,} of them with an outline"
         return (
-            f"Run {self.name}, source: {SOURCE_TEXT[self.source]}; fold(s) {folds}: "
-            f"{len(part):,} test nodules, {outlined:,} of them with an outline. Mean "
-            "(95 % patient-bootstrap interval)."
+            f"{title(self.name)} (`{self.name}`); source: {SOURCE_TEXT[self.source]}; "
+            f"n = {len(part):,} nodules of {folds}{every}. Mean (95 % patient-bootstrap interval)."
         )
 
 

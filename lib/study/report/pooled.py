@@ -16,6 +16,7 @@ from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import paired_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval, number
 from nodulebook.stats.text import percent as percent
+from study.report.names import title
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
@@ -35,7 +36,8 @@ def fold_caption(fold: Fold) -> str:
     """Source, n and settings of one fold, for a caption."""
     run = fold.run
     return (
-        f"Run {run['run']}, fold {run['fold']}; source: {SOURCE_TEXT[run['source']]}; "
+        f"{title(run['run'])} (`{run['run']}`), fold {run['fold']}; "
+        f"source: {SOURCE_TEXT[run['source']]}; "
         f"{run['n_train']} training nodules. Dotted lines: the learning rate falls to a tenth."
     )
 

@@ -17,6 +17,7 @@ from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run
 from nodulebook.stats.added_value import Comparison, added_value, compare
+from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import holm
 from nodulebook.stats.text import interval, number
 from study.report.contrasts import verdict_word as verdict_word
@@ -138,6 +139,16 @@ def sources(family: Mapping[str, Primary]) -> dict[str, tuple[str, ...]]:
 def of_all(predicted: int, n: int) -> str:
     """The count n, or "predicted of n" where nodules lack a prediction."""
     return f"{n:,}" if predicted == n else f"{predicted:,} of {n:,}"
+
+
+def family_rows(family: Mapping[str, Primary]) -> list[tuple[str, str, Interval]]:
+    """The primary comparisons as rows of a forest plot: what is compared, verdict, difference."""
+    rows = []
+    for one in family.values():
+        name, *other = map(title, one.runs)
+        text = f"{name} − {other[0]}" if other else f"{name} with ruler − ruler"
+        rows.append((text, one.verdict, one.result.auc))
+    return rows
 
 
 def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:

@@ -232,6 +232,30 @@ def test_looks_find_what_keeps_people_out(tmp_path: Path) -> None:
         assert "image-alt" not in " ".join(looks.axe_findings(tab, looks.COLOUR_RULES))
 
 
+def test_tall_pages_squeezed_cells_and_tables_without_figures_are_found(tmp_path: Path) -> None:
+    page, table = tmp_path / "page.html", "<table><tr><td>one</td></tr></table>"
+    figure = "<figure><figcaption class=caption-number>Fig. 1</figcaption></figure>"
+    thin = "<td style='width:1em;display:block;overflow-wrap:anywhere'>letter by letter</td>"
+    cases = {
+        figure + 2 * table: "",
+        figure + 3 * table: "3 tables and 1 figures",
+        table: "1 tables and 0 figures",
+        "<p>no tables</p>": "",
+        f"{figure}<table><tr><td>{table}</td><td>words that have room</td></tr></table>": "",
+        f"{figure}<table><tr>{thin}</tr></table>": "too narrow for its words: letter",
+        "<p style='height:12000px'>much</p>": "px tall, at most 12,000",
+        "<p style='height:11000px'>less</p>": "",
+    }
+    page.write_text(GOOD)
+    with opened(page) as tab:
+        for body, words in cases.items():
+            page.write_text(f"{GOOD}<article>{body}</article>")
+            findings, _ = looks.look_at(tab, page, "p", 9999, shows=True)
+            assert all(words in line for line in findings) and bool(findings) == bool(words), body
+        page.write_text(f"{GOOD}<article>{table}<p style='height:99999px'></article>")
+        assert looks.look_at(tab, page, "p", 9999, long=True)[0] == []
+
+
 def test_colours_of_a_narrow_window_and_of_the_dark_are_looked_at(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(

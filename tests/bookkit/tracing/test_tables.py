@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_artefacts import _fold
 
-from bookkit.tracing.tables import key_value, numbered, pairs, plain, profile_table, record_table
+from bookkit.tracing.tables import numbered, pairs, plain, profile_table, record_table
 from nodulebook.core.settings import read_profile
 
 
@@ -61,12 +61,12 @@ def test_whole_numbers_stay_whole_beside_others():
     assert _rows(numbered(table, "c", "n"))[1] == ["3", "0.5"]
 
 
-def test_key_value():
-    assert _rows(key_value({"n": 3, "share": 0.5}, "c", "n")) == [
-        ["", "value"],
-        ["n", "3"],
-        ["share", "0.5"],
-    ]
+def test_an_interval_and_a_count_stay_on_one_line():
+    table = pd.DataFrame(
+        {"AUC": ["0.9 (0.8 to 0.95)"], "n": ["9 of 1,010"], "what": ["16 to 18 mm"]}
+    )
+    cells = _rows(numbered(table, "c", "n"))[1]
+    assert cells == ["0.9 (0.8\u00a0to\u00a00.95)", "9\u00a0of\u00a01,010", "16 to 18 mm"]
 
 
 def test_a_plain_table_has_no_number_and_its_box_has_the_label():

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from nodulebook.core.settings import NetworkSettings
 from nodulebook.stats.bootstrap import Interval, RocBand
-from study.figures import forest, network
+from study.figures import forest, network, verdicts
 from study.figures import plots as figures
 
 N = 3
@@ -20,6 +20,7 @@ MASKS = np.zeros((N, 8, 8, 8), dtype=bool)
 MASKS[:, 3:6, 3:6, 3:6] = True
 MAPS = RANDOM.random((N, 8, 8, 8))
 TITLES = ["one", "two", "three"]
+LABELLED = pd.DataFrame({"diameter_mm": [3.5, 8.0, 8.2, 21.0], "label": [0, 0, 1, 1]})
 HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3, 4, 5],
@@ -38,8 +39,9 @@ NETWORK = NetworkSettings(
 )
 
 DRAWN = {
+    "calls_by_size": (lambda: figures.calls_by_size(LABELLED.assign(p_malignant=0.6)), 2),
     "montage": (lambda: figures.montage(VOLUMES, MASKS, TITLES, columns=2), 4),
-    "overlays": (lambda: figures.overlays(VOLUMES, MASKS, MAPS, TITLES), 18),
+    "overlays": (lambda: figures.overlays(VOLUMES, MASKS, MAPS, TITLES), 19),
     "history_figure": (lambda: figures.history_figure(HISTORY), 2),
     "roc_figure": (lambda: figures.roc_figure({"a": (BAND, "run a"), "b": (BAND, "run b")}), 1),
     "calibration_figure": (lambda: figures.calibration_figure({"a": CURVE, "b": CURVE}), 1),
@@ -102,7 +104,7 @@ def test_montage_shows_the_middle_planes_in_the_window():
 
 def test_overlay_has_the_map_over_every_second_image_only():
     figure = figures.overlays(VOLUMES, MASKS, MAPS, TITLES)
-    assert [len(axis.images) for axis in figure.axes] == [1, 2] * 9
+    assert [len(axis.images) for axis in figure.axes[:18]] == [1, 2] * 9
     assert np.array_equal(figure.axes[1].images[1].get_array(), MAPS[0, 4])
     assert figure.axes[1].images[1].get_clim() == (0, 1)
     assert [figure.axes[6 * row].get_ylabel() for row in range(3)] == TITLES
@@ -179,3 +181,20 @@ def test_seeds_are_dots_only_in_rows_that_have_several():
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "."]
     assert [list(line.get_xdata()) for line in dots] == [[0.78, 0.82, 0.8]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one seed"]
+
+
+def test_wrong_calls_are_drawn_on_top_of_right_ones():
+    figure = figures.calls_by_size(LABELLED.assign(p_malignant=[0.1, 0.9, 0.5, 0.2]))
+    heights = [
+        [sum(bar.get_height() for bar in bars) for bars in axis.containers] for axis in figure.axes
+    ]
+    assert heights == [[1, 1], [1, 1]]  # benign: 3.5 right, 8.0 wrong; malignant: 8.2, 21.0
+
+
+def test_a_bar_of_verdicts_has_its_numbers_where_they_fit():
+    counts = pd.DataFrame({"kept": [96, 1], "lost": [4, 1]}, index=["long", "short"])
+    figure = verdicts.verdict_figure(counts, shares=True)
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["96", "1", "1"]  # 4 % has no room
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["long (100)", "short (2)"]
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.96, 0.5, 0.04, 0.5])

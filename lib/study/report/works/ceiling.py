@@ -11,7 +11,7 @@ from nodulebook.stats.arithmetic import (
     near_equal_folds,
     right_counts,
 )
-from nodulebook.stats.bootstrap import bootstrap_means, patient_bootstrap
+from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.mixture import Expectation
 from nodulebook.stats.readers import (
     READER_STATISTICS,
@@ -26,24 +26,34 @@ PAPER_SETS = ((600, 630), (450, 554))
 """Malignant and benign nodules: of the paper's abstract, and of its reference [17]."""
 
 
-def readers_table(reference: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
-    """One reader as a classifier, against three labels; one row per statistic, as text."""
-    arms = {
-        "against the others, reference nodules": one_against_others(ratings_of(reference)),
-        "against the others, labelled nodules": one_against_others(ratings_of(labelled)),
-        "against a label that includes the reader": one_against_others(
-            ratings_of(labelled), own_too=True
-        ),
+def _reader_arms(reference: pd.DataFrame, labelled: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {
+        "the others, reference nodules": one_against_others(ratings_of(reference)),
+        "the others, labelled nodules": one_against_others(ratings_of(labelled)),
+        "a label that includes the reader": one_against_others(ratings_of(labelled), own_too=True),
     }
-    rows = [
-        {"one reader": name}
-        | {arm: interval(patient_bootstrap(table, of)) for arm, table in arms.items()}
+
+
+def readers_rows(reference: pd.DataFrame, labelled: pd.DataFrame) -> dict[str, dict[str, Interval]]:
+    """One reader as a classifier: statistic -> label (of three) -> interval."""
+    arms = _reader_arms(reference, labelled)
+    return {
+        name: {arm: patient_bootstrap(table, of) for arm, table in arms.items()}
         for name, of in READER_STATISTICS.items()
+    }
+
+
+def readers_table(reference: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
+    """`readers_rows` as text, after the numbers of ratings and nodules."""
+    rows = [
+        {"one reader against": name} | {arm: interval(one) for arm, one in arms.items()}
+        for name, arms in readers_rows(reference, labelled).items()
     ]
     counts = {
-        arm: f"{len(table):,} / {table['nodule_id'].nunique():,}" for arm, table in arms.items()
+        arm: f"{len(table):,} / {table['nodule_id'].nunique():,}"
+        for arm, table in _reader_arms(reference, labelled).items()
     }
-    return pd.DataFrame([{"one reader": "ratings / nodules"} | counts, *rows])
+    return pd.DataFrame([{"one reader against": "ratings / nodules"} | counts, *rows])
 
 
 def agreement_table(reference: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:

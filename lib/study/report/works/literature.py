@@ -37,20 +37,15 @@ def read_literature() -> pd.DataFrame:
     return read_csv(DATA / "literature.csv", dict.fromkeys(needed, "str"))
 
 
-def claimed_table(
-    literature: pd.DataFrame, runs: Mapping[str, Run], source: str, table: str
-) -> pd.DataFrame:
-    """One row per row of the paper's table: what its work reports, and what our re-run gave.
-
-    Args:
-        table: "3" or "4", the paper's.
-    """
+def claimed_table(literature: pd.DataFrame, runs: Mapping[str, Run], source: str) -> pd.DataFrame:
+    """One row per row of the paper's Tables 3 and 4: what its work and our re-run report."""
     rows = []
-    for row, part in literature[literature["table"] == table].groupby("row", sort=False):
+    of_paper = literature[literature["table"].isin(("3", "4"))]
+    for (table, row), part in of_paper.groupby(["table", "row"], sort=False):
         first = part.iloc[0]
         rows.append(
             {
-                "row of the paper": f"{row}{_cite(first)}",
+                "row of the paper": f"Table {table}: {row}{_cite(first)}",
                 "its authors report": reported(part) or "no number seen",
                 "on": f"{first['data']}; split by: {first['split_unit']}",
                 "re-run, by the row's name": _rerun(first["rerun_by_name"], runs, source),

@@ -153,7 +153,7 @@ def test_every_work_has_a_reference_entry(works):
 
 
 def test_claims_and_reruns_stay_in_their_columns(works, runs):
-    table = literature.claimed_table(works, runs, SOURCE, "3")
+    table = literature.claimed_table(works, runs, SOURCE)
     size = table[table["row of the paper"].str.contains("Size")].iloc[0]
     assert size["its authors report"] == "AUC 0.94"
     run = runs["features-size-lidc_slices"].probabilities
@@ -219,7 +219,7 @@ def test_other_works_have_one_row_each(works):
 
 def test_reader_tables_have_one_row_per_statistic(nodules):
     table = ceiling.readers_table(nodules, nodules)
-    assert table["one reader"].tolist()[:2] == ["ratings / nodules", "AUC"]
+    assert table["one reader against"].tolist()[:2] == ["ratings / nodules", "AUC"]
     # 5;5;4;1: all but one leave a mean off 3; 2;1;2;3 and 1;1;2: all; 3;4;5: all.
     assert table.iloc[0, 3] == "70 / 20"
     agreement = ceiling.agreement_table(nodules, nodules)
