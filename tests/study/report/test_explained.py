@@ -69,7 +69,7 @@ def test_a_measure_is_its_mean_over_the_nodules_with_an_outline(run):
     assert table.loc["centred Gaussian", "error (mm)"] == "6.0 (6.0 to 6.0)"
     assert "deletion" in table.columns
     assert "deletion" not in explained.measure_table(run, "off-centre").columns
-    assert "8 test nodules, 7 of them with an outline" in run.caption
+    assert "n = 8 nodules of" in run.caption and "7 of them with an outline" in run.caption
     assert "not CT" in run.caption
 
 
