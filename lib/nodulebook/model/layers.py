@@ -173,7 +173,7 @@ def _convolve_rows(inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> kera
 class BatchNorm(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, on TensorFlow in one operation.
 
-    Keras computes moments and normalisation in separate passes over memory, four times as slow;
+    Keras computes moments and normalisation in separate passes over memory, which takes longer;
     with fewer channels than `FUSED_FROM`, that operation is slower than products of long rows.
     The variance is the mean square of what is left after the mean has been subtracted, so that
     nothing cancels where the mean is much larger than the deviation.
