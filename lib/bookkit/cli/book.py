@@ -11,11 +11,12 @@ from nodulebook.core.errors import InputError
 @click.command()
 def claims() -> None:
     """Check data/claims.yml: its fields, and that the places which it names exist."""
-    from bookkit.ledger.claims import check_evidence, count_texts, read_claims
+    from bookkit.ledger.claims import check_evidence, read_claims, verdict_table
 
     ledger = read_claims()
     check_evidence(ledger)
-    click.echo(", ".join(f"{name}: {count}" for name, count in count_texts(ledger).items()))
+    table = verdict_table(ledger).drop(columns="meaning")
+    click.echo(f"{len(ledger)} claims\n{table.to_string(index=False)}")
 
 
 @click.command(name="check")
