@@ -164,15 +164,18 @@ def shifts(run: str, data: Path | None) -> None:
 @click.option("--run", required=True, help="a run of papermill_runs/ that has all ten folds")
 def pooled(run: str) -> None:
     """Print a run's pooled metrics, with 95 % patient-bootstrap intervals, from its files."""
+    from nodulebook.data.folds import read_folds
     from nodulebook.runs.arithmetic import arithmetics
-    from study.report.pooled import complete_runs, pooled_table
+    from nodulebook.runs.contract import read_run
+    from study.report.pooled import pooled_table
 
-    runs = complete_runs(compared=True)
-    if run not in runs:
-        raise InputError(f"run {run!r} is not one of those with all folds: {', '.join(runs)}")
-    for name, text in pooled_table({run: runs[run]}).iloc[0].items():
+    found = read_run(run, folds=read_folds())
+    if found.missing_folds:
+        missing = ", ".join(map(str, found.missing_folds))
+        raise InputError(f"run {run!r} lacks the folds {missing}: `nodulebook folds` trains them")
+    for name, text in pooled_table({run: found}).iloc[0].items():
         click.echo(f"{name}: {text}")
-    click.echo(f"computed with: {arithmetics(fold.run for fold in runs[run].folds.values())}")
+    click.echo(f"computed with: {arithmetics(fold.run for fold in found.folds.values())}")
 
 
 @click.command()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from test_artefacts import _fold
 
 from nodulebook.core.errors import InputError
@@ -20,6 +21,7 @@ from nodulebook.runs.contract import Run
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval, number, percent
+from study.cli.runs import pooled as pooled_command
 from study.experiments.baseline import run_diameter
 from study.report import pooled as report
 from study.report.pooled import complete_runs, fold_mean_table, per_fold_metrics, pooled_table
@@ -130,6 +132,14 @@ def test_complete_runs_come_in_the_order_of_their_sources(folder):
     _copy(folder, "started", "lidc_slices", range(9))
     (folder / "quick" / ".fold-0.partial").mkdir(parents=True)
     assert list(complete_runs()) == ["b-real", "z-real", "diameter", "a-phantom"]
+
+
+def test_the_command_pools_a_whole_run_and_names_the_folds_that_an_interrupted_one_lacks(folder):
+    whole = CliRunner().invoke(pooled_command, ["--run", "diameter"])
+    assert whole.exit_code == 0 and f"n: {len(read_folds())}" in whole.output.splitlines()
+    _copy(folder, "started", "lidc_slices", [0, 1, 2, 3, 5, 6, 8, 9])
+    refused = CliRunner().invoke(pooled_command, ["--run", "started"]).exception
+    assert isinstance(refused, InputError) and "4, 7:" in str(refused)
 
 
 def test_no_complete_run_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
