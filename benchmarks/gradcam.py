@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from nodulebook.core.settings import read_profile
-from nodulebook.explain.gradcam import _resize, grad_cam_plus_plus
+from nodulebook.explain.gradcam import grad_cam_plus_plus, resize_linear
 from nodulebook.model.senet import MALIGNANT
 from nodulebook.model.train import build_model
 
@@ -61,7 +61,8 @@ def main():
 
     fine = ours(divide_alphas=True)
     shape = fine.shape[1:]
-    coarse = _resize(np.asarray(vis(expand=False), dtype=float), shape)  # interpolated as ours
+    # Interpolated as ours.
+    coarse = resize_linear(np.asarray(vis(expand=False), dtype=float), shape)
     same = [
         np.corrcoef(a.ravel(), b.ravel())[0, 1]
         for a, b in zip(fine, coarse, strict=True)

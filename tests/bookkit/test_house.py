@@ -18,6 +18,7 @@ ROOT, LIB = paths.ROOT, paths.ROOT / "lib"
 PACKAGES = ("nodulebook", "study", "bookkit")
 MODULES = sorted(path for name in PACKAGES for path in (LIB / name).rglob("*.py"))
 PAGES = [ROOT / "index.md", *sorted((ROOT / "chapters").glob("*.md"))]
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 def lint_imports(lib: Path) -> "subprocess.CompletedProcess[str]":
@@ -136,15 +137,23 @@ def bound_names(module: Path) -> set[str]:
     return names
 
 
+def assert_imports_exist(source: str) -> None:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGES):
+            module = LIB / f"{(node.module or '').replace('.', '/')}.py"
+            assert {one.name for one in node.names} <= bound_names(module), node.module
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_a_page_imports_exists(page: Path) -> None:
     for cell in jupytext.read(page).cells:
-        source = re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M)
-        if cell.cell_type == "code" and "import" in source:
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGES):
-                    module = LIB / f"{(node.module or '').replace('.', '/')}.py"
-                    assert {one.name for one in node.names} <= bound_names(module), node.module
+        if cell.cell_type == "code" and "import" in cell.source:
+            assert_imports_exist(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_what_a_benchmark_imports_exists(script: Path) -> None:
+    assert_imports_exist(script.read_text())
 
 
 def test_make_says_what_failed_where_the_environment_cannot_be_made(tmp_path: Path) -> None:
