@@ -25,7 +25,7 @@ from nodulebook.model.backend import device
 from nodulebook.model.stacked import Member, Stack
 from nodulebook.model.targets import FoldData
 from nodulebook.model.train import build_model, train
-from study.report.pooled import multiply_adds
+from study.report.method.networks import multiply_adds
 
 
 def members_of(profile, count, patches, folder):

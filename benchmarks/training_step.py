@@ -68,7 +68,7 @@ def measure_keras(profile_name):
     from nodulebook.core.settings import read_profile
     from nodulebook.model.augment import augmented_epoch
     from nodulebook.model.train import build_model, predict_malignant
-    from study.report.pooled import multiply_adds
+    from study.report.method.networks import multiply_adds
 
     volumes, label = patches()
     profile = read_profile(profile_name)
