@@ -42,7 +42,11 @@ def forest_figure(
     single = len(panels) == 1
     kinds = list(dict.fromkeys(kind for rows in panels.values() for _, kind, _ in rows))
     colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
-    height = 1.1 + 0.44 * len(first) if single else 1.2 + 0.27 * len(first)
+    height = (
+        1.1 + (0.44 if len(first) < 15 else 0.37) * len(first)
+        if single
+        else 1.2 + 0.27 * len(first)
+    )
     width = width or (4.6 if single else 7.2)
     figure, axes = new_figure(1, len(panels), (width, height), sharey=True)
     for axis, (text, rows) in zip(axes[0], panels.items(), strict=True):
