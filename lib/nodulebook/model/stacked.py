@@ -8,6 +8,7 @@ its own, so that a stopped training goes on, on this machine or another.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -211,7 +212,7 @@ class Stack:
             batches = [
                 prepared.pop((i, done), None) or self._batches(members[i], done) for i in group
             ]
-            with jax.default_matmul_precision(self.precision):
+            with self.products():
                 given = (self._patches, self._voxel_table)
                 if len(group) == 1:
                     state, sums = self._one(states[group[0]], batches[0], *given)
@@ -253,6 +254,13 @@ class Stack:
                     self._save(member, jax.device_get(state), history)
                 saved = now
         return True
+
+    def products(self) -> AbstractContextManager[Any]:
+        """A context in which products, also those of predictions, have the stack's precision."""
+        import jax
+
+        context: AbstractContextManager[Any] = jax.default_matmul_precision(self.precision)
+        return context
 
     def load(self, member: Member) -> list[dict[str, float]]:
         """Put a member's checkpoint, or else its first weights, into `model`; its history."""

@@ -56,6 +56,7 @@ def run_stacked(
         if not members:
             return True
         stack = Stack([member for member, _ in members], precision)
+        held.enter_context(stack.products())
         for first in range(0, len(members), together):
             chosen = members[first : first + together]
             if not stack.train([member for member, _ in chosen], until, report):

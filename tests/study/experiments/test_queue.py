@@ -103,6 +103,7 @@ def test_the_loss_of_a_stack_is_kerass():
 KILLED = """
 import sys
 from pathlib import Path
+import jax
 import nodulebook.model.stacked as stacked
 import nodulebook.runs.stacked_run as stacked_run
 import study.experiments.queue as queue
@@ -113,6 +114,13 @@ entries = queue.read_queue(Path(sys.argv[1]))
 
 class Killed(BaseException):
     pass
+
+real_outcome = stacked_run.network_outcome
+def outcome(*of):
+    # Predictions are computed in the precision that run.json names, as the training was.
+    assert jax.config.jax_default_matmul_precision == "float32"
+    return real_outcome(*of)
+stacked_run.network_outcome = outcome
 
 def killed(module, name, call):
     # Let a function work `call` times, then end in its next call.
@@ -133,7 +141,7 @@ def killed(module, name, call):
 if sys.argv[2] == "killed":
     killed(stacked, "save_checkpoint", 0)  # before anything is written
     killed(stacked, "save_checkpoint", 3)  # one member is an epoch ahead of the other
-    killed(stacked_run, "_finish", 1)  # one fold is done
+    killed(stacked_run, "network_outcome", 1)  # one fold is done
     assert not queue.work(entries, 0, True)
 assert queue.work(entries, 600, True)
 """
