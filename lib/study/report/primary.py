@@ -157,9 +157,11 @@ def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "comparison": [estimates[key] for key in family],
-            "run": [keyed(one.runs[0]) for one in family.values()],
+            "run": [
+                keyed(one.runs[0]) + (", stand-in" if one.stand_in else "")
+                for one in family.values()
+            ],
             "seeds": [" and ".join(str(n) for n in one.seeds) for one in family.values()],
-            "planned": ["stand-in" if one.stand_in else "yes" for one in family.values()],
             "n": [of_all(one.result.n, len(read_folds())) for one in family.values()],
             "difference in AUC": [interval(one.result.auc) for one in family.values()],
             "p, Holm": [number(one.p_holm) for one in family.values()],
