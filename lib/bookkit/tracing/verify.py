@@ -30,7 +30,7 @@ from nodulebook.core.files import sha256
 from nodulebook.core.settings import Profile
 from nodulebook.data.annotations import DATABASE_SHA256
 from nodulebook.data.folds import read_folds
-from nodulebook.runs.arithmetic import arithmetics
+from nodulebook.runs.arithmetic import arithmetic, arithmetics
 from nodulebook.runs.contract import Fold, list_runs, read_run
 from nodulebook.runs.map_scores import read_explanations
 
@@ -79,8 +79,9 @@ def check_runs() -> tuple[list[str], str]:
                 findings.append(str(error))
                 continue
             n_folds += len(run.folds)
-            if "; " in (how := arithmetics(fold.run for fold in run.folds.values())):
-                mixed.append(f"; {folder / name} pools folds of {how}")
+            records = [fold.run for fold in run.folds.values()]
+            if len({arithmetic(record) for record in records}) > 1:
+                mixed.append(f"; {folder / name} pools folds of {arithmetics(records)}")
             for k, fold in run.folds.items():
                 place = folder / name / f"fold-{k}"
                 findings += [f"{place}: {text}" for text in _hash_findings(fold, nodules_csv)]

@@ -33,7 +33,7 @@ class Parts:
         inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1), name="patch")
         if self.settings.input_pooling == 1:
             return inputs, inputs
-        return inputs, AveragePool3D(2, name="input_pool")(inputs)
+        return inputs, AveragePool3D(self.settings.input_pooling, name="input_pool")(inputs)
 
     def normalise(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Batch normalisation over the channels."""

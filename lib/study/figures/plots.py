@@ -45,7 +45,8 @@ def calls_by_size(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
     figure, axes = new_figure(2, 1, (4.8, 4.0))
     called = predictions["p_malignant"] >= threshold
     right = called == (predictions["label"] == 1)
-    bins = np.arange(3, predictions["diameter_mm"].max() + 1, 1.0)
+    size_mm = predictions["diameter_mm"]
+    bins = np.arange(np.floor(size_mm.min()), size_mm.max() + 1, 1.0)  # none is left out
     for axis, (label, name) in zip(axes[:, 0], enumerate(("benign", "malignant")), strict=True):
         of = predictions["label"] == label
         axis.hist(

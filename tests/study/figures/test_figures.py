@@ -184,11 +184,13 @@ def test_seeds_are_dots_only_in_rows_that_have_several():
 
 
 def test_wrong_calls_are_drawn_on_top_of_right_ones():
-    figure = figures.calls_by_size(LABELLED.assign(p_malignant=[0.1, 0.9, 0.5, 0.2]))
+    sizes = [2.5, 8.0, 8.2, 21.0]
+    given = LABELLED.assign(diameter_mm=sizes, p_malignant=[0.1, 0.9, 0.5, 0.2])
+    figure = figures.calls_by_size(given)
     heights = [
         [sum(bar.get_height() for bar in bars) for bars in axis.containers] for axis in figure.axes
     ]
-    assert heights == [[1, 1], [1, 1]]  # benign: 3.5 right, 8.0 wrong; malignant: 8.2, 21.0
+    assert heights == [[1, 1], [1, 1]]  # benign: 2.5 right, 8.0 wrong; malignant: 8.2, 21.0
 
 
 def test_a_bar_of_verdicts_has_its_numbers_where_they_fit():
