@@ -109,6 +109,50 @@ def test_what_is_asked_is_done_although_a_book_is_built(
         assert ("--run tiny-phantom-seed5 --seed 5" in done.stdout) == ("seed=5" in asked)
 
 
+def test_a_mark_answers_one_question_and_the_book_is_built_again_where_it_reads_more(
+    graph_root: Path, tmp_path: Path, world_env: dict[str, str]
+) -> None:
+    """On marks as a whole run leaves them, under one run name."""
+    index = graph_root / "_build" / "html" / "index.html"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.touch()
+    for k in range(10):
+        (tmp_path / RUN / f"fold-{k}").mkdir(parents=True)
+        (tmp_path / RUN / f"fold-{k}" / "run.json").write_text("{}")
+
+    def asked(*options: str, profile: str = "tiny", data: Path = tmp_path) -> str:
+        program = str(Path(sys.executable).with_name("snakemake"))
+        settings = [f"profile={profile}", f"run={RUN}", f"runs_folder={tmp_path}"]
+        done = subprocess.run(
+            [program, "-n", *options, "--cores", "1", "--config", *settings],
+            cwd=graph_root, env=world_env | {"NODULEBOOK_DATA": str(data)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    rows = [line.split("\t") for line in asked("--summary").splitlines()]
+    marks = [Path(row[0]) for row in rows if str(tmp_path) in row[0]]
+    assert len(marks) == 14  # cohort, patches, ten folds, pooled.txt, book
+    for mark in marks:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    now = time.time()
+    for mark in marks:
+        os.utime(mark, (now, now))
+    assert "Nothing to be done" in asked()
+    for other in (asked(profile="laptop"), asked(data=tmp_path / "elsewhere")):
+        assert "rule book:" in other and other.count("rule fold:") == 10
+    page = graph_root / "data" / "folds.csv"
+    before = page.stat()
+    try:
+        os.utime(page, (now + 60, now + 60))
+        again = asked()
+    finally:
+        os.utime(page, (before.st_atime, before.st_mtime))
+    assert "rule book:" in again and "rule fold:" not in again and "rule pooled:" not in again
+
+
 @pytest.mark.parametrize("wrong", ["[0,12]", "1-3", "[]", "all"])
 def test_a_fold_that_there_is_not(
     wrong: str, graph_root: Path, tmp_path: Path, world_env: dict[str, str]
