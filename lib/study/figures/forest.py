@@ -12,11 +12,15 @@ from matplotlib.ticker import MaxNLocator
 
 from nodulebook.stats.bootstrap import Interval
 from study.figures.plots import BLUE, ORANGE, new_figure
+from study.report.contrasts import HIGHER, LOWER, NO_DIFFERENCE
 
 Row = tuple[str, str, Interval]
 """Name, kind (a colour and a marker each) and interval."""
 
 _MARKERS = "osD^vPX"
+
+VERDICTS = (HIGHER, NO_DIFFERENCE, LOWER)
+"""Kinds with the same colour and marker in every figure, whichever of them it shows."""
 
 
 def forest_figure(
@@ -41,7 +45,10 @@ def forest_figure(
     names = [name for name, _, _ in first]
     single = len(panels) == 1
     kinds = list(dict.fromkeys(kind for rows in panels.values() for _, kind, _ in rows))
-    colours = dict(zip(kinds, sns.color_palette("colorblind"), strict=False))
+    order = list(VERDICTS) if set(kinds) <= set(VERDICTS) else kinds
+    styles = dict(
+        zip(order, zip(_MARKERS, sns.color_palette("colorblind"), strict=False), strict=False)
+    )
     height = (
         1.1 + (0.44 if len(first) < 15 else 0.37) * len(first)
         if single
@@ -51,13 +58,13 @@ def forest_figure(
     figure, axes = new_figure(1, len(panels), (width, height), sharey=True)
     for axis, (text, rows) in zip(axes[0], panels.items(), strict=True):
         for place, (name, kind, one) in enumerate(rows):
-            _mark(axis, place, one, _MARKERS[kinds.index(kind)], colours[kind], 1.8)
+            _mark(axis, place, one, *styles[kind], 1.8)
             if axis is axes[0, 0] and name in seeds:
                 values = seeds[name]
                 axis.plot(values, [place + 0.2] * len(values), ".", color="0.35", markersize=4)
         if line is not None:
             axis.axvline(line, color="0.3", linestyle="--", linewidth=1, zorder=1)
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_locator(MaxNLocator(5 if single else 4))
         axis.set(xlabel=text, ylim=(len(rows) - 0.4, -0.6))
         axis.grid(axis="x", color="0.9")
     if single:
@@ -65,9 +72,9 @@ def forest_figure(
     else:
         axes[0, 0].set_yticks(range(len(first)), names, fontsize="small")
     marks = [
-        Line2D([], [], color=colours[kind], marker=_MARKERS[number], label=kind)
-        for number, kind in enumerate(kinds)
-        if len(kinds) > 1
+        Line2D([], [], color=styles[kind][1], marker=styles[kind][0], label=kind)
+        for kind in sorted(kinds, key=order.index)
+        if len(kinds) > 1 or kind in VERDICTS
     ]
     if seeds:
         dot = Line2D([], [], color="0.35", marker=".", markersize=4, linestyle="", label="one seed")

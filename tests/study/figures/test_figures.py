@@ -183,6 +183,24 @@ def test_seeds_are_dots_only_in_rows_that_have_several():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one seed"]
 
 
+def test_a_verdict_has_one_colour_and_marker_whichever_others_are_shown():
+    one = Interval(0.1, 0.0, 0.2, 0)
+
+    def marks(*verdicts):
+        rows = {"AUC": [(str(k), verdict, one) for k, verdict in enumerate(verdicts)]}
+        figure = forest.forest_figure(rows)
+        drawn = {line.get_label(): (line.get_color(), line.get_marker())
+                 for line in figure.legends[0].legend_handles}  # fmt: skip
+        dots = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+        assert [(dot.get_color(), dot.get_marker()) for dot in dots] == [drawn[v] for v in verdicts]
+        return drawn
+
+    every = marks("lower", "higher", "no difference shown")
+    assert len(set(every.values())) == 3
+    for some in (["lower"], ["no difference shown"], ["no difference shown", "lower"]):
+        assert marks(*some) == {verdict: every[verdict] for verdict in some}
+
+
 def test_wrong_calls_are_drawn_on_top_of_right_ones():
     sizes = [2.5, 8.0, 8.2, 21.0]
     given = LABELLED.assign(diameter_mm=sizes, p_malignant=[0.1, 0.9, 0.5, 0.2])
