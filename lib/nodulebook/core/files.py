@@ -197,21 +197,23 @@ def read_csv(
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing")
     kinds = columns if others is None else dict.fromkeys(table.columns, others) | columns
-    for name, kind in kinds.items():
+    values: dict[str, Any] = {}
+    for name in table.columns:
+        kind, text = kinds.get(name, ""), table[name].to_numpy(object)
+        values[name] = text
         if kind == "str":
-            bad = table[name].str.strip() == ""
-        else:
-            number = pd.to_numeric(table[name], errors="coerce")
-            bad = ~number.abs().lt(float("inf"))
+            refuse_rows(path, table, name, [not one.strip() for one in text], "but must be text")
+        elif kind:
+            number = np.asarray(pd.to_numeric(text, errors="coerce"), float)
+            bad = ~(np.abs(number) < np.inf)
             if kind == "int":
-                bad |= number != number.round()
+                bad |= number != np.round(number)
             if name in gaps:
-                bad &= table[name] != ""
-        due = "text" if kind == "str" else f"a finite {kind}" + ", or empty" * (name in gaps)
-        refuse_rows(path, table, name, bad, f"but must be {due}")
-        if kind != "str":
-            table[name] = number.astype(int if kind == "int" else float)
-    return table
+                bad &= text != ""
+            due = f"a finite {kind}" + ", or empty" * (name in gaps)
+            refuse_rows(path, table, name, bad, f"but must be {due}")
+            values[name] = number.astype(int) if kind == "int" else number
+    return pd.DataFrame(values, index=table.index)
 
 
 def refuse_rows(path: Path, table: pd.DataFrame, name: str, bad: Any, why: str) -> None:

@@ -62,21 +62,21 @@ class RocBand:
 
 def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array:
     """AUC of every draw: the weight of correctly ordered pairs, ties one half."""
-    malignant, benign = np.flatnonzero(label), np.flatnonzero(~label)
-    benign = benign[np.argsort(score[benign], kind="stable")]
-    # One row per nodule, as `resampled` has them in memory: whole rows are taken and added.
-    positive, negative = weight.T[malignant], weight.T[benign]
-    up_to = np.zeros((len(benign) + 1, len(weight)))
-    np.cumsum(negative, axis=0, out=up_to[1:])
-    # Of each malignant nodule: the weight of the benign ones below it, and of those not above it.
-    below, not_above = (
-        np.searchsorted(score[benign], score[malignant], side) for side in ("left", "right")
-    )
-    ordered = np.einsum("ij,ij->j", positive, up_to[below])
-    tied = below != not_above
-    more = up_to[not_above[tied]] - up_to[below[tied]]
-    ordered += np.einsum("ij,ij->j", positive[tied], more) / 2
-    return metrics.ratio(ordered, positive.sum(axis=0) * up_to[-1])
+    # One row per nodule, as `resampled` has them in memory. The nodules are gone through by rising
+    # score, so that only a few rows are at work at a time, and they fit into the processor's cache.
+    rows, order = weight.T, np.argsort(score, kind="stable")
+    _, first = np.unique(score[order], return_index=True)
+    below, positive, ordered, product = np.zeros((4, len(weight)))
+    for alike in np.split(order, first[1:]):
+        malignant = [rows[k] for k in alike if label[k]]
+        benign = [rows[k] for k in alike if not label[k]]
+        half = sum(benign) / 2 if malignant and benign else 0
+        for one in malignant:
+            ordered += np.multiply(one, below + half if benign else below, out=product)
+            positive += one
+        for one in benign:
+            below += one
+    return metrics.ratio(ordered, positive * below)
 
 
 def _class_weights(label: NDArray[np.bool_], score: Array, weight: Array) -> tuple[Array, Array]:

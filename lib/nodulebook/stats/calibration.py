@@ -24,6 +24,9 @@ Method = Literal["platt", "isotonic"]
 SMALLEST_P = 1e-6
 """Probabilities nearer to 0 or 1 are taken for this before their logit."""
 
+AT_A_TIME = 100
+"""Draws whose regressions are fitted together: their arrays fit into the processor's cache."""
+
 
 def logit(p: ArrayLike) -> Array:
     """log(p / (1 - p)), of probabilities cut off at 1e-6 and 1 - 1e-6."""
@@ -87,22 +90,31 @@ def calibration_intercept(label: NDArray[np.bool_], p: Array, weight: Array) -> 
 
 
 def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
-    """Intercept and slope of every draw, (draws, 2), by Newton's method; nan without an optimum.
+    """Intercept and slope of every draw, (draws, 2), by Newton's method; nan without an optimum."""
+    x = np.column_stack([np.ones(len(p)), logit(p)])
+    blocks = (weight[start : start + AT_A_TIME] for start in range(0, len(weight), AT_A_TIME))
+    return np.concatenate([_newton(label, x, np.ascontiguousarray(one)) for one in blocks])
+
+
+def _newton(label: NDArray[np.bool_], x: Array, weight: Array) -> Array:
+    """Weighted logistic regression of the label on x (n, 2) in each draw of weight (draws, n).
 
     A step that does not raise the likelihood is halved: far from the optimum, where overconfident
     probabilities have it, a whole step overshoots.
     """
-    x = np.column_stack([np.ones(len(p)), logit(p)])
-    products = np.einsum("ni,nj->nij", x, x).reshape(len(p), 4)
+    products = np.einsum("ni,nj->nij", x, x).reshape(len(x), 4)
 
-    def loss(line: Array, weight: Array) -> Array:
+    def at(line: Array, weight: Array) -> tuple[Array, Array]:
+        """Loss (draws,) and predicted probability (draws, n)."""
         z = line @ x.T
-        return np.asarray((weight * (np.logaddexp(0, z) - label * z)).sum(axis=1))
+        e = np.exp(-np.abs(z))
+        loss = weight * (np.maximum(z, 0) + np.log1p(e) - label * z)
+        return loss.sum(axis=1), np.where(z > 0, 1, e) / (1 + e)
 
     line, step = np.zeros((2, len(weight), 2))
-    undefined, now = np.zeros(len(weight), bool), loss(line, weight)
+    undefined = np.zeros(len(weight), bool)
+    now, share = at(line, weight)
     for _ in range(50):
-        share = 1 / (1 + np.exp(-np.clip(line @ x.T, -30, 30)))
         gradient = (weight * (label - share)) @ x
         curvature = ((weight * share * (1 - share)) @ products).reshape(-1, 2, 2)
         undefined |= np.linalg.det(curvature) < 1e-9  # one class, one score, or separated classes
@@ -111,10 +123,10 @@ def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Arr
         step[undefined] = 0
         if np.abs(step).max() < 1e-8:
             break
-        after = loss(line + step, weight)
+        after, share = at(line + step, weight)
         while (worse := after > now + 1e-9 * (1 + now)).any():
             step[worse] /= 2
-            after[worse] = loss((line + step)[worse], weight[worse])
+            after[worse], share[worse] = at((line + step)[worse], weight[worse])
         line, now = line + step, after
     line[undefined | (np.abs(step).max(axis=1) >= 1e-8)] = np.nan
     return line
