@@ -72,7 +72,8 @@ print: book ## the whole book as one page and, where Chromium or Chrome is, as a
 	@echo; echo 'To print: $(CURDIR)/_build/singlehtml/index.html $(if $(BROWSER),and book.pdf beside it)'
 
 # A file to a worker (its fixtures are made once), the longest first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+# One BLAS thread per worker: threads of two workers on the same cores wait for one another.
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test: env ## the quick tests (some minutes)
 	@$(PYTEST) -m 'not slow' tests

@@ -67,12 +67,13 @@ def weighted_auc(label: NDArray[np.bool_], score: Array, weight: Array) -> Array
     rows, order = weight.T, np.argsort(score, kind="stable")
     _, first = np.unique(score[order], return_index=True)
     below, positive, ordered, product = np.zeros((4, len(weight)))
-    for alike in np.split(order, first[1:]):
+    for start, stop in zip(first, np.append(first[1:], len(order)), strict=True):
+        alike = order[start:stop]
         malignant = [rows[k] for k in alike if label[k]]
         benign = [rows[k] for k in alike if not label[k]]
-        half = sum(benign) / 2 if malignant and benign else 0
+        lower = below + sum(benign) / 2 if malignant and benign else below
         for one in malignant:
-            ordered += np.multiply(one, below + half if benign else below, out=product)
+            ordered += np.multiply(one, lower, out=product)
             positive += one
         for one in benign:
             below += one

@@ -30,6 +30,7 @@ from nodulebook.patches.store import PatchStore
 from nodulebook.runs.contract import EACH_EPOCH, Run, read_run
 from nodulebook.runs.job import FoldJob
 from nodulebook.stats import metrics
+from nodulebook.stats.bootstrap import THRESHOLD
 from study.experiments.parallel import run_parallel
 
 RULES = "rules"
@@ -250,12 +251,8 @@ def best_on_test(run: Run) -> pd.DataFrame:
         if table["nodule_id"].tolist() != fold.probabilities["nodule_id"].tolist():
             raise InputError(f"{path}: other nodules than those of probabilities.csv")
         label = fold.probabilities["label"]
-        best = max(
-            epochs,
-            key=lambda epoch: (
-                metrics.summarise(label, table[epoch])["accuracy"],
-                metrics.roc_auc(label, table[epoch]),
-            ),
-        )
+        right = (table[epochs] >= THRESHOLD).eq(label == 1, axis=0).sum()
+        most = [epoch for epoch in epochs if right[epoch] == right.max()]
+        best = max(most, key=lambda epoch: metrics.roc_auc(label, table[epoch]))
         parts.append(fold.probabilities.assign(p_malignant=table[best]))
     return pd.concat(parts, ignore_index=True)
