@@ -51,9 +51,11 @@ def test_slope_and_intercept_by_hand(p_low, p_high, slope, intercept):
 def test_the_slopes_of_draws_are_scikit_learns():
     rng = np.random.default_rng(0)
     label, p = rng.integers(0, 2, 60) == 1, rng.uniform(0.05, 0.95, 60)
-    weight = rng.integers(0, 4, (5, 60)).astype(float)
+    weight = rng.integers(0, 4, (205, 60)).astype(float)  # fitted a hundred at a time
+    weight[101] *= label  # without an optimum, which must not touch its neighbours
     found = calibration_slope(label, p, weight), calibration_intercept(label, p, weight)
-    for draw in range(5):
+    assert np.flatnonzero(np.isnan(found[0])).tolist() == [101]
+    for draw in (0, 1, 99, 100, 102, 199, 200, 204):
         model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
         model.fit(logit(p)[:, None], label, weight[draw])
         assert found[0][draw] == pytest.approx(model.coef_[0, 0], abs=1e-4)
