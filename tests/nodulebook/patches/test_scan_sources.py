@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataelem import RawDataElement
 from test_volumes import REAL, lidc_dicom, real_dicom, write_series
 
 from nodulebook.data.annotations import Scan, read_scans
@@ -228,6 +230,14 @@ def test_the_rules_are_checked_on_the_files(
 
     assert verdict() == "kept"
     assert verdict(2.0) == "slices of 2.5 mm, the limit is 2 mm"
+    tag = pydicom.tag.Tag("SliceThickness")
+    for value, those in ((b"2,5 ", files[:3]), (b"2.5\\2.5 ", files)):  # some, then all unreadable
+        for path in those:
+            header = pydicom.dcmread(path)
+            header._dict[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+            header.save_as(path)
+        assert verdict() == "kept"
+        assert verdict(2.0) == "slices of 2.5 mm, the limit is 2 mm"
     files[5].unlink()
     assert verdict() == "1 slices missing"
     uneven = z.copy()

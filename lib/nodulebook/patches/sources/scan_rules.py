@@ -36,7 +36,7 @@ def check_scans(
 
     A DICOM series says its slices' thickness and places. An `.mhd` file has only a number of slices
     and one spacing: there, thickness and places come from the annotation database, and slices are
-    missing where the file has fewer.
+    missing where the file has fewer. So does the thickness of a series that says no readable one.
 
     Returns:
         Columns `COLUMNS`, one row per scan; `missing` counts slices, `verdict` is "kept" or
@@ -68,7 +68,8 @@ def _check(
     if found.dicom:
         series = read_dicom_series(found.dicom, scan.series_uid)
         positions = series.positions_mm
-        thickness = max(one.thickness_mm for one in series.slices)
+        said = (one.thickness_mm for one in series.slices if math.isfinite(one.thickness_mm))
+        thickness = max(said, default=scan.slice_thickness_mm)
     else:
         geometry = open_image(found.images[0]).geometry
         positions = known if geometry.size_xyz[2] == len(known) else geometry.slices_mm
