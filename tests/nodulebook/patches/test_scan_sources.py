@@ -231,13 +231,15 @@ def test_the_rules_are_checked_on_the_files(
     assert verdict() == "kept"
     assert verdict(2.0) == "slices of 2.5 mm, the limit is 2 mm"
     tag = pydicom.tag.Tag("SliceThickness")
-    for value, those in ((b"2,5 ", files[:3]), (b"2.5\\2.5 ", files)):  # some, then all unreadable
+    known = annotated[uid].slice_thickness_mm
+    # Some, then all unreadable.
+    for value, those, mm in ((b"2,5 ", files[:3], 2.5), (b"2.5\\2.5 ", files, known)):
         for path in those:
             header = pydicom.dcmread(path)
             header._dict[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
             header.save_as(path)
         assert verdict() == "kept"
-        assert verdict(2.0) == "slices of 2.5 mm, the limit is 2 mm"
+        assert verdict(0.1) == f"slices of {mm:g} mm, the limit is 0.1 mm"
     files[5].unlink()
     assert verdict() == "1 slices missing"
     uneven = z.copy()
