@@ -204,7 +204,8 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
             )
     positions = np.array([float(s.position_xyz_mm @ normal) for s in kept])
     _check_straight(kept, positions)
-    thickness = float(np.median([s.thickness_mm for s in kept]))
+    said = [s.thickness_mm for s in kept if math.isfinite(s.thickness_mm)]
+    thickness = float(np.median(said)) if said else math.nan
     notes += missing_notes(positions, thickness, [s.number for s in kept])
     if unit := next((s.unit for s in kept if s.unit in UNSPECIFIED), ""):
         notes.append(f"RescaleType {unit}: the unit is not said, Hounsfield units are assumed")

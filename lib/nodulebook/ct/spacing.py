@@ -81,13 +81,16 @@ def missing_notes(
         return [f"{len(check.missing)} slices of the scan seem to be missing"]
     if not check.even:
         return [f"slices unevenly spaced, by up to {check.largest_deviation_mm:.2f} mm"]
-    counted = np.abs(np.diff(numbers)) if -1 not in numbers else np.ones(1)
-    skipped = counted.min(initial=9) > 1
+    known = np.asarray(numbers) != -1
+    counted = np.abs(np.diff(numbers))[known[1:] & known[:-1]]
+    skipped = bool(len(counted)) and bool(counted.min() > 1)
+    by = f"their InstanceNumber counts by {counted.min()}" if skipped else ""
+    if np.isnan(thickness_mm) and skipped:
+        return [f"{by}: slices between them may be missing, and SliceThickness does not say"]
     if check.spacing_mm > (1.1 if skipped else 1.5) * thickness_mm:
-        by = f" and their InstanceNumber counts by {counted.min()}" if skipped else ""
         return [
-            f"slices {check.spacing_mm:g} mm apart, but {thickness_mm:g} mm thick{by}: "
-            "those between them seem to be missing"
+            f"slices {check.spacing_mm:g} mm apart, but {thickness_mm:g} mm thick"
+            f"{' and ' if skipped else ''}{by}: those between them seem to be missing"
         ]
     return []
 

@@ -186,6 +186,17 @@ def test_slices_left_out_throughout_are_said(tmp_path: Path, keep: Callable[[int
     assert off_mm(volume) < 0.5
 
 
+@pytest.mark.parametrize("unsaid", [slice(0, 3), slice(None)])
+def test_slices_left_out_are_said_where_headers_say_less(tmp_path: Path, unsaid: slice) -> None:
+    """A thickness or a number that some headers lack, or a thickness that all lack."""
+    files = series(tmp_path)
+    remove(files, slice(1, None, 2))
+    for path in files[::2][unsaid]:
+        edit(path, SliceThickness=None)
+    edit(files[4], InstanceNumber=None)
+    assert any("missing" in note for note in opened(tmp_path).notes)
+
+
 def test_overlapping_and_touching_slices_are_not_said_to_be_missing(tmp_path: Path) -> None:
     for path in series(tmp_path / "a"):
         edit(path, SliceThickness=2 * STEP)
