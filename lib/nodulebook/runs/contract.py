@@ -284,8 +284,8 @@ def _check_run(path: Path, run: Any) -> None:
 
 def _check_probabilities(path: Path, table: pd.DataFrame, run: dict[str, Any]) -> None:
     _check_predictions(path, table, run)
-    refuse_rows(path, table, "label", ~table["label"].isin((0, 1)), "must be 0 or 1")
-    absent = table["nodule_id"].isin(run["absent_nodules"])
+    refuse_rows(path, table, "label", ~np.isin(table["label"].to_numpy(), (0, 1)), "must be 0 or 1")
+    absent = [name in run["absent_nodules"] for name in table["nodule_id"].tolist()]
     refuse_rows(path, table, "nodule_id", absent, "but run.json calls it absent")
     if len(table) != run["n_test"]:
         raise InputError(f"{path}: {len(table)} nodules, but run.json's n_test is {run['n_test']}")
@@ -298,14 +298,14 @@ def _check_predictions(path: Path, table: pd.DataFrame, run: dict[str, Any]) -> 
         raise InputError(f"{path}: column {', '.join(unknown)} is unknown")
     if table.empty:
         raise InputError(f"{path}: has no nodule")
-    p = table["p_malignant"]
-    refuse_rows(path, table, "p_malignant", ~p.between(0, 1), "must be between 0 and 1")
+    p = table["p_malignant"].to_numpy(float)
+    refuse_rows(path, table, "p_malignant", ~((p >= 0) & (p <= 1)), "must be between 0 and 1")
     for name in ("nodule_id", "patient_id"):
-        blank = [not (isinstance(value, str) and value.strip()) for value in table[name]]
-        refuse_rows(path, table, name, pd.Series(blank), "must be text")
+        blank = [not (isinstance(value, str) and value.strip()) for value in table[name].tolist()]
+        refuse_rows(path, table, name, blank, "must be text")
     refuse_rows(path, table, "nodule_id", table["nodule_id"].duplicated(), "is there twice")
     for name in ("fold", "arm"):
-        differs = table[name] != run[name]
+        differs = [value != run[name] for value in table[name].tolist()]
         refuse_rows(path, table, name, differs, f"but run.json says {run[name]!r}")
 
 
@@ -313,9 +313,10 @@ def _check_history(path: Path, table: pd.DataFrame) -> None:
     if table.empty:
         raise InputError(f"{path}: has no epoch")
     wanted = np.arange(1, len(table) + 1)
-    refuse_rows(path, table, "epoch", table["epoch"] != wanted, "but epochs must be 1, 2, 3, ...")
+    differs = table["epoch"].to_numpy() != wanted
+    refuse_rows(path, table, "epoch", differs, "but epochs must be 1, 2, 3, ...")
     for name in table.columns:
-        refuse_rows(path, table, name, ~table[name].abs().lt(float("inf")), "must be finite")
+        refuse_rows(path, table, name, ~np.isfinite(table[name].to_numpy(float)), "must be finite")
 
 
 def _check_expected(folder: Path, fold: Fold, expected: pd.DataFrame) -> None:
