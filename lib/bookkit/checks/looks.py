@@ -1,8 +1,8 @@
 """Every page as a reader sees it, in a browser: accessibility, size, weight, pictures, tables.
 
-On screens of 1280 and 390 pixels, light and dark. axe-core looks for what keeps people out
-(contrast, names of fields and pictures, headings, parts that a keyboard does not reach); findings
-of impact serious or critical count.
+On screens of 1280 and 390 pixels, light and dark, and on paper. axe-core looks for what keeps
+people out (contrast, names of fields and pictures, headings, parts that a keyboard does not
+reach); findings of impact serious or critical count.
 """
 
 from collections.abc import Collection, Sequence
@@ -29,6 +29,9 @@ MOST_HEIGHT_PX = 12_000
 
 MOST_TABLES_PER_FIGURE = 2
 """On the pages that are to show their results."""
+
+PAPER_PX = 720
+"""Width of an A4 page less its margins."""
 
 COLOUR_RULES = ("color-contrast", "link-in-text-block")
 """What can differ between light and dark; the other rules look at the same page twice."""
@@ -90,6 +93,26 @@ def squeezed(page: Page) -> list[str]:
         }).map(cell => cell.innerText.trim().replace(/\\s+/g, " ").slice(0, 40)).slice(0, 3)"""
     )
     return [f"a cell is too narrow for its words: {text}" for text in cells]
+
+
+def cut_off_in_print(page: Page) -> list[str]:
+    """Tables and code of the open page that paper, which does not scroll, would cut off."""
+    page.set_viewport_size({"width": PAPER_PX, "height": 900})
+    page.emulate_media(media="print")
+    found = page.evaluate(
+        """() => { document.querySelectorAll("article details").forEach(one => one.open = true);
+          const hides = one => getComputedStyle(one).overflowX != "visible"
+            && one.scrollWidth > one.clientWidth + 2;
+          return [...document.querySelectorAll("article :is(table, pre)")].filter(one => {
+            if (!one.checkVisibility()) return false;
+            for (let at = one; at.tagName != "ARTICLE"; at = at.parentElement)
+              if (hides(at)) return true;
+            const beyond = one.scrollWidth > one.clientWidth + 2;
+            return beyond || one.getBoundingClientRect().right > innerWidth + 2;
+          }).map(one => (one.caption || one).innerText.trim().slice(0, 60)).slice(0, 3); }"""
+    )
+    page.emulate_media(media="screen")
+    return [f"cut off in print: {text}" for text in found]
 
 
 def too_many_tables(page: Page) -> list[str]:
@@ -170,6 +193,7 @@ def look_at(
                 found += [] if long else too_tall(page, MOST_HEIGHT_PX)
                 found += too_many_tables(page) if shows else []
             findings += [f"{name}, {width} px, {scheme}: {text}" for text in found]
+    findings += [f"{name}: {text}" for text in cut_off_in_print(page)]
     page.remove_listener("request", note)
     return findings, sum(sizes.values())
 

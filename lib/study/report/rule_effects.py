@@ -87,12 +87,10 @@ def _kept_each_epoch(run: Run) -> bool:
 
 def rules_table(found: Mapping[str, Effect]) -> pd.DataFrame:
     """Ruler, network and training accuracy under each rule, as text; one row per rule."""
-    questions = {name: rule.question for name, rule in read_rules().items()}
     rows = []
     for name, one in found.items():
         row = {
             "rule": TITLES.get(name, name),
-            "in full": questions.get(name, TITLES.get(name, name)),
             "n": f"{len(one.table):,}",
             "malignant": f"{one.table['label'].sum():,}",
             "AUC of the ruler": interval(one.ruler),

@@ -245,6 +245,10 @@ def test_tall_pages_squeezed_cells_and_tables_without_figures_are_found(tmp_path
         f"{figure}<table><tr>{thin}</tr></table>": "too narrow for its words: letter",
         "<p style='height:12000px'>much</p>": "px tall, at most 12,000",
         "<p style='height:11000px'>less</p>": "",
+        f"{figure}<div tabindex=0 style='overflow:auto;width:99px'>"
+        "<table><tr><td style='min-width:200px'>a long cell": "cut off in print: a long",
+        "<details><pre>" + 200 * "x" + "</pre></details>": "cut off in print: xxx",
+        f"<details><pre style='white-space:pre-wrap;overflow-wrap:anywhere'>{200 * 'x'}": "",
     }
     page.write_text(GOOD)
     with opened(page) as tab:
