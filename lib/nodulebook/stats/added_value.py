@@ -11,6 +11,7 @@ nodule_id; InputError where a nodule has no positive one. `n_draws` and `seed` a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def compare(first: Tables, second: Tables, n_draws: int = DRAWS, seed: int = 0) 
     """
     both = _on_common_nodules([*first, *second])
     sides = both[: len(first)], both[len(first) :]
-    values = [_seed_draws(side, _plain_auc, n_draws, (seed, k)) for k, side in enumerate(sides)]
+    values = [_seed_draws(side, _auc_draws, n_draws, (seed, k)) for k, side in enumerate(sides)]
     estimate = values[0][0] - values[1][0]
     one, other = (np.mean([fold_aucs(table) for table in side], axis=0) for side in sides)
     if len(one) < 2:
@@ -95,7 +96,7 @@ def seeds_auc(tables: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:
 
     With one seed it is that of `bootstrap.patient_bootstrap`, to the last digit.
     """
-    return interval_of(*_seed_draws(_on_common_nodules(tables), _plain_auc, n_draws, (seed, 0)))
+    return interval_of(*_seed_draws(_on_common_nodules(tables), _auc_draws, n_draws, (seed, 0)))
 
 
 def matched_auc(
@@ -124,44 +125,73 @@ def matched_auc(
     if not alike.any():
         raise InputError(f"no malignant and benign nodule have diameters within {within:.0%}")
 
-    def auc(table: pd.DataFrame, weight: Array) -> Array:
+    def draws(table: pd.DataFrame, n_draws: int, seed: int) -> tuple[float, Array]:
         p = table["p_malignant"].to_numpy(float)
         won = alike * (np.sign(p[label][:, None] - p[~label]) + 1) / 2
-        positive, negative = weight[:, label], weight[:, ~label]
-        pairs = ((positive @ alike.astype(float)) * negative).sum(axis=1)
-        ordered = ((positive @ won) * negative).sum(axis=1)
-        ratio: Array = np.divide(ordered, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
-        return ratio
 
-    return interval_of(*_seed_draws(tables, auc, n_draws, (seed, 0)))
+        def auc(weight: Array) -> Array:
+            positive, negative = weight[:, label], weight[:, ~label]
+            pairs = ((positive @ alike.astype(float)) * negative).sum(axis=1)
+            return metrics.ratio(((positive @ won) * negative).sum(axis=1), pairs)
+
+        once = float(auc(np.ones((1, len(p))))[0])
+        return once, resampled(table["patient_id"], auc, n_draws, seed)
+
+    return interval_of(*_seed_draws(tables, draws, n_draws, (seed, 0)))
 
 
 def fold_aucs(table: pd.DataFrame) -> Array:
     """The AUC within each fold, in the order of the folds' numbers; nan with one class only."""
-    parts = [part for _, part in table.groupby("fold", sort=True)]
-    return np.array([metrics.roc_auc(part["label"], part["p_malignant"]) for part in parts])
+    label, p = label_and_p(table)
+    fold, _ = pd.factorize(table["fold"], sort=True)
+    return _aucs_of_folds(fold.astype(np.int64).tobytes(), label.tobytes(), p.tobytes()).copy()
 
 
-def _plain_auc(table: pd.DataFrame, weight: Array) -> Array:
-    return weighted_auc(*label_and_p(table), weight)
+# A page compares the same run with many others: what depends on one table is computed once.
+@lru_cache(maxsize=128)
+def _aucs_of_folds(fold: bytes, label: bytes, p: bytes) -> Array:
+    truth, score = np.frombuffer(label, bool), np.frombuffer(p)
+    number = np.frombuffer(fold, np.int64)
+    parts = [number == k for k in range(number.max() + 1)]
+    return np.array([metrics.roc_auc(truth[part], score[part]) for part in parts])
+
+
+def _auc_draws(table: pd.DataFrame, n_draws: int, seed: int) -> tuple[float, Array]:
+    """The AUC on the table, and in each draw of patients."""
+    label, p = label_and_p(table)
+    patients = tuple(table["patient_id"].tolist())
+    return _aucs_of_draws(patients, label.tobytes(), p.tobytes(), n_draws, seed)
+
+
+@lru_cache(maxsize=128)
+def _aucs_of_draws(
+    patients: tuple[str, ...], label: bytes, p: bytes, n_draws: int, seed: int
+) -> tuple[float, Array]:
+    truth, score = np.frombuffer(label, bool), np.frombuffer(p)
+
+    def auc(weight: Array) -> Array:
+        return weighted_auc(truth, score, weight)
+
+    drawn = resampled(pd.Series(patients), auc, n_draws, seed)
+    drawn.flags.writeable = False  # shared by all that ask again
+    return float(auc(np.ones((1, len(truth))))[0]), drawn
 
 
 def _seed_draws(
     tables: Tables,
-    statistic: Callable[[pd.DataFrame, Array], Array],
+    draws: Callable[[pd.DataFrame, int, int], tuple[float, Array]],
     n_draws: int,
     seeds: tuple[int, int],
 ) -> tuple[float, Array]:
-    """The mean of a statistic over seeds, and its value in each draw of patients and a seed."""
-    once = np.ones((1, len(tables[0])))
-    estimate = float(np.mean([statistic(table, once)[0] for table in tables]))
+    """The mean of a statistic over seeds, and its value in each draw of patients and a seed.
 
-    def every(weight: Array) -> Array:
-        return np.column_stack([statistic(table, weight) for table in tables])
-
-    values = resampled(tables[0]["patient_id"], every, n_draws, seeds[0])
+    Args:
+        draws: table, number and seed of the draws -> the statistic on the table and in each draw.
+    """
+    each = [draws(table, n_draws, seeds[0]) for table in tables]
     drawn = np.random.default_rng([1, *seeds]).integers(0, len(tables), n_draws)
-    return estimate, values[np.arange(n_draws), drawn]
+    values = np.column_stack([of_draws for _, of_draws in each])
+    return float(np.mean([once for once, _ in each])), values[np.arange(n_draws), drawn]
 
 
 def _on_common_nodules(tables: Tables) -> list[pd.DataFrame]:

@@ -91,6 +91,24 @@ def test_one_seed_has_the_interval_of_one_table():
     assert seeds_auc([table]) == patient_bootstrap(table, "roc_auc")
 
 
+@pytest.mark.parametrize("column", ["p_malignant", "label", "patient_id", "fold"])
+def test_what_is_computed_once_is_of_the_table_as_it_is_now(column):
+    table, _ = _noisy()
+    half = table.assign(p_malignant=0.5)
+    before = compare([table], [half], n_draws=50), fold_aucs(table)
+    again = compare([table.copy()], [half], n_draws=50), fold_aucs(table)
+    assert before[0] == again[0] and before[1].tolist() == again[1].tolist()
+    table[column] = half[column] = table[column].to_numpy()[::-1].copy()
+    after = compare([table], [half], n_draws=50)
+    assert (after.auc != before[0].auc) == (column != "fold")
+    by_hand = [
+        metrics.roc_auc(part["label"], part["p_malignant"]) for _, part in table.groupby("fold")
+    ]
+    assert fold_aucs(table).tolist() == by_hand
+    named = table.assign(fold=table["fold"].map(lambda fold: f"fold {fold}"))
+    assert fold_aucs(named).tolist() == by_hand
+
+
 def test_the_test_over_folds_by_hand():
     # AUC of the folds 1, 1, 1/2 against 1/2, 1, 1/2: differences 1/2, 0, 0, mean 1/6, variance
     # 1/12, and with three folds a test set is half of its training set: 1/3 + 1/2.
