@@ -40,12 +40,16 @@ processor's speed from about 4 channels on.
 """
 
 
-_stack: list[tuple[Any, bool]] = []
+STACKED_ROWS_BELOW = 3000
+"""The same where a stack of trainings is computed as matrix products on a CPU: a row has a third of
+the taps, so that less memory is moved."""
+
+_stack: list[tuple[Any, bool, int]] = []
 """What `traced_for_stack` says of the network that is being traced."""
 
 
 @contextmanager
-def traced_for_stack(kept: Any, products: bool) -> Iterator[None]:
+def traced_for_stack(kept: Any, products: bool, rows: bool = False) -> Iterator[None]:
     """Trace a network as a member of a stack of trainings (`nodulebook.model.stacked`).
 
     Args:
@@ -53,8 +57,9 @@ def traced_for_stack(kept: Any, products: bool) -> Iterator[None]:
             those that fill a batch up.
         products: compute every convolution as a matrix product: a convolution that each member
             has its own kernel of is a grouped one, which processors of either kind are slow at.
+        rows: with few channels, of rows (`RowConv3D`).
     """
-    _stack.append((kept, products))
+    _stack.append((kept, products, STACKED_ROWS_BELOW if products and rows else 0))
     try:
         yield
     finally:
@@ -134,8 +139,9 @@ class RowConv3D(layers.Conv3D):
         """How inputs with x voxels along x are computed: "product", "rows" or "plain"."""
         if self.kernel_size[0] == 1 and self.pooled == 1:
             return "product"
-        few = self.pooled == 1 and x * channels * self.filters < ROWS_BELOW
-        return "rows" if few and not _stack else "plain"
+        limit = _stack[-1][2] if _stack else ROWS_BELOW
+        few = self.pooled == 1 and x * channels * self.filters < limit
+        return "rows" if few else "plain"
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """(batch, z, y, x, C) -> (batch, z / pooled, y / pooled, x / pooled, filters)."""
@@ -164,8 +170,11 @@ def _convolve_rows(inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> kera
     banded = ops.einsum("aio,zyacf->zyicof", band(x, size), kernel)
     banded = ops.reshape(banded, (size, size, x * channels, x * filters))
     rows = ops.reshape(inputs, (-1, z, y, x * channels))
-    rows = ops.pad(rows, [(0, 0), (before, before), (before, before), (0, 0)])
-    out = ops.conv(rows, banded, padding="valid", data_format="channels_last")
+    if _stack:
+        out = convolve(rows, banded, 1)
+    else:
+        rows = ops.pad(rows, [(0, 0), (before, before), (before, before), (0, 0)])
+        out = ops.conv(rows, banded, padding="valid", data_format="channels_last")
     return ops.reshape(out, (-1, z, y, x, filters))
 
 

@@ -333,7 +333,7 @@ class Stack:
             n = jnp.maximum(kept.sum(), 1)
 
             def loss(trained: Any) -> tuple[Any, Any]:
-                with traced_for_stack(kept, products):
+                with traced_for_stack(kept, products, jax.default_backend() == "cpu"):
                     out, after, penalties = self.model.stateless_call(
                         trained, rest, volumes, training=True, return_losses=True
                     )
