@@ -218,8 +218,9 @@ def _recognised(
 ) -> tuple[Layout, dict[str, str]]:
     """The table's layout, and which of its columns is which of ours (ours -> theirs)."""
     given = {cell.lower(): cell for cell in header}
+    lower = [cell.lower() for cell in header]
     if len(given) < len(header):
-        again = next(cell for cell in header if given[cell.lower()] != cell or not cell)
+        again = next(cell for cell in header if lower.count(cell.lower()) > 1)
         raise InputError(f"{path}: column {again or '(without a name)'} occurs twice")
     for axis in WORLD:
         if axis in given and f"coord{axis[0]}" in given:
