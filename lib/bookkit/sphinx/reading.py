@@ -128,8 +128,8 @@ def _allow(app: Sphinx, config: Config) -> None:
         if name in app.extensions:
             app.extensions[name].parallel_read_safe = True
     app.parallel = max(app.parallel, min(os.cpu_count() or 1, MOST_AT_A_TIME))
-    # Pages at a time, each with as many threads as cores, wait for one another: a logistic
-    # regression then takes ten times as long. The kernels inherit this.
+    # The kernels inherit this: pages at a time, each with as many threads as cores, would compete
+    # for the cores, and threads that wait for others of their product spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
