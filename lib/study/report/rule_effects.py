@@ -91,8 +91,7 @@ def rules_table(found: Mapping[str, Effect]) -> pd.DataFrame:
     for name, one in found.items():
         row = {
             "rule": TITLES.get(name, name),
-            "n": f"{len(one.table):,}",
-            "malignant": f"{one.table['label'].sum():,}",
+            "n (malignant)": f"{len(one.table):,} ({one.table['label'].sum():,})",
             "AUC of the ruler": interval(one.ruler),
         }
         row |= {f"{text} of the network": interval(one.network[m]) for m, text in METRICS.items()}
