@@ -65,7 +65,9 @@ def test_the_table_has_the_known_rules_in_order_and_new_ones_after_them(found):
         titles[BASE], titles["split-by-copy"], titles[rule_effects.BEST_ON_TEST],
         titles["at-3-benign"], "a-new-rule",
     ]  # fmt: skip
-    assert table["n"].tolist() == ["300", "600", "300", "200", "300"]
+    counts = [(len(one.table), one.table["label"].sum()) for one in found[0].values()]
+    assert [n for n, _ in counts] == [300, 600, 300, 200, 300]
+    assert table["n (malignant)"].tolist() == [f"{n} ({malignant})" for n, malignant in counts]
     assert table["AUC, minus ours"][0] == "" and set(table["training accuracy"]) == {"85.0 %"}
 
 
