@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nodulebook.core.errors import InputError
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import (
+    STATISTICS,
     Interval,
     aligned_tables,
     interval_of,
@@ -97,6 +98,20 @@ def seeds_auc(tables: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:
     With one seed it is that of `bootstrap.patient_bootstrap`, to the last digit.
     """
     return interval_of(*_seed_draws(_on_common_nodules(tables), _auc_draws, n_draws, (seed, 0)))
+
+
+def seeds_statistic(
+    tables: Tables, statistic: str, n_draws: int = 2000, seed: int = 0
+) -> Interval:
+    """As `seeds_auc`, of another of `bootstrap.STATISTICS`."""
+    compute = STATISTICS[statistic]
+
+    def draws(table: pd.DataFrame, n_draws: int, seed: int) -> tuple[float, Array]:
+        label, p = label_and_p(table)
+        drawn = resampled(table["patient_id"], lambda w: compute(label, p, w), n_draws, seed)
+        return float(compute(label, p, np.ones((1, len(p))))[0]), drawn
+
+    return interval_of(*_seed_draws(_on_common_nodules(tables), draws, n_draws, (seed, 0)))
 
 
 def matched_auc(

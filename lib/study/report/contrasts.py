@@ -18,17 +18,18 @@ HIGHER, LOWER, NO_DIFFERENCE = "higher", "lower", "no difference shown"
 
 @dataclass(frozen=True)
 class Contrast:
-    """One run minus another, on the nodules that both have."""
+    """One run minus another, on the nodules that all their seeds have."""
 
     run: str
     base: str
     n: int
     auc: Interval
-    """Difference in pooled AUC, 20,000 draws of patients."""
+    """Difference in pooled AUC, 20,000 draws of patients and seeds."""
     by_fold: Difference
-    """Mean difference over folds, corrected t test (Nadeau and Bengio)."""
+    """Mean difference over folds, averaged over seeds; corrected t test (Nadeau and Bengio)."""
     delong: float
-    """p of the clustered DeLong test, Holm-corrected in its family: a sensitivity analysis."""
+    """p of the clustered DeLong test of the first seeds, Holm-corrected in its family: a
+    sensitivity analysis."""
     p: float
     """p of the test over folds, Holm-corrected in its family."""
 
@@ -47,15 +48,16 @@ def verdict_word(difference: Interval, p: float) -> str:
     return NO_DIFFERENCE
 
 
-def contrasts(pairs: Sequence[tuple[Run, Run]]) -> list[Contrast]:
-    """The first of each pair minus the second. All pairs together are one family for Holm."""
-    tables = [on_common_nodules(run, base) for run, base in pairs]
-    both = [compare([first], [second]) for first, second in tables]
+def contrasts(pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]]) -> list[Contrast]:
+    """The first of each pair minus the second, both as the run's seeds; one family for Holm."""
+    both = [compare(*([one.probabilities for one in side] for side in pair)) for pair in pairs]
     p = holm([one.by_fold.p_value for one in both])
-    delong = holm([delong_difference(first, second).p_value for first, second in tables])
+    first = [(run[0], base[0]) for run, base in pairs]
+    tables = [on_common_nodules(run, base) for run, base in first]
+    delong = holm([delong_difference(one, other).p_value for one, other in tables])
     return [
         Contrast(run.name, base.name, one.n, one.auc, one.by_fold, float(d), float(q))
-        for (run, base), one, d, q in zip(pairs, both, delong, p, strict=True)
+        for (run, base), one, d, q in zip(first, both, delong, p, strict=True)
     ]
 
 

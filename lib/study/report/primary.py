@@ -119,13 +119,13 @@ def texts(family: Mapping[str, Primary]) -> dict[str, str]:
     """Short texts of each primary comparison for glue: `verdict-<id>`, `auc-`, `p-`, `run-`."""
     out: dict[str, str] = {}
     for key, one in family.items():
-        fewest = min(one.seeds)
+        seeds = " against ".join(f"{n} seed{'s' * (n > 1)}" for n in dict.fromkeys(one.seeds))
         out |= {
             f"verdict-{key}": one.verdict,
             f"auc-{key}": interval(one.result.auc),
             f"p-{key}": number(one.p_holm),
             f"run-{key}": title(one.runs[0]),
-            f"seeds-{key}": "one seed" if fewest == 1 else f"{fewest} seeds",
+            f"seeds-{key}": seeds.replace("1 seed", "one seed"),
             f"planned-{key}": "a stand-in" if one.stand_in else "as planned",
         }
     return out

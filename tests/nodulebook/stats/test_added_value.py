@@ -15,6 +15,7 @@ from nodulebook.stats.added_value import (
     matched_auc,
     ruler_score,
     seeds_auc,
+    seeds_statistic,
 )
 from nodulebook.stats.bootstrap import patient_bootstrap
 
@@ -89,6 +90,17 @@ def test_a_seed_is_drawn_in_each_draw():
 def test_one_seed_has_the_interval_of_one_table():
     table, _ = _noisy()
     assert seeds_auc([table]) == patient_bootstrap(table, "roc_auc")
+    assert seeds_statistic([table], "accuracy") == patient_bootstrap(table, "accuracy")
+
+
+def test_any_statistic_is_averaged_over_seeds():
+    # The first seed calls all nodules right, the second none; as AUCs the same tables give the same.
+    label = [0] * 20 + [1] * 20
+    right = _table(label, [0.1] * 20 + [0.9] * 20)
+    wrong = right.assign(p_malignant=1 - right["p_malignant"])
+    both = seeds_statistic([right, wrong], "accuracy", n_draws=400)
+    assert (both.low, both.estimate, both.high) == (0, 0.5, 1)
+    assert seeds_statistic([right, wrong], "roc_auc", n_draws=400) == seeds_auc([right, wrong], n_draws=400)
 
 
 @pytest.mark.parametrize("column", ["p_malignant", "label", "patient_id", "fold"])

@@ -31,7 +31,7 @@ BASE, WEAK, SAME = made("base", 2.0), made("weak", 0.1), made("twin", 2.0)
 
 def test_differences_are_of_the_nodules_that_both_have():
     larger = made("more", 0.1, n=240)
-    (one,) = contrasts([(larger, BASE)])
+    (one,) = contrasts([([larger], [BASE])])
     cut = larger.probabilities[:200]
     wanted = [metrics.roc_auc(t["label"], t["p_malignant"]) for t in (cut, BASE.probabilities)]
     assert one.n == 200 and one.auc.estimate == pytest.approx(wanted[0] - wanted[1])
@@ -39,9 +39,16 @@ def test_differences_are_of_the_nodules_that_both_have():
     assert contrast_table([one])["verdict"].tolist() == [LOWER]
 
 
+def test_a_run_counts_with_all_its_seeds():
+    (one,) = contrasts([([BASE, WEAK], [SAME])])
+    aucs = [metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"]) for run in (BASE, WEAK, SAME)]
+    assert one.auc.estimate == pytest.approx((aucs[0] + aucs[1]) / 2 - aucs[2])
+    assert (one.run, one.base) == ("base", "twin")
+
+
 def test_p_values_are_corrected_over_the_whole_family():
     """The smallest of four, against two bases, is multiplied by four."""
-    pairs = [(run, base) for base in (BASE, SAME) for run in (WEAK, made("other", 2.0))]
+    pairs = [([run], [base]) for base in (BASE, SAME) for run in (WEAK, made("other", 2.0))]
     alone = [contrasts([pair])[0] for pair in pairs]
     family = contrasts(pairs)
     first = min(range(4), key=lambda k: alone[k].p)
