@@ -51,3 +51,11 @@ def show(page: Page, address: str, width: int, scheme: str) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.goto(address)
+
+
+def switch(page: Page, scheme: str) -> None:
+    """Show the open page in the other scheme, as on a device that changes in the evening."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    # The page's script is told in the next frame.
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => "
+                  "requestAnimationFrame(done)))")  # fmt: skip

@@ -100,9 +100,7 @@ def seeds_auc(tables: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:
     return interval_of(*_seed_draws(_on_common_nodules(tables), _auc_draws, n_draws, (seed, 0)))
 
 
-def seeds_statistic(
-    tables: Tables, statistic: str, n_draws: int = 2000, seed: int = 0
-) -> Interval:
+def seeds_statistic(tables: Tables, statistic: str, n_draws: int = 2000, seed: int = 0) -> Interval:
     """As `seeds_auc`, of another of `bootstrap.STATISTICS`."""
     compute = STATISTICS[statistic]
 

@@ -279,7 +279,8 @@ def test_colours_of_a_narrow_window_and_of_the_dark_are_looked_at(tmp_path: Path
         if f", {where}:" in line and word in line
     }
     narrow = {(f"390 px, {s}", w) for s in ("light", "dark") for w in ("pale", "faint", "hidden")}
-    assert found == narrow | {("1280 px, dark", "dim"), ("390 px, dark", "dim")}
+    # What looks alike in both windows is found once.
+    assert found == narrow | {("1280 px, dark", "dim")}
 
 
 def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_any_statistic_is_averaged_over_seeds():
     wrong = right.assign(p_malignant=1 - right["p_malignant"])
     both = seeds_statistic([right, wrong], "accuracy", n_draws=400)
     assert (both.low, both.estimate, both.high) == (0, 0.5, 1)
-    assert seeds_statistic([right, wrong], "roc_auc", n_draws=400) == seeds_auc([right, wrong], n_draws=400)
+    assert seeds_statistic([right, wrong], "roc_auc", n_draws=400) == seeds_auc(
+        [right, wrong], n_draws=400
+    )
 
 
 @pytest.mark.parametrize("column", ["p_malignant", "label", "patient_id", "fold"])

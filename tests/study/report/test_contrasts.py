@@ -41,7 +41,10 @@ def test_differences_are_of_the_nodules_that_both_have():
 
 def test_a_run_counts_with_all_its_seeds():
     (one,) = contrasts([([BASE, WEAK], [SAME])])
-    aucs = [metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"]) for run in (BASE, WEAK, SAME)]
+    aucs = [
+        metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
+        for run in (BASE, WEAK, SAME)
+    ]
     assert one.auc.estimate == pytest.approx((aucs[0] + aucs[1]) / 2 - aucs[2])
     assert (one.run, one.base) == ("base", "twin")
 
