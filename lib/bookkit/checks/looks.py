@@ -49,11 +49,11 @@ _STYLES = """([scheme, mark]) => {
       one.toggleAttribute("data-changed", noted[scheme].get(one) !== style);
   else noted[scheme] = now;
 }"""
-"""Note how each element looks in a scheme, or mark those that look different from what was noted."""
+"""Note how each element looks in a scheme, or mark those that look different from the note."""
 
 _HIDE_UNCHANGED = """hide => { for (const one of document.querySelectorAll("article"))
   one.style.display = hide && !one.querySelector("[data-changed]") ? "none" : ""; }"""
-"""Take the text off the page where nothing in it was marked: axe-core places every element first."""
+"""Take the text off the page where nothing in it was marked: axe-core places all elements first."""
 
 
 def axe_findings(page: Page, rules: Sequence[str] = (), place: str | None = None) -> list[str]:
