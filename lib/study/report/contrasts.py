@@ -50,7 +50,10 @@ def verdict_word(difference: Interval, p: float) -> str:
 
 def contrasts(pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]]) -> list[Contrast]:
     """The first of each pair minus the second, both as the run's seeds; one family for Holm."""
-    both = [compare(*([one.probabilities for one in side] for side in pair)) for pair in pairs]
+    both = [
+        compare([one.probabilities for one in run], [one.probabilities for one in base])
+        for run, base in pairs
+    ]
     p = holm([one.by_fold.p_value for one in both])
     first = [(run[0], base[0]) for run, base in pairs]
     tables = [on_common_nodules(run, base) for run, base in first]

@@ -41,10 +41,8 @@ def test_differences_are_of_the_nodules_that_both_have():
 
 def test_a_run_counts_with_all_its_seeds():
     (one,) = contrasts([([BASE, WEAK], [SAME])])
-    aucs = [
-        metrics.roc_auc(run.probabilities["label"], run.probabilities["p_malignant"])
-        for run in (BASE, WEAK, SAME)
-    ]
+    tables = [run.probabilities for run in (BASE, WEAK, SAME)]
+    aucs = [metrics.roc_auc(table["label"], table["p_malignant"]) for table in tables]
     assert one.auc.estimate == pytest.approx((aucs[0] + aucs[1]) / 2 - aucs[2])
     assert (one.run, one.base) == ("base", "twin")
 
