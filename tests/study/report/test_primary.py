@@ -87,7 +87,7 @@ def test_seeds_are_those_of_the_run_and_of_no_other():
     assert family["paper-adds-to-ruler"].seeds == (2,)
     assert family["gates"].seeds == (2, 1)
     assert texts(family)["seeds-paper-adds-to-ruler"] == "2 seeds"
-    assert texts(family)["seeds-gates"] == "one seed"
+    assert texts(family)["seeds-gates"] == "2 seeds against one seed"
 
 
 def test_the_family_is_corrected_together():
