@@ -173,11 +173,16 @@ def list_runs(folder: Path | None = None) -> list[str]:
     folder = paths.runs_folder() if folder is None else folder
     if not folder.is_dir():
         return []
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and _fold_folders(path)
-    )
+    return sorted(path.name for path in folder.iterdir() if fold_folders(path.name, folder))
+
+
+def fold_folders(run: str, folder: Path | None = None) -> dict[int, Path]:
+    """The folders of a run's folds by their numbers, in order; none where there is no such run."""
+    place = (paths.runs_folder() if folder is None else folder) / run
+    if run != place.name or run.startswith(".") or not place.is_dir():
+        return {}
+    numbered = ((_fold_number(path), path) for path in place.iterdir() if path.is_dir())
+    return dict(sorted((k, path) for k, path in numbered if k is not None))
 
 
 def read_run(run: str, folder: Path | None = None, folds: pd.DataFrame | None = None) -> Run:
@@ -196,12 +201,10 @@ def read_run(run: str, folder: Path | None = None, folds: pd.DataFrame | None = 
         InputError: there is no such run, a fold is invalid, or two folds do not belong together.
     """
     folder = paths.runs_folder() if folder is None else folder
-    runs = list_runs(folder)
-    if run not in runs:
-        raise InputError(
-            f"there is no run {run!r} in {folder}; there is {', '.join(runs) or 'none at all'}"
-        )
-    found = {k: read_fold(path, folds) for k, path in _fold_folders(folder / run).items()}
+    found = {k: read_fold(path, folds) for k, path in fold_folders(run, folder).items()}
+    if not found:
+        there = ", ".join(list_runs(folder)) or "none at all"
+        raise InputError(f"there is no run {run!r} in {folder}; there is {there}")
     _check_together(folder / run, found)
     pooled = pd.concat([fold.probabilities for fold in found.values()], ignore_index=True)
     twice = pooled[pooled["nodule_id"].duplicated(keep=False)]
@@ -226,11 +229,6 @@ def _fold_number(folder: Path, aside: bool = False) -> int | None:
     pattern = r"\.?fold-(0|[1-9]\d*)(\..*)?" if aside else r"fold-(0|[1-9]\d*)"
     match = re.fullmatch(pattern, folder.name)
     return int(match[1]) if match else None
-
-
-def _fold_folders(folder: Path) -> dict[int, Path]:
-    numbered = ((_fold_number(path), path) for path in folder.iterdir() if path.is_dir())
-    return dict(sorted((k, path) for k, path in numbered if k is not None))
 
 
 def _check(folder: Path, fold: Fold) -> None:

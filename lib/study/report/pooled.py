@@ -1,17 +1,27 @@
 """The complete runs, and their pooled and fold-wise metrics in tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from itertools import product
 
 import pandas as pd
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.files import read_json
 from nodulebook.core.settings import N_FOLDS
 from nodulebook.data.folds import read_folds
 from nodulebook.patches.sources import REAL_CT, SOURCES
 from nodulebook.runs.arithmetic import arithmetics
-from nodulebook.runs.contract import Fold, Run, list_runs, on_common_nodules, read_run
+from nodulebook.runs.contract import (
+    RUN,
+    Fold,
+    Run,
+    fold_folders,
+    list_runs,
+    on_common_nodules,
+    read_run,
+)  # fmt: skip
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import paired_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval, number
@@ -49,32 +59,53 @@ COMPARED = ("features-", "rival-")
 """How the names of runs begin that stand in the comparison chapter only: too many for a figure."""
 
 
-def complete_runs(compared: bool = False) -> dict[str, Run]:
-    """The runs that have all ten folds, valid; real CT first, then the readers, then phantom.
+class CompleteRuns(Mapping[str, Run]):
+    """Runs by name; one is read and checked when it is first asked for, since few pages ask all."""
+
+    def __init__(self, names: Iterable[str], folds: pd.DataFrame) -> None:
+        """Of these names, checked against data/folds.csv."""
+        self._read = cache(partial(read_run, folds=folds))
+        self._names = list(names)
+
+    def __getitem__(self, name: str) -> Run:
+        """The run; InputError: it is damaged."""
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names in their order."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._names)
+
+
+def complete_runs(compared: bool = False) -> Mapping[str, Run]:
+    """The runs that have all ten folds; real CT first, then the readers, then phantom.
 
     Args:
         compared: with those of `COMPARED`.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is none; when a run is asked for: it is damaged.
     """
     folds = read_folds()
     names = [name for name in list_runs() if compared or not name.startswith(COMPARED)]
-    runs = {name: read_run(name, folds=folds) for name in names}
-    complete = {name: run for name, run in runs.items() if not run.missing_folds}
+    complete = [name for name in names if len(fold_folders(name)) == N_FOLDS]
     if not complete:
         raise InputError(
             f"{paths.runs_folder()} has no run with all {N_FOLDS} folds: "
             "`make folds PROFILE=quick SOURCE=phantom` makes one in some minutes"
         )
-    return in_reading_order(complete)
+    sources = {name: read_json(fold_folders(name)[0] / RUN).get("source") for name in complete}
+    return CompleteRuns(in_reading_order(sources), folds)
 
 
-def in_reading_order(runs: dict[str, Run]) -> dict[str, Run]:
+def in_reading_order(sources: Mapping[str, str]) -> list[str]:
     """The runs by `READING_ORDER` of their sources, then by name."""
-    return dict(
-        sorted(runs.items(), key=lambda item: (READING_ORDER.index(source(item[1])), item[0]))
-    )
+    return sorted(sources, key=lambda name: (READING_ORDER.index(sources[name]), name))
 
 
 def source(run: Run) -> str:
@@ -82,7 +113,7 @@ def source(run: Run) -> str:
     return str(next(iter(run.folds.values())).run["source"])
 
 
-def per_fold_metrics(runs: dict[str, Run]) -> pd.DataFrame:
+def per_fold_metrics(runs: Mapping[str, Run]) -> pd.DataFrame:
     """Eqs 11 to 15, AUC and Brier score of every fold of every run; columns run, fold, ..."""
     rows = [
         {"run": name, "fold": k}
@@ -93,7 +124,9 @@ def per_fold_metrics(runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pooled_table(runs: dict[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)) -> pd.DataFrame:
+def pooled_table(
+    runs: Mapping[str, Run], names: Sequence[str] = tuple(METRIC_TEXT)
+) -> pd.DataFrame:
     """Metrics of the pooled predictions with 95 % patient-bootstrap intervals, one row per run."""
     rows = [
         {
@@ -136,7 +169,7 @@ PAIRS = (
 """Which arms are compared on the same nodules."""
 
 
-def difference_table(runs: dict[str, Run]) -> pd.DataFrame:
+def difference_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     """Paired differences in AUC between arms on the same source, one row per pair.
 
     An arm is a run `<profile>-<source>`, or `diameter`. Pairs that are not there are left out.
@@ -153,7 +186,7 @@ def difference_table(runs: dict[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "first", "second", "n", "AUC, first minus second"])
 
 
-def making_table(runs: dict[str, Run]) -> pd.DataFrame:
+def making_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     """On what each run was made, and how long its ten folds took."""
     rows = []
     for name, run in runs.items():

@@ -36,7 +36,9 @@ def all_runs() -> dict[str, Run]:
         InputError: one is damaged.
     """
     folds = read_folds()
-    return in_reading_order({name: read_run(name, folds=folds) for name in list_runs()})
+    runs = {name: read_run(name, folds=folds) for name in list_runs()}
+    order = in_reading_order({name: source(run) for name, run in runs.items()})
+    return {name: runs[name] for name in order}
 
 
 def overview_table(runs: dict[str, Run]) -> pd.DataFrame:
