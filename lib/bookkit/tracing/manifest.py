@@ -13,6 +13,7 @@ from nodulebook.core.files import read_json, sha256
 MANIFEST = "artefacts.json"
 """In the folder of the built book: relative path to SHA-256."""
 
+RUNS = "papermill_runs"
 ENDINGS = (".csv", ".json", ".yml", ".yaml")
 
 
@@ -21,17 +22,25 @@ def artefact_files() -> dict[str, Path]:
 
     Runs (probabilities, histories, records, measured maps), the tables of `data/`, the profiles.
     """
+    return {
+        **_files(RUNS, paths.runs_folder(), "**/*"),
+        **_files("data", paths.DATA, "*"),
+        **_files("profiles", paths.PROFILES, "**/*"),
+    }
+
+
+def run_files(run: str) -> dict[str, Path]:
+    """Those of `artefact_files` that belong to a run."""
+    return _files(f"{RUNS}/{run}", paths.runs_folder() / run, "**/*")
+
+
+def _files(name: str, folder: Path, pattern: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for name, folder, pattern in (
-        ("papermill_runs", paths.runs_folder(), "**/*"),
-        ("data", paths.DATA, "*"),
-        ("profiles", paths.PROFILES, "**/*"),
-    ):
-        for path in sorted(folder.glob(pattern)):
-            inside = path.relative_to(folder)
-            hidden = any(part.startswith(".") for part in inside.parts)
-            if path.is_file() and path.suffix in ENDINGS and not hidden:
-                found[f"{name}/{inside.as_posix()}"] = path
+    for path in sorted(folder.glob(pattern)):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.is_file() and path.suffix in ENDINGS and not hidden:
+            found[f"{name}/{inside.as_posix()}"] = path
     return found
 
 

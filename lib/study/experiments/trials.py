@@ -81,16 +81,21 @@ def trial_folds(folds: pd.DataFrame, split: int) -> tuple[pd.DataFrame, set[str]
     return table.assign(fold=number), hidden
 
 
-def trial_job(trial: Trial, split: int, into: str = "") -> FoldJob:
-    """The job of a split of a trial; its fold table is that of `trial_folds`."""
+def trial_job(
+    trial: Trial, split: int, into: str = "", folds: pd.DataFrame | None = None
+) -> FoldJob:
+    """The job of a split of a trial; its fold table is that of `trial_folds`.
+
+    `folds` is data/folds.csv where it has been read already.
+    """
     settings = {"profile_hash": trial.settings.hash(), "source": trial.source}
-    table, _ = trial_folds(read_folds(), split)
+    table, _ = trial_folds(read_folds() if folds is None else folds, split)
     return FoldJob(f"{into}{TRIALS}/{trial.name}", split, settings, table)
 
 
-def read_trial_fold(name: str, split: int) -> Fold:
-    """A split's files, checked against the nodules that it validates."""
-    table, _ = trial_folds(read_folds(), split)
+def read_trial_fold(name: str, split: int, folds: pd.DataFrame | None = None) -> Fold:
+    """A split's files, checked against the nodules that it validates (of data/folds.csv)."""
+    table, _ = trial_folds(read_folds() if folds is None else folds, split)
     return read_fold(paths.fold_folder(f"{TRIALS}/{name}", split), table)
 
 
@@ -154,14 +159,15 @@ def trial_table(names: Sequence[str] | None = None) -> pd.DataFrame:
     Returns:
         Columns trial, half and those of the run contract; `fold` is the split.
     """
-    parts = []
+    parts, folds = [], read_folds()
     for name, trial in read_trials().items():
         if names is not None and name not in names:
             continue
-        if not all(trial_job(trial, split).is_done() for split in range(len(SPLITS))):
+        jobs = [trial_job(trial, split, folds=folds) for split in range(len(SPLITS))]
+        if not all(job.is_done() for job in jobs):
             continue
         for split in range(len(SPLITS)):
-            part = read_trial_fold(name, split).probabilities
+            part = read_trial_fold(name, split, folds).probabilities
             parts.append(part.assign(trial=name, half=half_of_split(split)))
     if not parts:
         raise InputError(f"{paths.runs_folder() / TRIALS}: no trial is whole; `nodulebook trials`")

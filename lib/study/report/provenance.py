@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from bookkit.tracing.manifest import artefact_files
+from bookkit.tracing.manifest import artefact_files, run_files
 from nodulebook.core import paths
 from nodulebook.core.files import sha256
 from nodulebook.core.settings import N_FOLDS
@@ -61,9 +61,8 @@ def overview_table(runs: dict[str, Run]) -> pd.DataFrame:
 def run_hash(name: str) -> str:
     """SHA-256 over the names and the contents of a run's files."""
     digest = hashlib.sha256()
-    for file, path in artefact_files().items():
-        if file.startswith(f"papermill_runs/{name}/"):
-            digest.update(f"{file} {sha256(path)}\n".encode())
+    for file, path in run_files(name).items():
+        digest.update(f"{file} {sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
