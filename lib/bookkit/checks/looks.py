@@ -227,6 +227,7 @@ def look_at(
         page.evaluate(_HIDE_UNCHANGED, True)
         found(narrow, scheme, axe_findings(page, COLOUR_RULES, "[data-changed]"))
         page.evaluate(_HIDE_UNCHANGED, False)
+    show(page, file.resolve().as_uri(), narrow, "light")  # scripts look at the width once
     found(narrow, "light", axe_findings(page, [f"-{rule}" for rule in COLOUR_RULES]))
     found(narrow, "light", too_wide(page) + squeezed(page))
     findings += [f"{name}: {text}" for text in cut_off_in_print(page)]
