@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,13 @@ def test_a_killed_fold_is_run_again_alone(
         assert time.monotonic() < deadline and started.poll() is None
         time.sleep(0.02)
     for folder in Path("/proc").iterdir():  # the process that runs papermill for fold 1
-        words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
-        of_fold_1 = b"--fold" in words and words[words.index(b"--fold") + 1] == b"1"
-        if of_fold_1 and str(runs).encode() in (folder / "environ").read_bytes():
-            os.kill(int(folder.name), signal.SIGKILL)
+        if not folder.name.isdigit():
+            continue
+        with suppress(FileNotFoundError, ProcessLookupError):  # another one that has ended
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            of_fold_1 = b"--fold" in words and words[words.index(b"--fold") + 1] == b"1"
+            if of_fold_1 and str(runs).encode() in (folder / "environ").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
     output, _ = started.communicate(timeout=400)
     assert started.returncode != 0, output.decode()
     assert _marks(runs) == {"fold-0"}
