@@ -34,43 +34,19 @@ PAPER_PX = 720
 """Width of an A4 page less its margins."""
 
 COLOUR_RULES = ("color-contrast", "link-in-text-block")
-"""What can differ between light and dark; the other rules look at the same page twice. They are
-five sixths of axe's time, so that in the narrow window only what looks different there is asked."""
-
-_STYLES = """([scheme, mark]) => {
-  const noted = window.notedStyles ??= {};
-  const now = new Map([...document.querySelectorAll("body *")].map(one => {
-    const s = getComputedStyle(one);
-    const large = parseFloat(s.fontSize) >= (s.fontWeight >= 700 ? 18.66 : 24);
-    return [one, [s.color, s.backgroundColor, s.backgroundImage, s.opacity, s.visibility,
-                  s.display == "none", large].join()]; }));
-  if (mark)
-    for (const [one, style] of now)
-      one.toggleAttribute("data-changed", noted[scheme].get(one) !== style);
-  else noted[scheme] = now;
-}"""
-"""Note how each element looks in a scheme, or mark those that look different from the note."""
-
-_HIDE_UNCHANGED = """hide => { for (const one of document.querySelectorAll("article"))
-  one.style.display = hide && !one.querySelector("[data-changed]") ? "none" : ""; }"""
-"""Take the text off the page where nothing in it was marked: axe-core places all elements first."""
+"""What can differ between light and dark; the other rules look at the same page twice."""
 
 
-def axe_findings(page: Page, rules: Sequence[str] = (), place: str | None = None) -> list[str]:
+def axe_findings(page: Page, rules: Sequence[str] = ()) -> list[str]:
     """What axe-core finds on the open page, of serious or critical impact; a line a place.
 
     Args:
-        rules: only these, or with "-" before each name all but these; none: all.
-        place: a selector of the elements to look at, with what is in them; None: the page.
+        rules: only these; none: all.
     """
-    if place and not page.locator(place).count():
-        return []
     options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "iframes": False}
-    if rules and rules[0].startswith("-"):
-        options["rules"] = {name.removeprefix("-"): {"enabled": False} for name in rules}
-    elif rules:
+    if rules:
         options["runOnly"] = {"type": "rule", "values": list(rules)}
-    response = Axe().run(page, place, options).response
+    response = Axe().run(page, options=options).response
     places = [(rule, node) for rule in response["violations"] for node in rule["nodes"]]
     # Text in the very colour of its background is no violation to axe, since it may be meant.
     places += [
@@ -205,31 +181,18 @@ def look_at(
             sizes[str(path)] = path.stat().st_size
 
     findings: list[str] = []
-    wide, narrow = WIDTHS_PX
-
-    def found(width: int, scheme: str, texts: list[str]) -> None:
-        findings.extend(f"{name}, {width} px, {scheme}: {text}" for text in texts)
-
     page.on("request", note)
-    show(page, file.resolve().as_uri(), wide, "light")
-    found(wide, "light", axe_findings(page) + too_wide(page) + squeezed(page))
-    found(wide, "light", too_heavy(sizes, most_bytes) + picture_findings(page))
-    found(wide, "light", [] if long else too_tall(page, MOST_HEIGHT_PX))
-    found(wide, "light", too_many_tables(page) if shows else [])
-    page.evaluate(_STYLES, ["light", False])
-    switch(page, "dark")
-    found(wide, "dark", axe_findings(page, COLOUR_RULES))
-    page.evaluate(_STYLES, ["dark", False])
-    page.set_viewport_size({"width": narrow, "height": 900})
-    for scheme in ("dark", "light"):
-        switch(page, scheme)
-        page.evaluate(_STYLES, [scheme, True])
-        page.evaluate(_HIDE_UNCHANGED, True)
-        found(narrow, scheme, axe_findings(page, COLOUR_RULES, "[data-changed]"))
-        page.evaluate(_HIDE_UNCHANGED, False)
-    show(page, file.resolve().as_uri(), narrow, "light")  # scripts look at the width once
-    found(narrow, "light", axe_findings(page, [f"-{rule}" for rule in COLOUR_RULES]))
-    found(narrow, "light", too_wide(page) + squeezed(page))
+    for width in WIDTHS_PX:
+        show(page, file.resolve().as_uri(), width, "light")
+        found = axe_findings(page) + too_wide(page) + squeezed(page)
+        if width == WIDTHS_PX[0]:
+            found += too_heavy(sizes, most_bytes) + picture_findings(page)
+            found += [] if long else too_tall(page, MOST_HEIGHT_PX)
+            found += too_many_tables(page) if shows else []
+        findings += [f"{name}, {width} px, light: {text}" for text in found]
+        switch(page, "dark")
+        found = axe_findings(page, COLOUR_RULES)
+        findings += [f"{name}, {width} px, dark: {text}" for text in found]
     findings += [f"{name}: {text}" for text in cut_off_in_print(page)]
     page.remove_listener("request", note)
     return findings, sum(sizes.values())

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 
@@ -89,18 +90,28 @@ def complete_runs(compared: bool = False) -> Mapping[str, Run]:
         compared: with those of `COMPARED`.
 
     Raises:
-        InputError: there is none; when a run is asked for: it is damaged.
+        InputError: there is none, or one has no known source; when a run is asked for: it is
+            damaged.
     """
     folds = read_folds()
     names = [name for name in list_runs() if compared or not name.startswith(COMPARED)]
-    complete = [name for name in names if len(fold_folders(name)) == N_FOLDS]
+    wanted = set(folds["fold"])
+    complete = {name: of for name in names if wanted <= set(of := fold_folders(name))}
     if not complete:
         raise InputError(
             f"{paths.runs_folder()} has no run with all {N_FOLDS} folds: "
             "`make folds PROFILE=quick SOURCE=phantom` makes one in some minutes"
         )
-    sources = {name: read_json(fold_folders(name)[0] / RUN).get("source") for name in complete}
+    sources = {name: _noted_source(min(of.items())[1] / RUN) for name, of in complete.items()}
     return CompleteRuns(in_reading_order(sources), folds)
+
+
+def _noted_source(path: Path) -> str:
+    record = read_json(path)
+    noted = record.get("source") if isinstance(record, dict) else None
+    if noted not in READING_ORDER:
+        raise InputError(f"{path}: source is {noted!r}, not one of {', '.join(READING_ORDER)}")
+    return str(noted)
 
 
 def in_reading_order(sources: Mapping[str, str]) -> list[str]:

@@ -119,13 +119,13 @@ def texts(family: Mapping[str, Primary]) -> dict[str, str]:
     """Short texts of each primary comparison for glue: `verdict-<id>`, `auc-`, `p-`, `run-`."""
     out: dict[str, str] = {}
     for key, one in family.items():
-        seeds = " against ".join(f"{n} seed{'s' * (n > 1)}" for n in dict.fromkeys(one.seeds))
+        seeds = dict.fromkeys("one seed" if n == 1 else f"{n} seeds" for n in one.seeds)
         out |= {
             f"verdict-{key}": one.verdict,
             f"auc-{key}": interval(one.result.auc),
             f"p-{key}": number(one.p_holm),
             f"run-{key}": title(one.runs[0]),
-            f"seeds-{key}": seeds.replace("1 seed", "one seed"),
+            f"seeds-{key}": " against ".join(seeds),
             f"planned-{key}": "a stand-in" if one.stand_in else "as planned",
         }
     return out

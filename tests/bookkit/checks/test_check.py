@@ -279,8 +279,23 @@ def test_colours_of_a_narrow_window_and_of_the_dark_are_looked_at(tmp_path: Path
         if f", {where}:" in line and word in line
     }
     narrow = {(f"390 px, {s}", w) for s in ("light", "dark") for w in ("pale", "faint", "hidden")}
-    # What looks alike in both windows is found once.
-    assert found == narrow | {("1280 px, dark", "dim")}
+    assert found == narrow | {("1280 px, dark", "dim"), ("390 px, dark", "dim")}
+
+
+def test_a_scheme_that_a_script_sets_is_looked_at(tmp_path: Path) -> None:
+    """As the book's theme does: at loading, and when the device's scheme changes."""
+    page = tmp_path / "page.html"
+    page.write_text(
+        GOOD + "<style>.dark p { background: #555 !important }</style><p>dim</p><script>"
+        "const dark = matchMedia('(prefers-color-scheme: dark)');"
+        "const set = () => document.body.classList.toggle('dark', dark.matches);"
+        "set(); dark.onchange = set;</script>"
+    )
+    with opened(page) as tab:
+        findings, _ = looks.look_at(tab, page, "p", 9999)
+    for width in ("1280", "390"):
+        assert any(f", {width} px, dark: serious: color-contrast" in line for line in findings)
+    assert not any(", light:" in line for line in findings)
 
 
 def test_a_ledger_that_does_not_search_or_filter_is_found(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The primary family follows the committed plan, and every page prints the same verdicts."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jupytext
@@ -88,6 +89,8 @@ def test_seeds_are_those_of_the_run_and_of_no_other():
     assert family["gates"].seeds == (2, 1)
     assert texts(family)["seeds-paper-adds-to-ruler"] == "2 seeds"
     assert texts(family)["seeds-gates"] == "2 seeds against one seed"
+    many = {"gates": replace(family["gates"], seeds=(11, 11))}
+    assert texts(many)["seeds-gates"] == "11 seeds"
 
 
 def test_the_family_is_corrected_together():

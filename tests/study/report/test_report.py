@@ -164,6 +164,20 @@ def test_damaged_run_is_refused(folder, file, old, new, why):
         list(complete_runs().values())
 
 
+def test_ten_folds_that_are_not_those_of_the_table_are_no_complete_run(folder):
+    _copy(folder, "shifted", "lidc_slices")
+    (folder / "shifted" / "fold-0").rename(folder / "shifted" / "fold-10")
+    assert "shifted" not in complete_runs()
+
+
+@pytest.mark.parametrize("source", ["null", '"elsewhere"'])
+def test_a_record_without_a_known_source_is_named(folder, source):
+    path = folder / "diameter" / "fold-0" / "run.json"
+    path.write_text(re.sub(r'"source": "\w+"', f'"source": {source}', path.read_text(), count=1))
+    with pytest.raises(InputError, match=r"fold-0/run.json: source is .*not one of"):
+        complete_runs()
+
+
 def test_runs_of_the_comparison_chapter_are_left_out_unless_wanted(folder):
     _copy(folder, "features-size-x", "lidc_slices")
     assert "features-size-x" not in complete_runs()
