@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from nodulebook.core.errors import InputError
 from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import (
-    STATISTICS,
     Interval,
     aligned_tables,
     interval_of,
     label_and_p,
     resampled,
+    statistic_draws,
     weighted_auc,
 )
 from nodulebook.stats.calibration import fold_wise, logit, plain_logistic
@@ -102,12 +102,9 @@ def seeds_auc(tables: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:
 
 def seeds_statistic(tables: Tables, statistic: str, n_draws: int = 2000, seed: int = 0) -> Interval:
     """As `seeds_auc`, of another of `bootstrap.STATISTICS`."""
-    compute = STATISTICS[statistic]
 
     def draws(table: pd.DataFrame, n_draws: int, seed: int) -> tuple[float, Array]:
-        label, p = label_and_p(table)
-        drawn = resampled(table["patient_id"], lambda w: compute(label, p, w), n_draws, seed)
-        return float(compute(label, p, np.ones((1, len(p))))[0]), drawn
+        return statistic_draws(table, statistic, n_draws, seed)
 
     return interval_of(*_seed_draws(_on_common_nodules(tables), draws, n_draws, (seed, 0)))
 

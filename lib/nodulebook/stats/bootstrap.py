@@ -120,11 +120,19 @@ def patient_bootstrap(
     seed: int = 0,
 ) -> Interval:
     """A statistic and its percentile interval; all nan where it is undefined on the table."""
+    return interval_of(*statistic_draws(table, statistic, n_draws, seed))
+
+
+def statistic_draws(
+    table: pd.DataFrame, statistic: str | WeightedStatistic, n_draws: int, seed: int
+) -> tuple[float, Array]:
+    """A statistic on the table, and its value in each draw of patients."""
     label, p = label_and_p(table)
     compute = _statistic(statistic)
     estimate = float(compute(label, p, np.ones((1, len(p))))[0])
-    drawn = resampled(table["patient_id"], lambda w: compute(label, p, w), n_draws, seed)
-    return interval_of(estimate, drawn)
+    return estimate, resampled(
+        table["patient_id"], lambda weight: compute(label, p, weight), n_draws, seed
+    )
 
 
 def paired_bootstrap_difference(
