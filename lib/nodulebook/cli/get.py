@@ -66,6 +66,14 @@ def lidc(
 
 
 @get.command()
+def mobilenet() -> None:
+    """ImageNet weights of MobileNetV2, for the profiles that start from them (needs PyTorch)."""
+    from nodulebook.model.pretrained import fetch_weights
+
+    click.echo(f"the weights: {fetch_weights()}")
+
+
+@get.command()
 @_to
 def check(folder: Path) -> None:
     """Say which scans and nodules of the cohort are in a folder; list those that are not."""

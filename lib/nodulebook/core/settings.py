@@ -86,7 +86,9 @@ class NetworkSettings(_Strict):
         return self
 
 
-Rival = Literal["alexnet3d", "resnet2d", "multicrop", "secnn", "densebtnet", "dualpath3d"]
+Rival = Literal[
+    "alexnet3d", "resnet2d", "multicrop", "secnn", "densebtnet", "dualpath3d", "mobilenet2d"
+]
 """The networks of `nodulebook.model.rivals`."""
 
 
@@ -106,6 +108,20 @@ class RivalSettings(_Strict):
     """resnet2d: steps of the first convolution."""
     stages: int = Field(default=4, ge=1, le=4)
     """resnet2d: how many stages, each of twice the channels of the one before."""
+    image_px: int = Field(default=65, ge=33, le=257)
+    """mobilenet2d: the length to which the image is enlarged. One more than a multiple of 32 pads
+    alike on both sides, as the network's pretrained weights expect it."""
+    pretrained: Literal["no", "tuned", "frozen"] = "no"
+    """mobilenet2d: start from ImageNet weights (`nodulebook.model.pretrained`), and train all of
+    them (tuned) or only the classifier after them (frozen)."""
+
+    @model_validator(mode="after")
+    def _pretrained_exists(self) -> Self:
+        if self.rival == "mobilenet2d" and self.slices == "three_axes":
+            raise ValueError("mobilenet2d takes slices axial_mean or axial_three")
+        if self.pretrained != "no" and (self.rival, self.width) != ("mobilenet2d", 32):
+            raise ValueError("pretrained weights exist for rival mobilenet2d of width 32 alone")
+        return self
 
 
 def _kind_of_network(values: Any) -> str:

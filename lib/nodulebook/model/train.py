@@ -27,6 +27,7 @@ from nodulebook.model.checkpoint import (
     state_values,
 )
 from nodulebook.model.losses import DynamicCrossEntropy
+from nodulebook.model.pretrained import load_imagenet
 from nodulebook.model.rivals import build_network
 from nodulebook.model.senet import CHARACTERISTICS, MALIGNANCY, MALIGNANT, with_characteristics
 from nodulebook.model.targets import CHARACTERISTICS_TASK, FoldData
@@ -59,7 +60,10 @@ def build_model(profile: Profile) -> keras.Model:
     make_deterministic(profile.seed)
     settings = profile.training
     adam = settings.optimizer == "adamw"
-    model = build_network(profile.network, 0.0 if adam else settings.weight_decay)
+    network = profile.network
+    model = build_network(network, 0.0 if adam else settings.weight_decay)
+    if isinstance(network, RivalSettings) and network.pretrained != "no":
+        load_imagenet(model)
     kind = "Categorical" if settings.beyond_labels else "SparseCategorical"
     cross_entropy = (
         DynamicCrossEntropy()

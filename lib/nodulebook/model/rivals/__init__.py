@@ -13,6 +13,7 @@ from nodulebook.core.settings import NetworkSettings, Rival, RivalSettings
 from nodulebook.model.rivals.alexnet import alexnet3d
 from nodulebook.model.rivals.dense_tree import densebtnet
 from nodulebook.model.rivals.dualpath import dualpath3d
+from nodulebook.model.rivals.mobilenet import mobilenet2d
 from nodulebook.model.rivals.multi_crop import multicrop
 from nodulebook.model.rivals.se_cnn import secnn
 from nodulebook.model.rivals.slices_resnet import resnet2d
@@ -25,6 +26,7 @@ BUILDERS: dict[str, Callable[[RivalSettings, float], keras.Model]] = {
     "secnn": secnn,
     "densebtnet": densebtnet,
     "dualpath3d": dualpath3d,
+    "mobilenet2d": mobilenet2d,
 }
 
 assert set(BUILDERS) == set(get_args(Rival))
