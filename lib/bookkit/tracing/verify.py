@@ -13,7 +13,7 @@ What that proves, and what not, is `MEANING`.
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,14 +50,24 @@ ATTRIBUTES = ("title", "alt", "href", "src", "value", "data-verdict", "data-sect
 MOST_SHOWN = 120
 
 
-def verify(book: Path) -> list[tuple[list[str], str]]:
-    """All three questions: for each the findings, and what was looked at."""
+def verify(
+    book: Path, build_pages: bool = True, options: Sequence[str] = ()
+) -> list[tuple[list[str], str]]:
+    """All three questions: for each the findings, and what was looked at.
+
+    Args:
+        book: the folder of its HTML files.
+        build_pages: no, where all pages were built a moment ago; the third is left out then.
+        options: of Sphinx, for the pages' second build.
+    """
     changed = compare_with_manifest(book)
-    return [
+    answers = [
         check_runs(),
         (changed, f"{len(artefact_hashes())} files as when the book was built"),
-        check_pages(book),
     ]
+    if not build_pages:
+        return [*answers, ([], "every page built by this command")]
+    return [*answers, check_pages(book, options=options)]
 
 
 # ------------------------------------------------------------------------------------- 1. runs
@@ -118,15 +128,19 @@ def _hash_findings(fold: Fold, nodules_csv: str) -> Iterable[str]:
 # ------------------------------------------------------------------------------------- 3. pages
 
 
-def check_pages(book: Path, root: Path = paths.ROOT) -> tuple[list[str], str]:
+def check_pages(
+    book: Path, root: Path = paths.ROOT, options: Sequence[str] = ()
+) -> tuple[list[str], str]:
     """Build the book once more and compare all pages and notebooks.
 
     Args:
+        book: the folder of its HTML files.
         root: the folder with `_config.yml`, `_toc.yml` and the pages.
+        options: of Sphinx.
     """
     with TemporaryDirectory() as into:
         try:
-            again = build(root, Path(into))
+            again = build(root, Path(into), options)
         except InputError as error:
             return [str(error)], ""
         names = paths.page_names(root)
@@ -143,7 +157,7 @@ def check_pages(book: Path, root: Path = paths.ROOT) -> tuple[list[str], str]:
     return findings, f"{len(names)} pages, built once more"
 
 
-def build(root: Path, into: Path) -> Path:
+def build(root: Path, into: Path, options: Sequence[str] = ()) -> Path:
     """Build the book of `root` into an empty folder; returns the folder of the HTML files.
 
     Raises:
@@ -151,7 +165,7 @@ def build(root: Path, into: Path) -> Path:
     """
     command = ["-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
     done = subprocess.run(
-        [sys.executable, *command, "--path-output", str(into), "--quiet"],
+        [sys.executable, *command, "--path-output", str(into), "--quiet", *options],
         cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

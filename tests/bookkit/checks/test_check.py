@@ -1,6 +1,8 @@
 """What `nodulebook check` looks at: each check finds what it is for, on small made pages."""
 
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -362,3 +364,39 @@ def test_checks_side_by_side_all_count(tmp_path: Path, monkeypatch: pytest.Monke
         assert sum(line.startswith("FAILED") for line in told) == (failing is not None)
         assert len(done) == (2 if failing == "build" else 4)
         assert any("left out" in line for line in told) == (failing == "build")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_check_builds_the_whole_book_strictly_once(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `build` where no book was, which a warning leaves removed; else by `verify`."""
+    strict: list[str] = []
+    monkeypatch.setattr(run, "BUILD", tmp_path)
+    monkeypatch.setattr(run, "BOOK", tmp_path / "html")
+    monkeypatch.setattr(run, "hook", lambda _: lambda: None)
+    if there:
+        (tmp_path / "html").mkdir()
+        (tmp_path / "html" / "index.html").touch()
+
+    def command(words: list[str]) -> subprocess.CompletedProcess[str]:
+        strict.extend(["build"] if "-W" in words else [])
+        (tmp_path / "html").mkdir(exist_ok=True)
+        (tmp_path / "html" / "index.html").touch()
+        return subprocess.CompletedProcess(words, failing, "", "page.md:1: WARNING: a label\nend")
+
+    def answers(_: Path, build_pages: bool, options: Sequence[str]) -> list[tuple[list[str], str]]:
+        strict.extend(["verify"] if build_pages and "-W" in options else [])
+        return [([], "seen")]
+
+    monkeypatch.setattr(run, "_command", command)
+    monkeypatch.setattr("bookkit.tracing.verify.verify", answers)
+    failing = 0
+    step = {one.name: one for one in run.steps()}
+    assert step["build"].run()[0] == []
+    assert step["verify"].run() == ([], "seen")
+    assert strict == ["verify" if there else "build"]
+    failing = 1
+    (tmp_path / "html" / "index.html").unlink()
+    assert step["build"].run() == (["page.md:1: WARNING: a label"], "")
+    assert not (tmp_path / "html").exists()
