@@ -34,7 +34,7 @@ from nodulebook.runs.contract import list_runs
 from study.experiments.trials import read_trials
 from study.features.deep import METHODS, count_parameters
 
-ON_SLICES = {"resnet2d"}
+ON_SLICES = {"resnet2d", "mobilenet2d"}
 
 
 def _numpy(value):
@@ -111,6 +111,7 @@ def small():
             rival=name,
             width=16 if name == "secnn" else 4,  # or all hidden units of an SE block may be dead
             input_pooling=1 if name in ON_SLICES else 2,
+            slices="axial_mean" if name == "mobilenet2d" else "three_axes",
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(dualpath, "MODULES", (1, 2, 1, 1))

