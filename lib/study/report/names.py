@@ -16,6 +16,7 @@ TITLES = {
     "honest-slices": "Best recipe, three slices",
     "robust-slices": "Best recipe, random shifts",
     "robust-slices-no-shift": "Best recipe, no shifts",
+    "pretrained": "MobileNetV2 from ImageNet, fine-tuned",
     "memorise": "Memorising network",
     "diameter": "Ruler (readers' diameter)",
     "features-intensity": "Features: intensity",
