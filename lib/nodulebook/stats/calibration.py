@@ -92,12 +92,16 @@ def calibration_intercept(label: NDArray[np.bool_], p: Array, weight: Array) -> 
 def _calibration_lines(label: NDArray[np.bool_], p: Array, weight: Array) -> Array:
     """Intercept and slope of every draw, (draws, 2), by Newton's method; nan without an optimum."""
     x = np.column_stack([np.ones(len(p)), logit(p)])
-    blocks = (weight[start : start + AT_A_TIME] for start in range(0, len(weight), AT_A_TIME))
-    return np.concatenate([_newton(label, x, np.ascontiguousarray(one)) for one in blocks])
+    # A draw's line is close to that of all nodules, if there is one.
+    start = np.nan_to_num(_newton(label, x, np.ones((1, len(p))), np.zeros(2))[0])
+    blocks = (weight[first : first + AT_A_TIME] for first in range(0, len(weight), AT_A_TIME))
+    return np.concatenate([_newton(label, x, np.ascontiguousarray(one), start) for one in blocks])
 
 
-def _newton(label: NDArray[np.bool_], x: Array, weight: Array) -> Array:
+def _newton(label: NDArray[np.bool_], x: Array, weight: Array, start: Array) -> Array:
     """Weighted logistic regression of the label on x (n, 2) in each draw of weight (draws, n).
+
+    `start` is the line (intercept, slope) that the search begins with.
 
     A step that does not raise the likelihood is halved: far from the optimum, where overconfident
     probabilities have it, a whole step overshoots.
@@ -111,7 +115,7 @@ def _newton(label: NDArray[np.bool_], x: Array, weight: Array) -> Array:
         loss = weight * (np.maximum(z, 0) + np.log1p(e) - label * z)
         return loss.sum(axis=1), np.where(z > 0, 1, e) / (1 + e)
 
-    line, step = np.zeros((2, len(weight), 2))
+    line, step = np.tile(start, (len(weight), 1)), np.zeros((len(weight), 2))
     undefined = np.zeros(len(weight), bool)
     now, share = at(line, weight)
     for _ in range(50):
