@@ -20,11 +20,10 @@ from nodulebook.runs.contract import (
     Run,
     fold_folders,
     list_runs,
-    on_common_nodules,
     read_run,
 )  # fmt: skip
 from nodulebook.stats import metrics
-from nodulebook.stats.bootstrap import paired_bootstrap_difference, patient_bootstrap
+from nodulebook.stats.bootstrap import patient_bootstrap
 from nodulebook.stats.text import interval, number
 from nodulebook.stats.text import percent as percent
 from study.report.names import title
@@ -180,21 +179,17 @@ PAIRS = (
 """Which arms are compared on the same nodules."""
 
 
-def difference_table(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """Paired differences in AUC between arms on the same source, one row per pair.
+def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs of runs that are compared on the same nodules, in the order of their sources.
 
     An arm is a run `<profile>-<source>`, or `diameter`. Pairs that are not there are left out.
     """
-    rows = []
-    for name, pair in product(READING_ORDER, PAIRS):
-        one, other = (runs.get(arm if arm == "diameter" else f"{arm}-{name}") for arm in pair)
-        if one is None or other is None:
-            continue
-        first, second = on_common_nodules(one, other)
-        difference = paired_bootstrap_difference(first, second, "roc_auc")
-        rows.append((SOURCE_TEXT[name], one.name, other.name, str(len(first)),
-                     interval(difference)))  # fmt: skip
-    return pd.DataFrame(rows, columns=["source", "first", "second", "n", "AUC, first minus second"])
+    there = set(names)
+    pairs = [
+        tuple(arm if arm == "diameter" else f"{arm}-{source}" for arm in pair)
+        for source, pair in product(READING_ORDER, PAIRS)
+    ]
+    return [(one, other) for one, other in pairs if {one, other} <= there]
 
 
 def making_table(runs: Mapping[str, Run]) -> pd.DataFrame:

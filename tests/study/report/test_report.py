@@ -19,7 +19,7 @@ from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.contract import Run
 from nodulebook.stats import metrics
-from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
+from nodulebook.stats.bootstrap import Interval, patient_bootstrap
 from nodulebook.stats.text import interval, number, percent
 from study.cli.runs import pooled as pooled_command
 from study.experiments.baseline import run_diameter
@@ -184,34 +184,14 @@ def test_runs_of_the_comparison_chapter_are_left_out_unless_wanted(folder):
     assert "features-size-x" in complete_runs(compared=True)
 
 
-def test_arms_are_compared_where_both_are_there():
-    one = _run("paper-phantom", "phantom")
-    one = replace(one, probabilities=one.probabilities.iloc[:60])
-    other = _run("diameter", "annotations", 0.0)
-    table = report.difference_table({run.name: run for run in (one, other)})
-    wanted = paired_bootstrap_difference(
-        one.probabilities, other.probabilities.iloc[:60], "roc_auc"
-    )
-    assert table.to_dict("records") == [
-        {
-            "source": report.SOURCE_TEXT["phantom"],
-            "first": "paper-phantom",
-            "second": "diameter",
-            "n": "60",
-            "AUC, first minus second": interval(wanted),
-        }
+def test_pairs_that_are_there_are_compared_real_ct_first():
+    names = ["paper-phantom", "diameter", "paper-lidc_slices", "paper-no-se-lidc_slices", "another"]
+    assert report.compared_pairs(names) == [
+        ("paper-lidc_slices", "diameter"),
+        ("paper-lidc_slices", "paper-no-se-lidc_slices"),
+        ("paper-phantom", "diameter"),
     ]
-    assert report.difference_table({"diameter": other}).empty
-
-
-def test_the_phantom_stands_below_real_ct():
-    runs = [
-        _run("paper-phantom", "phantom"),
-        _run("paper-lidc_slices", "lidc_slices", 0.2),
-        _run("diameter", "annotations", 0.4),
-    ]
-    table = report.difference_table({run.name: run for run in runs})
-    assert list(table["first"]) == ["paper-lidc_slices", "paper-phantom"]
+    assert report.compared_pairs(["diameter", "paper-no-se-lidc_slices"]) == []
 
 
 def test_every_arm_that_is_compared_is_a_profile():
