@@ -48,7 +48,7 @@ class Rule(Entry):
 
     source: Literal["phantom", "lidc_slices", "lidc_exact"] = "lidc_slices"
     split: Literal["patient", "nodule", "copy"] = "patient"
-    """What is dealt to folds: patients with all their nodules, nodules, or flipped and turned
+    """What is dealt to folds: patients with all their nodules, nodules, or flipped and rotated
     copies of nodules."""
     rating: Literal["mean", "median"] = "mean"
     """Of the readers' ratings, which is above 3 for malignant, below 3 for benign."""

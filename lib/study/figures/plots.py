@@ -51,12 +51,12 @@ def calls_by_size(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
         of = predictions["label"] == label
         axis.hist(
             [predictions["diameter_mm"][of & right], predictions["diameter_mm"][of & ~right]],
-            bins, stacked=True, color=["0.75", RED], label=["right call", "wrong call"],
+            bins, stacked=True, color=["0.75", RED], label=["correct call", "wrong call"],
         )  # fmt: skip
         axis.set(ylabel=f"{name} nodules")
     axes[0, 0].sharex(axes[1, 0])
     axes[0, 0].legend(frameon=False, fontsize="small")
-    axes[1, 0].set(xlabel="mean diameter drawn by the readers (mm)")
+    axes[1, 0].set(xlabel="mean diameter of the outlines (mm)")
     return figure
 
 

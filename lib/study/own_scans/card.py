@@ -27,7 +27,7 @@ def release_results(release: Manifest) -> pd.DataFrame:
     nodule at four positions of a distance, in one view and not calibrated.
 
     Returns:
-        Columns nodules of, n, malignant, AUC of the score, AUC of the ruler; texts.
+        Columns group, n, malignant, AUC of the score, AUC of the ruler; texts.
 
     Raises:
         InputError: a run of the release is missing.
@@ -61,7 +61,7 @@ def release_results(release: Manifest) -> pd.DataFrame:
         whole = part.drop_duplicates("nodule_id") if "nodule_id" in part else part
         texts.append(
             {
-                "nodules of": name,
+                "group": name,
                 "n": str(len(whole)),
                 "malignant": str(whole["label"].sum()),
                 "AUC of the score": interval(patient_bootstrap(part, "roc_auc")),
