@@ -4,17 +4,21 @@
 
 AUC: a running sum over rising scores, against one table of cumulative weights (nodules, draws).
 Calibration line: Newton's method for a few draws at a time, whose arrays fit into the processor's
-cache, against all draws at once. The two forms take turns; the values of both must be equal.
+cache, from the line of all nodules, against all draws at once from zero. Size-matched pairs of five
+seeds: weighed in float32, all pairs once, against float64 and once per seed. The two forms take
+turns; the values of both must be equal.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import astuple, is_dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from nodulebook.stats import bootstrap, calibration
+from nodulebook.stats import added_value, bootstrap, calibration
 
 
 def auc_by_table(label, score, weight):
@@ -29,7 +33,29 @@ def auc_by_table(label, score, weight):
 
 def lines_at_once(label, p, weight):
     x = np.column_stack([np.ones(len(p)), calibration.logit(p)])
-    return calibration._newton(label, x, np.ascontiguousarray(weight))
+    return calibration._newton(label, x, np.ascontiguousarray(weight), np.zeros(2))
+
+
+def matched_by_seed(tables, diameter, draws):
+    """`added_value.matched_auc`, its estimates and the draws of each seed by plain products."""
+    label = tables[0]["label"].to_numpy() == 1
+    size = np.log(diameter.to_numpy())
+    alike = np.abs(size[label][:, None] - size[~label]) < np.log1p(added_value.WITHIN)
+
+    def of(table):
+        p = table["p_malignant"].to_numpy()
+        won = alike * (np.sign(p[label][:, None] - p[~label]) + 1) / 2
+
+        def share(weight):
+            positive, negative = weight[:, label], weight[:, ~label]
+            total = ((positive @ alike.astype(float)) * negative).sum(axis=1)
+            return ((positive @ won) * negative).sum(axis=1) / total
+
+        once = float(share(np.ones((1, len(label))))[0])
+        return once, bootstrap.resampled(table["patient_id"], share, draws, 0)
+
+    found = added_value._seed_draws(tables, lambda table, n, seed: of(table), draws, (0, 0))
+    return bootstrap.interval_of(*found)
 
 
 def seconds(forms: dict[str, Callable], rounds: int) -> dict[str, float]:
@@ -61,11 +87,22 @@ def main():
         "AUC": (bootstrap.weighted_auc, auc_by_table),
         "calibration line": (calibration._calibration_lines, lines_at_once),
     }
-    for name, (ours, plain) in pairs.items():
-        if not np.allclose(ours(label, p, weight), plain(label, p, weight), rtol=1e-7):
+    forms_of = {
+        name: {"ours": partial(ours, label, p, weight), "plain": partial(plain, label, p, weight)}
+        for name, (ours, plain) in pairs.items()
+    }
+    table = pd.DataFrame({"label": label.astype(int), "patient_id": patient.astype(str)})
+    table = table.assign(nodule_id=table.index.astype(str), fold=table.index % 10)
+    tables = [table.assign(p_malignant=generator.permuted(p)) for _ in range(5)]
+    diameter = pd.Series(generator.uniform(4, 30, given.nodules), index=table["nodule_id"])
+    forms_of["size-matched pairs"] = {
+        "ours": partial(added_value.matched_auc, tables, diameter, n_draws=given.draws),
+        "plain": partial(matched_by_seed, tables, diameter, given.draws),
+    }
+    for name, forms in forms_of.items():
+        ours, plain = (astuple(x) if is_dataclass(x) else x for x in (f() for f in forms.values()))
+        if not np.allclose(ours, plain, rtol=1e-7):
             raise SystemExit(f"{name}: the two forms differ")
-        forms = {"ours": lambda f=ours: f(label, p, weight)}
-        forms["plain"] = lambda f=plain: f(label, p, weight)
         taken = seconds(forms, given.rounds)
         print(
             f"{name}: {given.draws / taken['ours']:,.0f} draws a second, "
