@@ -62,7 +62,7 @@ def release_results(release: Manifest) -> pd.DataFrame:
         texts.append(
             {
                 "group": name,
-                "n": str(len(whole)),
+                "n": f"{len(whole):,}",
                 "malignant": str(whole["label"].sum()),
                 "AUC of the score": interval(patient_bootstrap(part, "roc_auc")),
                 "AUC of the ruler": interval(patient_bootstrap(ruler, "roc_auc")),

@@ -85,5 +85,7 @@ def contrast_table(family: Sequence[Contrast]) -> pd.DataFrame:
 
 
 def p_text(p: float) -> str:
-    """A p value as the book prints it."""
-    return "< 0.001" if p < 0.001 else number(p)
+    """A p value as the book prints it; with four digits where three would hide its side of 0.05."""
+    if p < 0.001:
+        return "< 0.001"
+    return number(p, 4 if number(p) == number(ALPHA) else 3)

@@ -46,7 +46,7 @@ def fold_caption(fold: Fold) -> str:
     """Source, n and settings of one fold, for a caption."""
     run = fold.run
     return (
-        f"{title(run['run'])} (`{run['run']}`), fold {run['fold']}; "
+        f"{title(run['run'])} ({run['run']}), fold {run['fold']}; "
         f"source: {SOURCE_TEXT[run['source']]}; "
         f"{run['n_train']} training nodules. Dotted lines: the learning rate falls to a tenth."
     )
@@ -142,7 +142,7 @@ def pooled_table(
         {
             "run": name,
             "source": SOURCE_TEXT[source(run)],
-            "n": str(len(run.probabilities)),
+            "n": f"{len(run.probabilities):,}",
             "malignant": str(int(run.probabilities["label"].sum())),
         }
         | {METRIC_TEXT[one]: interval(patient_bootstrap(run.probabilities, one)) for one in names}

@@ -78,6 +78,9 @@ def test_the_words_are_those_of_the_plan():
         assert f'"{words}"' in plan
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.0009, "< 0.001"), (0.0014, "0.001"), (1.0, "1.000")])
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0009, "< 0.001"), (0.0014, "0.001"), (0.0496, "0.0496"), (0.0508, "0.051"), (1.0, "1.000")],
+)
 def test_p_values_as_printed(p, text):
     assert p_text(p) == text

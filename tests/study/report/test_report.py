@@ -136,7 +136,7 @@ def test_complete_runs_come_in_the_order_of_their_sources(folder):
 
 def test_the_command_pools_a_whole_run_and_names_the_folds_that_an_interrupted_one_lacks(folder):
     whole = CliRunner().invoke(pooled_command, ["--run", "diameter"])
-    assert whole.exit_code == 0 and f"n: {len(read_folds())}" in whole.output.splitlines()
+    assert whole.exit_code == 0 and f"n: {len(read_folds()):,}" in whole.output.splitlines()
     _copy(folder, "started", "lidc_slices", [0, 1, 2, 3, 5, 6, 8, 9])
     refused = CliRunner().invoke(pooled_command, ["--run", "started"]).exception
     assert isinstance(refused, InputError) and "4, 7:" in str(refused)
