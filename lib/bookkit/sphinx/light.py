@@ -5,6 +5,7 @@ does not offer) of all, and of the theme's two thousand icons (1.5 MB) those tha
 Hover cards need pages to be written in one process.
 """
 
+import pickle
 import re
 from importlib.metadata import distribution
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx_tippy import get_tippy_data
+
+from nodulebook.core.files import written_aside
 
 LIST_OF_ENTRIES = '<div role="list" class="citation-list">'
 LIST_OF_ENTRIES_PLAIN = '<div class="citation-list">'
@@ -94,12 +98,40 @@ def _write_in_one_process(app: Sphinx, env: BuildEnvironment) -> None:
     app.parallel = 1
 
 
-def _remove_old_tips(app: Sphinx, failed: Exception | None) -> None:
-    """Each build gives the files of the cards new names."""
-    pages = getattr(app.env, "tippy_data", {}).get("pages", {}).values()
-    kept = {Path(page["js_path"]) for page in pages}
+def _cards_file(app: Sphinx) -> Path:
+    return Path(app.doctreedir) / f"cards-{app.builder.name}.pickle"
+
+
+def _remember_cards(app: Sphinx, env: BuildEnvironment) -> None:
+    """Give sphinx-tippy the cards of pages that this build does not write again.
+
+    It keeps them in the environment, which Sphinx stores before the pages are written. Without
+    them, a page that is written again would lose its cards of places on other pages.
+    """
+    path = _cards_file(app)
+    if app.builder.format != "html" or not path.is_file():
+        return
+    with path.open("rb") as stream:  # written by ourselves, next to Sphinx's own
+        known = pickle.load(stream)
+    folder = Path(app.outdir)
+    kept = {
+        page: data
+        for page, data in known.items()
+        if page in env.all_docs and data["js_path"].is_relative_to(folder)
+    }
+    get_tippy_data(app)["pages"] = kept
+
+
+def _store_cards(app: Sphinx, failed: Exception | None) -> None:
+    """Store the cards for the next build; remove the files of older ones, whose names differ."""
+    if failed or app.builder.format != "html":
+        return
+    pages = get_tippy_data(app)["pages"]
+    with written_aside(_cards_file(app)) as aside, aside.open("wb") as stream:
+        pickle.dump(pages, stream)
+    kept = {Path(page["js_path"]) for page in pages.values()}
     folder = Path(app.outdir) / "_static" / "tippy"
-    for path in [] if failed else [one for one in folder.rglob("*.js") if one not in kept]:
+    for path in [one for one in folder.rglob("*.js") if one not in kept]:
         path.unlink()
 
 
@@ -112,6 +144,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", _formulas_only_where_used, priority=900)
     app.connect("html-page-context", _plain_bibliography)
     app.connect("env-updated", _write_in_one_process)
-    app.connect("build-finished", _remove_old_tips)
+    app.connect("env-updated", _remember_cards)
+    app.connect("build-finished", _store_cards, priority=900)  # after sphinx-tippy
     app.connect("build-finished", _write_icons)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -179,7 +179,7 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     Args:
         bands: name -> (band, text for the legend).
     """
-    figure, axes = new_figure(size=(5.0, 5.2))
+    figure, axes = new_figure(size=(4.4, 4.3))
     axis = axes[0, 0]
     colours, lines = sns.color_palette("colorblind", len(bands)), cycle(("-", "--", "-.", ":"))
     for (band, text), colour, line in zip(bands.values(), colours, lines, strict=False):
