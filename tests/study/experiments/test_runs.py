@@ -273,7 +273,7 @@ def test_folds_side_by_side_end_with_their_command(
         (["fold", "--fold", "-1", "--profile", "tiny"], "fold"),
         (
             ["fold", "--fold", "3", "--profile", "papr"],
-            "paper-usual, paper-usual-no-se, quick, ",
+            "paper-usual, paper-usual-no-se, ",
         ),
         (
             ["fold", "--fold", "3", "--source", "luna"],
