@@ -14,6 +14,7 @@ import yaml
 
 from bookkit.checks.prose import Line, read_prose
 from bookkit.tracing.project import hook, setting
+from bookkit.tracing.verify import what_is_wrong
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 
@@ -57,26 +58,27 @@ def all_prose() -> list[Line]:
     return [line for page in prose_files() for line in read_prose(page, paths.ROOT)]
 
 
-def steps(ask: bool = False) -> list[Step]:
+def steps(ask: bool = False, whole: bool = True) -> list[Step]:
     """The checks in their order; the cheap ones first, so that a slip is seen soon.
 
     Args:
         ask: whether links out of the book are asked for an answer; needs a network.
+        whole: whether `build` builds all of a book that is there already.
     """
-    book = _Book()
     return [
         Step("lint", "style and types of the code", _lint, "make format; then what mypy names"),
         Step("ledger", "data/claims.yml and its evidence", _ledger, "mend the claims named above"),
         Step("spelling", "words of the prose", _spelling, f"mend, or add a name to {WORDS}"),
         Step("numbers", "typed numbers of the prose", _numbers, f"glue it, or list it in {TYPED}"),
-        Step("build", "the book, up to date", book.build, "mend what Sphinx names above"),
+        Step("build", "the book, warnings as errors", partial(_build, whole),
+             "mend what Sphinx names above"),
         Step("links", "links and places within the book", partial(_links, ask),
              "mend the link, or the label that it names", True),
         Step("looks", "accessibility, width and weight", _looks,
              "mend the page, its figure or _static/book.css; rules: dequeuniversity.com", True),
         Step("reader", "a reader's way, with pictures", _reader,
              f"look at the pictures in {PICTURES.relative_to(paths.ROOT)}", True),
-        Step("verify", "runs, and that the pages follow from them", book.verify,
+        Step("verify", "runs, and the pages built once more", _verify,
              "build the book again (make book); if it stays, a number does not follow", True),
     ]  # fmt: skip
 
@@ -144,44 +146,29 @@ STRICT = ("-W", "-n", "--keep-going")
 """Options of Sphinx: a warning is an error, said after all pages were read."""
 
 
-class _Book:
-    """The book that is checked. One build of it, in either step, is whole and strict.
+def _build(whole: bool) -> Result:
+    """Build the whole book strictly, or bring one that is there up to date.
 
-    Where no book is built yet, `build` makes it so, and `verify` need not build it again. Where
-    there is one, `build` brings it up to date, and `verify` compares it with a whole build.
+    Where only that was done, `verify` builds it whole and strictly.
     """
-
-    def __init__(self) -> None:
-        self.built_whole = False
-
-    def build(self) -> Result:
-        """Build the book, every cell and strictly, or bring the one that is there up to date."""
-        hook(setting("prepare"))()
-        whole = not (BOOK / "index.html").is_file()
+    hook(setting("prepare"))()
+    whole = whole or not (BOOK / "index.html").is_file()
+    if whole:
+        # Sphinx reads a page again only if its text changed; warnings of the others would be lost.
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+    done = _command(["jupyter-book", "build", ".", "--quiet", *(STRICT if whole else ())])
+    if done.returncode:
         if whole:
-            # Sphinx reads a page again only if its text changed; warnings of others would be lost.
-            shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
-        done = _command(["jupyter-book", "build", ".", "--quiet", *(STRICT if whole else ())])
-        if done.returncode:
-            if whole:
-                shutil.rmtree(BOOK, ignore_errors=True)  # half a book is no book to look at
-            return what_is_wrong(done.stdout + done.stderr), ""
-        self.built_whole = whole
-        return [], f"{len(paths.page_names())} pages, {'built' if whole else 'up to date'}"
-
-    def verify(self) -> Result:
-        """The three questions of `bookkit.tracing.verify`."""
-        from bookkit.tracing.verify import verify
-
-        found = verify(BOOK, build_pages=not self.built_whole, options=STRICT)
-        return [text for findings, _ in found for text in findings], "; ".join(s for _, s in found)
+            shutil.rmtree(BOOK, ignore_errors=True)  # half a book is no book to look at
+        return what_is_wrong(done.stdout + done.stderr), ""
+    return [], f"{len(paths.page_names())} pages, {'every cell run' if whole else 'up to date'}"
 
 
-def what_is_wrong(output: str) -> list[str]:
-    """The warnings and errors in what a build said, or its last lines where there are none."""
-    lines = output.splitlines()
-    wrong = [x for x in lines if any(w in x for w in ("WARNING:", "ERROR:", "Error", "error:"))]
-    return wrong or lines[-20:]
+def _verify() -> Result:
+    from bookkit.tracing.verify import verify
+
+    found = verify(BOOK, STRICT)
+    return [text for findings, _ in found for text in findings], "; ".join(s for _, s in found)
 
 
 def _command(command: list[str]) -> "subprocess.CompletedProcess[str]":

@@ -29,7 +29,7 @@ def check_book(only: tuple[str, ...], ask: bool) -> None:
     """
     from bookkit.checks.run import run_all, run_steps, steps
 
-    every = steps(ask)
+    every = steps(ask, whole=bool(only))
     unknown = set(only) - {step.name for step in every}
     if unknown:
         names = ", ".join(step.name for step in every)

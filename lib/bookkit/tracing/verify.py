@@ -50,24 +50,19 @@ ATTRIBUTES = ("title", "alt", "href", "src", "value", "data-verdict", "data-sect
 MOST_SHOWN = 120
 
 
-def verify(
-    book: Path, build_pages: bool = True, options: Sequence[str] = ()
-) -> list[tuple[list[str], str]]:
+def verify(book: Path, options: Sequence[str] = ()) -> list[tuple[list[str], str]]:
     """All three questions: for each the findings, and what was looked at.
 
     Args:
         book: the folder of its HTML files.
-        build_pages: no, where all pages were built a moment ago; the third is left out then.
         options: of Sphinx, for the pages' second build.
     """
     changed = compare_with_manifest(book)
-    answers = [
+    return [
         check_runs(),
         (changed, f"{len(artefact_hashes())} files as when the book was built"),
+        check_pages(book, options=options),
     ]
-    if not build_pages:
-        return [*answers, ([], "every page built by this command")]
-    return [*answers, check_pages(book, options=options)]
 
 
 # ------------------------------------------------------------------------------------- 1. runs
@@ -169,8 +164,16 @@ def build(root: Path, into: Path, options: Sequence[str] = ()) -> Path:
         cwd=root, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise InputError(f"the book cannot be built again:\n{(done.stdout + done.stderr)[-2000:]}")
+        wrong = "\n".join(what_is_wrong(done.stdout + done.stderr))
+        raise InputError(f"the book cannot be built again:\n{wrong}")
     return into / "_build" / "html"
+
+
+def what_is_wrong(output: str) -> list[str]:
+    """The warnings and errors in what a build said, or its last lines where there are none."""
+    lines = output.splitlines()
+    wrong = [x for x in lines if any(w in x for w in ("WARNING:", "ERROR:", "Error", "error:"))]
+    return wrong or lines[-20:]
 
 
 def compare_pages(shown: Path, wanted: Path) -> list[str]:

@@ -45,19 +45,21 @@ def load_imagenet(model: keras.Model) -> None:
         InputError: the weights are not here, or not those of this network.
     """
     path = weights_file()
+    fetch = f"{path}: %s; delete the file if there is one, and run nodulebook get mobilenet"
     try:
         with np.load(path, allow_pickle=False) as stored:
             kept = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise InputError(
-            f"{path}: no ImageNet weights there; fetch them: nodulebook get mobilenet"
-        ) from None
+        raise InputError(fetch % "holds no ImageNet weights") from None
     names = [key.removesuffix(".weight") for key in kept if key.endswith(".weight")]
     layers = [layer for layer in model.get_layer(BACKBONE).layers if layer.weights]
     if len(names) != len(layers):
-        raise InputError(f"{path}: {len(names)} layers, not {len(layers)}; fetch them again")
+        raise InputError(fetch % f"has weights of {len(names)} layers, not {len(layers)}")
     for layer, name in zip(layers, names, strict=True):
-        layer.set_weights(_values(layer, kept, name))
+        try:
+            layer.set_weights(_values(layer, kept, name))
+        except (KeyError, ValueError):
+            raise InputError(fetch % f"{name} does not fit layer {layer.name}") from None
 
 
 def _values(layer: keras.Layer, kept: dict[str, NDArray[Any]], name: str) -> list[NDArray[Any]]:

@@ -60,10 +60,7 @@ def build_model(profile: Profile) -> keras.Model:
     make_deterministic(profile.seed)
     settings = profile.training
     adam = settings.optimizer == "adamw"
-    network = profile.network
-    model = build_network(network, 0.0 if adam else settings.weight_decay)
-    if isinstance(network, RivalSettings) and network.pretrained != "no":
-        load_imagenet(model)
+    model = build_network(profile.network, 0.0 if adam else settings.weight_decay)
     kind = "Categorical" if settings.beyond_labels else "SparseCategorical"
     cross_entropy = (
         DynamicCrossEntropy()
@@ -143,7 +140,8 @@ def train(
         One dict per epoch: epoch (from 1), loss, cross_entropy, accuracy, learning_rate, seconds.
 
     Raises:
-        InputError: the checkpoint is damaged, or the loss is not finite.
+        InputError: the checkpoint is damaged, the loss is not finite, or the profile starts from
+            ImageNet weights that are not here.
     """
     key = checkpoint_key(profile, data, fold)
     history: list[dict[str, float]] = []
@@ -154,6 +152,9 @@ def train(
         else:
             history = stored
             report(f"going on after epoch {len(history)}")
+    network = profile.network
+    if not history and isinstance(network, RivalSettings) and network.pretrained != "no":
+        load_imagenet(model)
     settings = profile.training
     for epoch in range(len(history), settings.epochs):
         start = time.monotonic()

@@ -366,12 +366,14 @@ def test_checks_side_by_side_all_count(tmp_path: Path, monkeypatch: pytest.Monke
         assert any("left out" in line for line in told) == (failing == "build")
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_check_builds_the_whole_book_strictly_once(
-    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("there", "whole", "strict"), [(False, False, True), (True, False, False), (True, True, True)]
+)
+def test_the_book_is_built_strictly_where_there_is_none_or_it_is_asked_for(
+    there: bool, whole: bool, strict: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By `build` where no book was, which a warning leaves removed; else by `verify`."""
-    strict: list[str] = []
+    """A warning then leaves no book; else `verify` builds all of it strictly, and compares."""
+    words: list[str] = []
     monkeypatch.setattr(run, "BUILD", tmp_path)
     monkeypatch.setattr(run, "BOOK", tmp_path / "html")
     monkeypatch.setattr(run, "hook", lambda _: lambda: None)
@@ -379,24 +381,25 @@ def test_a_check_builds_the_whole_book_strictly_once(
         (tmp_path / "html").mkdir()
         (tmp_path / "html" / "index.html").touch()
 
-    def command(words: list[str]) -> subprocess.CompletedProcess[str]:
-        strict.extend(["build"] if "-W" in words else [])
+    def command(of: list[str]) -> subprocess.CompletedProcess[str]:
+        words[:] = of
         (tmp_path / "html").mkdir(exist_ok=True)
-        (tmp_path / "html" / "index.html").touch()
-        return subprocess.CompletedProcess(words, failing, "", "page.md:1: WARNING: a label\nend")
-
-    def answers(_: Path, build_pages: bool, options: Sequence[str]) -> list[tuple[list[str], str]]:
-        strict.extend(["verify"] if build_pages and "-W" in options else [])
-        return [([], "seen")]
+        return subprocess.CompletedProcess(of, 1, "", "page.md:1: WARNING: a label\nend")
 
     monkeypatch.setattr(run, "_command", command)
+    build = next(step for step in run.steps(whole=whole) if step.name == "build")
+    assert build.run() == (["page.md:1: WARNING: a label"], "")
+    assert ("-W" in words) == strict and (tmp_path / "html").exists() != strict
+
+
+def test_the_second_build_of_a_check_is_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def answers(_: Path, options: Sequence[str]) -> list[tuple[list[str], str]]:
+        given.extend(options)
+        return [([], "runs"), (["a page differs"], "pages")]
+
     monkeypatch.setattr("bookkit.tracing.verify.verify", answers)
-    failing = 0
-    step = {one.name: one for one in run.steps()}
-    assert step["build"].run()[0] == []
-    assert step["verify"].run() == ([], "seen")
-    assert strict == ["verify" if there else "build"]
-    failing = 1
-    (tmp_path / "html" / "index.html").unlink()
-    assert step["build"].run() == (["page.md:1: WARNING: a label"], "")
-    assert not (tmp_path / "html").exists()
+    verify = next(step for step in run.steps() if step.name == "verify")
+    assert verify.run() == (["a page differs"], "runs; pages")
+    assert "-W" in given

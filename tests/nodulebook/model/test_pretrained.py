@@ -8,14 +8,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from nodulebook.core.errors import InputError
-from nodulebook.core.settings import Profile, RivalSettings, read_profile
+from nodulebook.core.settings import Profile, RivalSettings, TrainingSettings, read_profile
 from nodulebook.model import pretrained
 from nodulebook.model.rivals import build_network
 from nodulebook.model.rivals.mobilenet import BACKBONE, DEVIATION, MEAN, NaturalImage
-from nodulebook.model.train import build_model
+from nodulebook.model.targets import FoldData
+from nodulebook.model.train import build_model, train
 
 SETTINGS = {"rival": "mobilenet2d", "width": 32, "slices": "axial_mean", "image_px": 33}
 
@@ -30,7 +32,7 @@ def profile(kind: str) -> Profile:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """A file of random weights in torchvision's order and layout: kernels (out, in, y, x)."""
     random = np.random.default_rng(0)
-    backbone = build_network(RivalSettings.model_validate(SETTINGS)).get_layer(BACKBONE)
+    backbone = network("no").get_layer(BACKBONE)
     kept = {}
     for k, layer in enumerate(layer for layer in backbone.layers if layer.weights):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -52,9 +54,15 @@ def here(stored: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.Monk
     return path
 
 
+def network(kind: str = "tuned") -> keras.Model:
+    return build_network(RivalSettings.model_validate(SETTINGS | {"pretrained": kind}))
+
+
 def test_each_weight_goes_to_its_layer_and_axis(here: Path, stored: dict[str, np.ndarray]) -> None:
     del here
-    backbone = build_model(profile("tuned")).get_layer(BACKBONE)
+    model = network()
+    pretrained.load_imagenet(model)
+    backbone = model.get_layer(BACKBONE)
     kernel = np.asarray(backbone.get_layer("Conv1").kernel)  # (y, x, in, out)
     assert kernel[0, 2, 1, 7] == stored["features.0.weight"][7, 1, 0, 2]
     norm = backbone.get_layer("bn_Conv1")
@@ -68,18 +76,38 @@ def test_each_weight_goes_to_its_layer_and_axis(here: Path, stored: dict[str, np
 
 
 @pytest.mark.parametrize("kind", ["tuned", "frozen", "no"])
-def test_what_is_trained(here: Path, stored: dict[str, np.ndarray], kind: str) -> None:
-    """The ImageNet weights are where training starts; frozen ones stay as they are."""
-    if kind == "no":
-        here.unlink()  # not asked for
+def test_what_is_trained(kind: str) -> None:
     model = build_model(profile(kind))
-    first = stored["features.0.weight"].transpose(2, 3, 1, 0)
-    kernel = model.get_layer(BACKBONE).get_layer("Conv1").kernel
-    assert np.array_equal(np.asarray(kernel), first) == (kind != "no")
     # A kernel and a bias of each of two classifiers; 52 convolutions with two weights of a norm.
     assert len(model.trainable_weights) == 4 + (0 if kind == "frozen" else 52 * 3)
     norm = model.get_layer(BACKBONE).get_layer("bn_Conv1")
     assert norm.epsilon == 1e-5 and norm.trainable == (kind != "frozen")
+
+
+def test_a_training_begins_with_the_weights_and_what_is_frozen_keeps_them(
+    here: Path, stored: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """A trained network, read from its checkpoint, needs them no more."""
+    settings = TrainingSettings(epochs=1, batch_size=4, learning_rate=0.01)
+    of = profile("frozen").model_copy(update={"training": settings})
+    table = pd.DataFrame({"nodule_id": list("abcd"), "label": [0, 1, 0, 1]})
+    volumes = np.random.default_rng(0).random((4, 32, 32, 32), np.float32)
+    data = FoldData(table, table, volumes, volumes, [], "made")
+
+    def trained() -> keras.Model:
+        model = build_model(of)
+        assert len(train(model, of, data, 0, tmp_path / "made.npz", lambda _: None)) == 1
+        return model
+
+    first = trained()
+    kernel = np.asarray(first.get_layer(BACKBONE).get_layer("Conv1").kernel)
+    np.testing.assert_array_equal(kernel, stored["features.0.weight"].transpose(2, 3, 1, 0))
+    here.unlink()
+    for one, other in zip(first.weights, trained().weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    (tmp_path / "made.npz").unlink()
+    with pytest.raises(InputError, match="get mobilenet"):
+        trained()
 
 
 def test_images_are_scaled_as_those_of_imagenet() -> None:
@@ -94,9 +122,16 @@ def test_images_are_scaled_as_those_of_imagenet() -> None:
 def test_weights_that_are_not_here_or_not_of_this_network(
     here: Path, stored: dict[str, np.ndarray]
 ) -> None:
-    model = build_network(RivalSettings.model_validate(SETTINGS))
-    np.savez(here, **{k: v for k, v in stored.items() if k != "features.0.weight"})
-    with pytest.raises(InputError, match="103 layers, not 104"):
+    model = network()
+    for name, found in (
+        ("features.0.weight", "103 layers, not 104"),
+        ("features.1.bias", "bn_Conv1"),
+    ):
+        np.savez(here, **{key: value for key, value in stored.items() if key != name})
+        with pytest.raises(InputError, match=f"{found}.*get mobilenet"):
+            pretrained.load_imagenet(model)
+    np.savez(here, **stored | {"features.2.weight": stored["features.2.weight"][:5]})
+    with pytest.raises(InputError, match=r"expanded_conv_depthwise.*get mobilenet"):
         pretrained.load_imagenet(model)
     here.write_bytes(here.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"weights\.npz.*get mobilenet"):

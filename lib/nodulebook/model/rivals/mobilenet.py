@@ -44,9 +44,9 @@ class NaturalImage(layers.Layer):
 def mobilenet2d(settings: RivalSettings, weight_decay: float) -> keras.Model:
     """MobileNetV2 by keras.applications on one enlarged axial image, then a linear classifier.
 
-    Without `RivalSettings.pretrained` it starts from random weights. With it, `build_model` loads
-    the ImageNet weights; "frozen" then trains the classifier alone, and the backbone's batch
-    normalisation keeps the statistics of ImageNet.
+    Without `RivalSettings.pretrained` it starts from random weights. With it, training begins by
+    loading the ImageNet weights; "frozen" then trains the classifier alone, and the backbone's
+    batch normalisation keeps the statistics of ImageNet.
 
     There is no layer "last_convolution": the maps are of slices, not of the patch.
     """
