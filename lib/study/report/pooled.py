@@ -16,7 +16,6 @@ from nodulebook.patches.sources import REAL_CT, SOURCES
 from nodulebook.runs.arithmetic import arithmetics
 from nodulebook.runs.contract import (
     RUN,
-    Fold,
     Run,
     fold_folders,
     list_runs,
@@ -26,7 +25,6 @@ from nodulebook.stats import metrics
 from nodulebook.stats.bootstrap import patient_bootstrap
 from nodulebook.stats.text import interval, number
 from nodulebook.stats.text import percent as percent
-from study.report.names import title
 
 SOURCE_TEXT = SOURCES | {"annotations": "readers' annotations, no image"}
 """How a source is called beneath figures and in tables."""
@@ -40,16 +38,6 @@ METRIC_TEXT = {
     "f1": "F1",
     "brier": "Brier",
 }
-
-
-def fold_caption(fold: Fold) -> str:
-    """Source, n and settings of one fold, for a caption."""
-    run = fold.run
-    return (
-        f"{title(run['run'])} ({run['run']}), fold {run['fold']}; "
-        f"source: {SOURCE_TEXT[run['source']]}; "
-        f"{run['n_train']} training nodules. Dotted lines: the learning rate falls to a tenth."
-    )
 
 
 READING_ORDER = (*REAL_CT, "annotations", "phantom")
