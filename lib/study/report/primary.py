@@ -20,8 +20,8 @@ from nodulebook.stats.added_value import Comparison, added_value, compare
 from nodulebook.stats.bootstrap import Interval
 from nodulebook.stats.paired_tests import holm
 from nodulebook.stats.text import interval, number
+from study.report.contrasts import p_text
 from study.report.contrasts import verdict_word as verdict_word
-from study.report.names import keyed
 from study.report.names import title as title
 
 PLAN = "data/analysis_plan.yml"
@@ -154,17 +154,16 @@ def family_rows(family: Mapping[str, Primary]) -> list[tuple[str, str, Interval]
 def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
     """The primary comparisons as the book prints them, one row each."""
     estimates = {entry["id"]: entry["estimate"] for entry in read_plan()["primary"]}
-    return pd.DataFrame(
+    rows = [
         {
-            "comparison": [estimates[key] for key in family],
-            "run": [
-                keyed(one.runs[0]) + (", stand-in" if one.stand_in else "")
-                for one in family.values()
-            ],
-            "seeds": [" and ".join(str(n) for n in one.seeds) for one in family.values()],
-            "n": [of_all(one.result.n, len(read_folds())) for one in family.values()],
-            "difference in AUC": [interval(one.result.auc) for one in family.values()],
-            "p, Holm": [number(one.p_holm) for one in family.values()],
-            "verdict": [one.verdict for one in family.values()],
+            "comparison": f"{title(one.runs[0])}: {estimates[key]}",
+            "difference in AUC": interval(one.result.auc),
+            "verdict": one.verdict,
+            "p, Holm": p_text(one.p_holm),
+            "seeds": " and ".join(str(n) for n in one.seeds),
+            "n": of_all(one.result.n, len(read_folds())),
+            "run": f"`{one.runs[0]}`" + (", stand-in" if one.stand_in else ""),
         }
-    )
+        for key, one in family.items()
+    ]
+    return pd.DataFrame(rows)
