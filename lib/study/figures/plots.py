@@ -200,7 +200,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
     """
-    figure, axes = new_figure(size=(5.0, 5.2))
+    figure, axes = new_figure(size=(4.4, 4.3))
     axis = axes[0, 0]
     colours = sns.color_palette("colorblind", len(curves))
     markers = cycle("osD^vP")
