@@ -83,13 +83,24 @@ def compare(first: Tables, second: Tables, n_draws: int = DRAWS, seed: int = 0) 
     """
     both = _on_common_nodules([*first, *second])
     sides = both[: len(first)], both[len(first) :]
-    values = [_seed_draws(side, _auc_draws, n_draws, (seed, k)) for k, side in enumerate(sides)]
-    estimate = values[0][0] - values[1][0]
     one, other = (np.mean([fold_aucs(table) for table in side], axis=0) for side in sides)
     if len(one) < 2:
         raise InputError("a comparison over folds needs two folds at least")
     test = corrected_fold_difference(one, other, test_share=1 / (len(one) - 1))
-    return Comparison(interval_of(estimate, values[0][1] - values[1][1]), test, len(both[0]))
+    return Comparison(seeds_difference(*sides, n_draws, seed), test, len(both[0]))
+
+
+def seeds_difference(first: Tables, second: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:
+    """First minus second, each the mean AUC of its seeds, on the nodules (or patients) of both.
+
+    The interval is over draws of patients, the same for both, and of each side's seeds.
+    """
+    both = _on_common_nodules([*first, *second])
+    sides = both[: len(first)], both[len(first) :]
+    (one, of_one), (other, of_other) = (
+        _seed_draws(side, _auc_draws, n_draws, (seed, k)) for k, side in enumerate(sides)
+    )
+    return interval_of(one - other, of_one - of_other)
 
 
 def seeds_auc(tables: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:

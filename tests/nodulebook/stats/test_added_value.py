@@ -15,9 +15,10 @@ from nodulebook.stats.added_value import (
     matched_auc,
     ruler_score,
     seeds_auc,
+    seeds_difference,
     seeds_statistic,
 )
-from nodulebook.stats.bootstrap import patient_bootstrap
+from nodulebook.stats.bootstrap import paired_bootstrap_difference, patient_bootstrap
 
 
 def _table(label, p, fold=None, patient=None):
@@ -187,3 +188,26 @@ def test_runs_that_do_not_belong_together_are_refused():
         compare([table], [table.assign(fold=(table["fold"] + 1) % 10)])
     with pytest.raises(InputError, match="label"):
         compare([table], [table.assign(label=1 - table["label"])])
+
+
+def test_a_paired_difference_of_patients_needs_no_folds():
+    right, tied = (
+        _table([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0] * 4),
+        _table([0, 0, 1, 1], [0.5] * 4, [0] * 4),
+    )
+    half_right = _table([0, 0, 1, 1], [0.1, 0.7, 0.6, 0.9], [0] * 4)  # three of four pairs in order
+    assert seeds_difference([right], [tied]).estimate == pytest.approx(0.5)
+    assert seeds_difference([right, half_right], [tied]).estimate == pytest.approx(0.375)
+    found = seeds_difference([right], [right])
+    assert (found.estimate, found.low, found.high) == (0, 0, 0)
+
+
+def test_the_difference_of_two_runs_of_one_seed_is_the_paired_bootstrap():
+    table, _ = _noisy()
+    other = table.assign(p_malignant=np.random.default_rng(1).random(len(table)))
+    found = seeds_difference([table], [other], n_draws=200, seed=3)
+    same = paired_bootstrap_difference(table, other, "roc_auc", n_draws=200, seed=3)
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (same.estimate, same.low, same.high)
+    )
+    assert found == compare([table], [other], n_draws=200, seed=3).auc
