@@ -66,8 +66,11 @@ def _join(texts: list[nodes.Text]) -> None:
 
 
 def _replace(text: nodes.Text, words: str) -> None:
-    if words != text and text.parent is not None:
-        text.parent.replace(text, nodes.Text(words))
+    if words != text:
+        # Not by `replace`, which takes the first text that is equal: line ends are.
+        siblings = text.parent.children
+        place = next(k for k, one in enumerate(siblings) if one is text)
+        text.parent[place] = nodes.Text(words)
 
 
 def _is_kept(text: nodes.Text) -> bool:

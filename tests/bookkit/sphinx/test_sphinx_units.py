@@ -12,7 +12,8 @@ from bookkit.sphinx.units import joined, joined_html
 PAGE = """(place)=
 # Nodules of 4 mm
 
-An accuracy of 97.08 % at −600
+The lines before
+it end as they are. An accuracy of 97.08 % at −600
 HU, **12** mm, **13**
 mm, $32$ mm and [20 %](https://example.org) of them.
 The words `0.5 mm` are code. See {ref}`place`.
@@ -66,6 +67,6 @@ def test_a_page_has_them_in_its_words_and_not_in_its_code(tmp_path: Path) -> Non
     words = html.unescape(re.sub(r"<[^>]+>", "", body.partition('class="clearer"')[0]))
     for pair in ("4 mm", "97.08 %", "600 HU", "12 mm", "13 mm", "20 %", "3 mm", "16 mm²", "8 mm"):
         assert pair.replace(" ", "\u00a0") in words and pair not in words, pair
-    assert "\\(32\\)\u00a0mm" in words
+    assert "\\(32\\)\u00a0mm" in words and "before\nit" in words
     assert "0.5 mm" in words and "x = 7 mm" in words
     assert "9 mmol" in words and "5 states" in words and re.search(r"2\s+mm", words)
