@@ -95,6 +95,39 @@ def squeezed(page: Page) -> list[str]:
     return [f"a cell is too narrow for its words: {text}" for text in cells]
 
 
+def out_of_sight(page: Page) -> list[str]:
+    """Tables of results on the open page that show none before they are scrolled; at most three.
+
+    Results are an AUC, a difference, a verdict and the like, by the heading of their column, and
+    what has an interval; in a table with such a column, any column of decimals.
+    """
+    found = page.evaluate(
+        """() => { const folded = [...document.querySelectorAll("article details:not([open])")];
+          folded.forEach(one => one.open = true);
+          const result = /AUC|difference|re-run|reported|verdict/;
+          const interval = /\\d\\s*\\([-−]?[\\d.]+\\sto\\s/;
+          const decimal = /^\\s*[-−]?\\d*\\.\\d/;
+          const tables = [...document.querySelectorAll("article table:has(> thead)")];
+          const beyond = tables.filter(table => {
+            const rows = [...table.tBodies].flatMap(body => [...body.rows]);
+            const heads = [...(table.tHead.rows[0]?.cells ?? [])].slice(1);
+            const have = (k, what) => rows.some(row => what.test(row.cells[k + 1]?.textContent));
+            if (!heads.some((head, k) => result.test(head.textContent) || have(k, interval)))
+              return false;
+            const column = heads.find((head, k) => result.test(head.textContent)
+              || have(k, interval) || have(k, decimal));
+            let edge = innerWidth;
+            for (let at = table.parentElement; at.tagName != "ARTICLE"; at = at.parentElement)
+              if (getComputedStyle(at).overflowX != "visible")
+                edge = Math.min(edge, at.getBoundingClientRect().right);
+            return column.getBoundingClientRect().right > edge + 1;
+          }).map(table => (table.caption || table).innerText.trim().slice(0, 60)).slice(0, 3);
+          folded.forEach(one => one.open = false);
+          return beyond; }"""
+    )
+    return [f"the result is out of sight until it is scrolled to: {text}" for text in found]
+
+
 def cut_off_in_print(page: Page) -> list[str]:
     """Tables and code of the open page that paper, which does not scroll, would cut off."""
     page.set_viewport_size({"width": PAPER_PX, "height": 900})
@@ -189,6 +222,8 @@ def look_at(
             found += too_heavy(sizes, most_bytes) + picture_findings(page)
             found += [] if long else too_tall(page, MOST_HEIGHT_PX)
             found += too_many_tables(page) if shows else []
+        else:
+            found += out_of_sight(page)
         findings += [f"{name}, {width} px, light: {text}" for text in found]
         switch(page, "dark")
         found = axe_findings(page, COLOUR_RULES)

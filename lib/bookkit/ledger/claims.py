@@ -211,10 +211,10 @@ def claims_of(chapter: str, claims: Sequence[Claim] | None = None) -> pd.DataFra
     rows = [
         {
             "claim": claim.id,
-            "section": claim.section,
             "the paper": _myst(claim.paraphrase),
             "verdict": claim.verdict,
             "our reading": _myst(claim.decision),
+            "section": claim.section,
             "shown at": ", ".join(
                 labels[place].myst if place in labels else f"`{place}`" for place in claim.evidence
             )

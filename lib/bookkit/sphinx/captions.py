@@ -1,4 +1,4 @@
-"""Sphinx extension: in each caption, behind an icon, the code and the data that made the figure."""
+"""Sphinx extension: in each caption, folded, the code and the data that made the figure."""
 
 import html
 import re
@@ -20,6 +20,11 @@ GLUED = re.compile(r"\{glue:figure\} ([\w-]+)\n(?:^:(?!name).*\n)*^:name: ([\w-]
 """A figure's key and label in a chapter."""
 
 FILE = re.compile(r"\b(?:data|profiles)/[\w/-]+\.(?:csv|yml|yaml)\b")
+LABEL = "code and data"
+"""What opens it, in sight and for a screen reader."""
+
+TOOLTIP = "Shows the code that made this and where its data are described"
+
 END = r"</(?:figcaption|caption)>"
 CAPTION = re.compile(
     rf'(<(?:figcaption|caption)>(?:(?!{END}).)*class="headerlink" href="#([\w-]+)".*?)({END})', re.S
@@ -74,9 +79,9 @@ def with_sources(body: str, notebook: nbformat.NotebookNode, address: Mapping[st
         title = html.escape(data["title"].removesuffix(", by a cell of this page"))
         code = highlight(behind[label], PythonLexer(), HtmlFormatter(nowrap=True))
         return (
-            f'{start}<details class="made-by"><summary title="Code and data">'
-            '<span aria-hidden="true">{ }</span><span class="visually-hidden">Code and data'
-            f'</span></summary><p><a href="{address.get(data["label"], "")}">{title}</a>, by:</p>'
+            f'{start}<details class="made-by"><summary title="{TOOLTIP}">'
+            f'<span aria-hidden="true">{{ }}</span> {LABEL}</summary>'
+            f'<p><a href="{address.get(data["label"], "")}">{title}</a>, by:</p>'
             f'<div class="highlight"><pre tabindex="0">{code}</pre></div></details>{end}'
         )
 

@@ -65,7 +65,6 @@ def repeats_table(pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
         rows.append(
             {
                 "run": name,
-                "n": f"{len(after):,}",
                 "AUC": number(_auc(before)),
                 "AUC again": number(_auc(after)),
                 "again minus committed": interval(
@@ -73,6 +72,7 @@ def repeats_table(pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
                 ),
                 "a fold's AUC differs by": f"{number(float(by_fold.mean()))} on average, "
                 f"{number(float(by_fold.max()))} at most",
+                "n": f"{len(after):,}",
             }
         )
     return pd.DataFrame(rows)

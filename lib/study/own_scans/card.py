@@ -27,7 +27,7 @@ def release_results(release: Manifest) -> pd.DataFrame:
     nodule at four positions of a distance, in one view and not calibrated.
 
     Returns:
-        Columns group, n, malignant, AUC of the score, AUC of the ruler; texts.
+        Columns group, AUC of the score, AUC of the ruler, n, malignant; texts.
 
     Raises:
         InputError: a run of the release is missing.
@@ -62,10 +62,10 @@ def release_results(release: Manifest) -> pd.DataFrame:
         texts.append(
             {
                 "group": name,
-                "n": f"{len(whole):,}",
-                "malignant": str(whole["label"].sum()),
                 "AUC of the score": interval(patient_bootstrap(part, "roc_auc")),
                 "AUC of the ruler": interval(patient_bootstrap(ruler, "roc_auc")),
+                "n": f"{len(whole):,}",
+                "malignant": str(whole["label"].sum()),
             }
         )
     return pd.DataFrame(texts)

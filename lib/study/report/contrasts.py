@@ -70,7 +70,6 @@ def contrast_table(family: Sequence[Contrast]) -> pd.DataFrame:
         {
             "run": title(one.run),
             "minus": title(one.base),
-            "n": f"{one.n:,}",
             "AUC": interval(one.auc),
             "mean over folds": interval(
                 Interval(one.by_fold.estimate, one.by_fold.low, one.by_fold.high, 0)
@@ -78,6 +77,7 @@ def contrast_table(family: Sequence[Contrast]) -> pd.DataFrame:
             "p": p_text(one.p),
             "p, DeLong": p_text(one.delong),
             "verdict": one.verdict,
+            "n": f"{one.n:,}",
         }
         for one in family
     ]

@@ -89,13 +89,11 @@ def rules_table(found: Mapping[str, Effect]) -> pd.DataFrame:
     """Ruler, network and training accuracy under each rule, as text; one row per rule."""
     rows = []
     for name, one in found.items():
-        row = {
-            "rule": TITLES.get(name, name),
-            "n (malignant)": f"{len(one.table):,} ({one.table['label'].sum():,})",
-            "AUC of the ruler": interval(one.ruler),
-        }
+        row = {"rule": TITLES.get(name, name)}
         row |= {f"{text} of the network": interval(one.network[m]) for m, text in METRICS.items()}
+        row["AUC of the ruler"] = interval(one.ruler)
         for metric, text in METRICS.items():
             row[f"{text}, minus ours"] = "" if name == BASE else interval(one.change[metric])
-        rows.append(row | {"training accuracy": percent(one.trained)})
+        counts = f"{len(one.table):,} ({one.table['label'].sum():,})"
+        rows.append(row | {"training accuracy": percent(one.trained), "n (malignant)": counts})
     return pd.DataFrame(rows)

@@ -40,10 +40,10 @@ def trials_table(
     rows = [
         {
             "tried": f"{one.title} (`{name}`)" if (one := trials[name]).title else f"`{name}`",
-            "in full": one.question,
-            "epochs": str(one.settings.training.epochs),
             "AUC": interval(auc),
             "difference": "" if name == base else interval(difference),
+            "in full": one.question,
+            "epochs": str(one.settings.training.epochs),
         }
         for name, (auc, difference) in found.items()
     ]

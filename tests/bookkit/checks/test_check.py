@@ -262,6 +262,33 @@ def test_tall_pages_squeezed_cells_and_tables_without_figures_are_found(tmp_path
         assert looks.look_at(tab, page, "p", 9999, long=True)[0] == []
 
 
+def test_a_result_beyond_the_edge_of_a_phone_is_found(tmp_path: Path) -> None:
+    heads = {"AUC": "0.9", "value": "0.9 (0.8 to 0.95)", "share": "0.5", "what": "words"}
+    box = "<div tabindex=0 style='overflow-x:auto;width:300px'>"
+    wide = "style='min-width:300px;display:inline-block'"
+
+    def body(head: str, first: bool, folded: bool = False) -> str:
+        order = ["name", head, "other"] if first else ["name", "other", head]
+        cells = "".join(f"<th {wide if one == 'other' else ''}>{one}</th>" for one in order)
+        values = "".join(f"<td>{heads.get(one, 'x')}</td>" for one in order)
+        table = f"<table><thead><tr>{cells}</tr></thead><tbody><tr>{values}</tr></tbody></table>"
+        shown = f"{box}{table}</div>"
+        return f"<details><summary>s</summary>{shown}</details>" if folded else shown
+
+    page = tmp_path / "page.html"
+    page.write_text(GOOD)
+    with opened(page) as tab:
+        tab.set_viewport_size({"width": 390, "height": 800})
+        for head, first, folded, found in (
+            ("AUC", False, False, True), ("AUC", True, False, False), ("AUC", False, True, True),
+            ("value", False, False, True), ("value", True, True, False),
+            ("what", False, False, False), ("share", False, False, False),
+        ):  # fmt: skip
+            tab.set_content(f"{GOOD}<article>{body(head, first, folded)}</article>")
+            assert bool(looks.out_of_sight(tab)) == found, (head, first, folded)
+            assert not tab.locator("details[open]").count()
+
+
 def test_colours_of_a_narrow_window_and_of_the_dark_are_looked_at(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(

@@ -67,7 +67,9 @@ def test_the_text_alone_is_evidence_only_with_a_quotation(tmp_path):
     entry = ENTRY | {"evidence": [], "quotes": ["when assessed on 1230 nodules"]}
     (claim,) = claims.read_claims(write(tmp_path, entry))
     assert "1230 nodules</q>" in claims.ledger_html([claim]).data
-    assert "quotation" in claims.claims_of("data_selection", [claim])["shown at"].item()
+    table = claims.claims_of("data_selection", [claim])
+    assert "quotation" in table["shown at"].item()
+    assert list(table)[:3] == ["claim", "the paper", "verdict"]
 
 
 def test_every_section_equation_table_and_figure_of_the_paper_is_there(ledger):

@@ -42,7 +42,9 @@ def test_a_caption_leads_to_its_cell_and_its_data() -> None:
     figure, rows, typed = re.findall(
         r"<(?:figcaption|caption)>.*?</(?:figcaption|caption)>", page, re.S
     )
-    assert 'title="Code and data"' in figure and "&lt;" in figure and "read(" not in figure
+    label = re.search(r"<summary title=\"([^\"]+)\">(.*?)</summary>", figure)
+    assert label and "code" in label[1] and re.sub(r"<span aria-hidden.*?</span>", "", label[2])
+    assert "visually-hidden" not in figure and "&lt;" in figure and "read(" not in figure
     assert '<a href="runs.html#runs-tables">From data/nodules.csv</a>' in figure
     assert "From data/folds.csv" in rows and "tab-rows" in rows and "made-by" not in typed
     assert re.sub(r"<details.*?</details>", "", page, flags=re.S) == BODY

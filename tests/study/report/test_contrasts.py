@@ -36,7 +36,8 @@ def test_differences_are_of_the_nodules_that_both_have():
     wanted = [metrics.roc_auc(t["label"], t["p_malignant"]) for t in (cut, BASE.probabilities)]
     assert one.n == 200 and one.auc.estimate == pytest.approx(wanted[0] - wanted[1])
     assert one.verdict == LOWER
-    assert contrast_table([one])["verdict"].tolist() == [LOWER]
+    table = contrast_table([one])
+    assert table["verdict"].tolist() == [LOWER] and list(table)[:3] == ["run", "minus", "AUC"]
 
 
 def test_a_run_counts_with_all_its_seeds():

@@ -61,6 +61,7 @@ def test_changes_are_against_our_rules_and_training_accuracy_is_of_the_last_epoc
 def test_the_table_has_the_known_rules_in_order_and_new_ones_after_them(found):
     table = rule_effects.rules_table(found[0])
     titles = rule_effects.TITLES
+    assert list(table)[:2] == ["rule", "AUC of the network"]
     assert table["rule"].tolist() == [
         titles[BASE], titles["split-by-copy"], titles[rule_effects.BEST_ON_TEST],
         titles["at-3-benign"], "a-new-rule",

@@ -27,6 +27,7 @@ def test_trials_are_compared_on_the_same_nodules_and_absent_ones_left_out():
     assert [auc.estimate for auc, _ in found.values()] == [1.0, 0.5]
     assert found["b"][1].estimate == -0.5
     out = trials.trials_table(found, {name: trial(name) for name in "abc"}, "a")
+    assert list(out)[:3] == ["tried", "AUC", "difference"]  # what a narrow screen shows
     assert out["in full"].tolist() == ["what a does", "what b does"]
     assert out["difference"].tolist() == ["", "−0.500 (−0.500 to −0.500)"]
     deviation, range_of_two = trials.seed_spread(found)

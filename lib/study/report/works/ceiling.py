@@ -119,10 +119,10 @@ def arithmetic_table(accuracy: str, auc: float = CLAIMED_AUC) -> pd.DataFrame:
                 f"k with k / n = {accuracy} %": ", ".join(map(str, right_counts(n, accuracy)))
                 or "none",
                 "mean of ten near-equal folds": "possible" if possible else "not possible",
+                f"AUC {auc}": "possible" if low <= auc <= high else "not possible",
                 "errors, nearest": str(errors),
                 "AUC of the binary calls": f"{number(hard_low, 4)} to {number(hard_high, 4)}",
                 "AUC of any scores": f"{number(low, 4)} to {number(high, 4)}",
-                f"AUC {auc}": "possible" if low <= auc <= high else "not possible",
             }
         )
     return pd.DataFrame(rows)

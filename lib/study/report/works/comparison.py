@@ -70,9 +70,9 @@ def rows_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     rows = [
         {
             "classified by": keyed(name),
-            "n": f"{len(run.probabilities):,}",
             "AUC": interval(patient_bootstrap(run.probabilities, "roc_auc")),
             "accuracy": interval(patient_bootstrap(run.probabilities, "accuracy")),
+            "n": f"{len(run.probabilities):,}",
         }
         for name, run in runs.items()
     ]
@@ -82,7 +82,7 @@ def rows_table(runs: Mapping[str, Run]) -> pd.DataFrame:
 def features_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     """`rows_table` with the number of features and the classifiers chosen ("SVM (RBF) 9, ...")."""
     table = rows_table(runs)
-    table.insert(1, "features", [str(run.folds[0].run["n_features"]) for run in runs.values()])
+    table.insert(3, "features", [str(run.folds[0].run["n_features"]) for run in runs.values()])
     table["chosen (folds)"] = [
         ", ".join(f"{name} {n}" for name, n in _chosen(run).most_common()) for run in runs.values()
     ]
@@ -96,10 +96,10 @@ def _chosen(run: Run) -> "Counter[str]":
 def networks_table(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
     """`rows_table` with the epochs, and the parameters of a rival (data/rivals.csv)."""
     table = rows_table(runs)
-    table.insert(1, "epochs", [str(len(run.folds[0].history)) for run in runs.values()])
+    table.insert(3, "epochs", [str(len(run.folds[0].history)) for run in runs.values()])
     counts = read_rivals().set_index("profile")["parameters"].astype(int).map("{:,}".format)
     profiles = [name.removesuffix(f"-{source}") for name in runs]
-    table.insert(2, "parameters", counts.reindex(profiles, fill_value="").tolist())
+    table.insert(4, "parameters", counts.reindex(profiles, fill_value="").tolist())
     return table
 
 

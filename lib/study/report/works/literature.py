@@ -47,9 +47,9 @@ def claimed_table(literature: pd.DataFrame, runs: Mapping[str, Run], source: str
             {
                 "row of the paper": f"Table {table}: {row}{_cite(first)}",
                 "its authors report": reported(part) or "no number seen",
-                "on": f"{first['data']}; split by: {first['split_unit']}",
                 "re-run, by the row's name": _rerun(first["rerun_by_name"], runs, source),
                 "re-run, by the work's content": _rerun(first["rerun_by_content"], runs, source),
+                "on": f"{first['data']}; split by: {first['split_unit']}",
             }
         )
     return pd.DataFrame(rows)
@@ -69,10 +69,10 @@ def literature_table(literature: pd.DataFrame) -> pd.DataFrame:
             {
                 "row of the paper": (f"paper's Table {table}: " if str(table).isdigit() else "")
                 + f"{row}{_cite(first)}",
-                "what it is": first["what_it_is"],
-                "data": first["data"],
                 "acc., %": values.get("accuracy_percent", ""),
                 "AUC": values.get("auc", ""),
+                "what it is": first["what_it_is"],
+                "data": first["data"],
                 "comparable with ours": comparability(first),
                 "how seen": first["how_seen"],
             }
@@ -85,11 +85,11 @@ def later_table(literature: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             "work": f"{work}{_cite(part.iloc[0])}",
+            "reported": reported(part),
+            "comparable with ours": comparability(part.iloc[0]),
             "design": part["what_it_is"].iloc[0],
             "data": part["data"].iloc[0] + (f", n = {n}" if (n := part["n"].iloc[0]) else ""),
             "split by": part["split_unit"].iloc[0],
-            "reported": reported(part),
-            "comparable with ours": comparability(part.iloc[0]),
             "how seen": part["how_seen"].iloc[0],
         }
         for work, part in literature[literature["table"] == "later"].groupby("work", sort=False)

@@ -73,6 +73,8 @@ def test_a_row_has_title_key_and_pooled_numbers(runs):
     assert table["AUC"].iloc[1].startswith(f"{auc:.3f} (")
     networks = comparison.networks_table(comparison.rival_runs(runs, SOURCE), SOURCE)
     assert networks["epochs"].tolist() == ["3", "3"]
+    for one in (table, networks):
+        assert list(one)[:3] == ["classified by", "AUC", "accuracy"]
     rivals = comparison.read_rivals().set_index("profile")["parameters"]
     assert networks["parameters"].iloc[0] == f"{int(rivals['rival-alexnet3d']):,}"
 
@@ -155,6 +157,7 @@ def test_every_work_has_a_reference_entry(works):
 def test_claims_and_reruns_stay_in_their_columns(works, runs):
     table = literature.claimed_table(works, runs, SOURCE)
     size = table[table["row of the paper"].str.contains("Size")].iloc[0]
+    assert list(table)[2].startswith("re-run")
     assert size["its authors report"] == "AUC 0.94"
     run = runs["features-size-lidc_slices"].probabilities
     auc = metrics.roc_auc(run["label"], run["p_malignant"])
@@ -206,11 +209,12 @@ def test_literature_table_cites_where_there_is_a_source():
     assert table["acc., %"].tolist() == ["90", "", ""]
     assert table["AUC"].tolist() == ["", "0.9", ""]
     assert table["data"].tolist() == ["d", "e", "f"]
+    assert list(table)[1:3] == ["acc., %", "AUC"]
 
 
 def test_other_works_have_one_row_each(works):
     table = literature.later_table(works)
-    assert table["work"].is_unique
+    assert table["work"].is_unique and list(table)[1] == "reported"
     assert len(table) == works["work"][works["table"] == "later"].nunique()
 
 
