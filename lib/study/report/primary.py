@@ -126,7 +126,6 @@ def texts(family: Mapping[str, Primary]) -> dict[str, str]:
             f"p-{key}": number(one.p_holm),
             f"run-{key}": title(one.runs[0]),
             f"seeds-{key}": " against ".join(seeds),
-            f"planned-{key}": "a stand-in" if one.stand_in else "specified in advance",
         }
     return out
 
