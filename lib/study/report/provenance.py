@@ -8,7 +8,7 @@ import pandas as pd
 from bookkit.tracing.manifest import artefact_files, run_files
 from nodulebook.core import paths
 from nodulebook.core.files import sha256
-from nodulebook.core.settings import N_FOLDS
+from nodulebook.core.settings import N_FOLDS, read_profile
 from nodulebook.data.folds import read_folds
 from nodulebook.runs.arithmetic import arithmetics
 from nodulebook.runs.contract import Fold, Run, list_runs, read_run
@@ -113,8 +113,11 @@ def folds_command(run: Run) -> str:
     if not profile:
         method = run.name.removesuffix(f"-{source_name}")
         return f"nodulebook deepfeatures {method} --source {source_name}"
+    own = read_profile(profile).seed
+    seed = record.get("seed", own)
+    seeded = "" if seed == own else f" --seed {seed}"
     named = "" if run.name == f"{profile}-{source_name}" else f" --run {run.name}"
-    return f"nodulebook folds --profile {profile} --source {source_name}{named}"
+    return f"nodulebook folds --profile {profile} --source {source_name}{seeded}{named}"
 
 
 def tables_table() -> pd.DataFrame:

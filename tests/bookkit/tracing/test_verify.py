@@ -12,6 +12,7 @@ import pytest
 from bookkit.tracing import manifest, verify
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
+from nodulebook.core.settings import read_profile
 from study.report.provenance import again_command, all_runs, folds_command, run_values
 
 FRONT = """---
@@ -269,7 +270,12 @@ def test_every_run_says_how_it_is_repeated() -> None:
     for name, run in all_runs().items():
         values = run_values(run)
         assert f"--run {name} " in again_command(run) or "deepfeatures" in again_command(run)
-        assert folds_command(run).startswith("nodulebook ")
+        command = folds_command(run)
+        assert command.startswith("nodulebook ")
+        if values["profile"] and "nodulebook folds" in command:  # a run of another seed asks for it
+            asked = re.search(r" --seed (\d+)", command)
+            own = read_profile(run.folds[min(run.folds)].run["profile_name"]).seed
+            assert int(asked[1] if asked else own) == int(values["seed"]), name
         for key in ("folds", "profile", "source", "n", "computed with", "device", "seed",
                     "versions", "training time", "data hash"):  # fmt: skip
             assert str(values[key]).strip(), (name, key)
