@@ -43,7 +43,7 @@ METRIC_TEXT = {
 READING_ORDER = (*REAL_CT, "annotations", "phantom")
 """Sources in the order in which tables have them: what is no evidence about CT comes last."""
 
-COMPARED = ("features-", "rival-")
+COMPARED = ("features-", "rival-", "recipe-")
 """How the names of runs begin that stand in the comparison chapter only: too many for a figure."""
 
 

@@ -216,6 +216,23 @@ def test_the_table_of_rivals_has_every_profile_once():
 def test_the_table_counts_the_parameters_of_each_rival():
     for row in _table().itertuples():
         assert int(row.parameters) == count_parameters(row.profile), row.profile
+        if row.recipe_profile:
+            assert int(row.recipe_parameters) == count_parameters(row.recipe_profile), row.profile
+
+
+def test_under_the_best_recipe_only_the_network_differs_and_is_large_enough():
+    recipe = read_profile("honest").training
+    table = _table()
+    named = table[table["recipe_profile"] != ""]
+    profiles = {name for name in profile_names() if name.startswith("recipe-")}
+    assert set(named["recipe_profile"]) == profiles | {"honest-slices"}
+    for row in named.itertuples():
+        large, small = read_profile(row.recipe_profile), read_profile(row.profile)
+        assert large.training == recipe, row.recipe_profile
+        assert large.network.rival == small.network.rival
+        assert large.network.input_pooling == 1
+    for name in profiles:
+        assert int(named.set_index("recipe_profile")["recipe_parameters"][name]) >= 200_000
 
 
 def test_the_citations_of_the_table_are_in_the_bibliography():

@@ -18,6 +18,8 @@ from study.report.names import keyed, title
 
 DIAMETER = "diameter"
 RIVAL = "rival-"
+RECIPE = "recipe-"
+"""How the names of rivals under the recipe of `honest` begin."""
 BUDGET = "laptop"
 """The profile that gives every rival its budget."""
 
@@ -35,7 +37,7 @@ def kind_of(profile: str) -> str:
     """The kind of method of a profile, or "" where the comparison does not show it."""
     if profile.startswith(PREFIX):
         return FEATURES
-    if profile.startswith(RIVAL):
+    if profile.startswith((RIVAL, RECIPE)):
         return RIVALS
     return READERS if profile == DIAMETER else OWN if profile in OURS else ""
 
@@ -51,8 +53,17 @@ def feature_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
 
 def rival_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
     """The complete runs of networks of other works on a source, by run name."""
-    rivals = [name for name in sorted(runs) if name.startswith(RIVAL)]
-    return _present([name for name in rivals if name.endswith(f"-{source}")], runs)
+    return _starting(RIVAL, runs, source)
+
+
+def recipe_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
+    """The complete runs of networks of other works under the best recipe, first seeds."""
+    return _starting(RECIPE, runs, source)
+
+
+def _starting(prefix: str, runs: Mapping[str, Run], source: str) -> dict[str, Run]:
+    names = [name for name in sorted(runs) if name.startswith(prefix)]
+    return _present([name for name in names if name.endswith(f"-{source}")], runs)
 
 
 def own_runs(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
@@ -94,23 +105,35 @@ def _chosen(run: Run) -> "Counter[str]":
 
 
 def networks_table(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
-    """`rows_table` with the epochs, and the parameters of a rival (data/rivals.csv)."""
+    """`rows_table` with the epochs, and the parameters of a rival (`parameters`)."""
     table = rows_table(runs)
     table.insert(3, "epochs", [str(len(run.folds[0].history)) for run in runs.values()])
-    counts = read_rivals().set_index("profile")["parameters"].astype(int).map("{:,}".format)
+    counts = parameters()
     profiles = [name.removesuffix(f"-{source}") for name in runs]
-    table.insert(4, "parameters", counts.reindex(profiles, fill_value="").tolist())
+    table.insert(4, "parameters", [counts.get(name, "") for name in profiles])
     return table
+
+
+def parameters() -> dict[str, str]:
+    """Weights of each network of another work, as text, by profile (data/rivals.csv)."""
+    table = read_rivals()
+    small = dict(zip(table["profile"], table["parameters"], strict=True))
+    large = dict(zip(table["recipe_profile"], table["recipe_parameters"], strict=True))
+    return {name: f"{int(n):,}" for name, n in (small | large).items() if name}
 
 
 def read_rivals() -> pd.DataFrame:
     """`data/rivals.csv`, all text: how each network of other works was rebuilt.
 
+    The columns `recipe_profile` and `recipe_parameters` are empty where a work has no profile
+    under the best recipe.
+
     Raises:
         InputError: it is missing, or a column is.
     """
     names = ("profile", "row", "citation", "parameters", "what_it_is", "what_differs")
-    return read_csv(DATA / "rivals.csv", dict.fromkeys(names, "str"))
+    may_be_empty = dict.fromkeys(("recipe_profile", "recipe_parameters"), "")
+    return read_csv(DATA / "rivals.csv", dict.fromkeys(names, "str") | may_be_empty)
 
 
 def rivals_works(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
@@ -138,7 +161,8 @@ def accuracy_rows(
     runs: Mapping[str, Run], labelled: pd.DataFrame, source: str
 ) -> list[tuple[str, str, Interval]]:
     """Fig. 9 again: title, kind and accuracy of everything compared, the best first."""
-    shown = feature_runs(runs, source) | rival_runs(runs, source) | own_runs(runs, source)
+    works = rival_runs(runs, source) | recipe_runs(runs, source)
+    shown = feature_runs(runs, source) | works | own_runs(runs, source)
     rows = [
         (
             title(name),

@@ -35,6 +35,7 @@ def runs():
         "features-size-phantom": 9.0,
         "rival-secnn-lidc_slices": 0.2,
         "rival-alexnet3d-lidc_slices": 1.5,
+        "recipe-secnn-lidc_slices": 2.5,
         "paper-lidc_slices": 2.0,
         "quick-lidc_slices": 1.0,
     }
@@ -62,6 +63,7 @@ def test_rows_are_of_one_source_and_in_order(runs):
     ]  # fmt: skip
     assert list(comparison.own_runs(runs, SOURCE)) == ["paper-lidc_slices"]
     assert list(comparison.rival_runs(runs, "phantom")) == []
+    assert list(comparison.recipe_runs(runs, SOURCE)) == ["recipe-secnn-lidc_slices"]
 
 
 def test_a_row_has_title_key_and_pooled_numbers(runs):
@@ -82,13 +84,16 @@ def test_a_row_has_title_key_and_pooled_numbers(runs):
 def test_a_work_without_ten_folds_says_so(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "DATA", tmp_path)
     (tmp_path / "rivals.csv").write_text(
-        "profile,row,citation,parameters,what_it_is,what_differs\n"
-        "rival-secnn,[20],key2021,1234,a net,its size\nrival-z,[30],key2017,5,other,all\n"
+        "profile,row,citation,parameters,recipe_profile,recipe_parameters,"
+        "what_it_is,what_differs\n"
+        "rival-secnn,[20],key2021,1234,recipe-secnn,56789,a net,its size\n"
+        "rival-z,[30],key2017,5,,,other,all\n"
     )
     table = comparison.rivals_works(runs, SOURCE)
     assert table["network"].tolist() == ["SE-CNN [20]", "rival-z (no ten folds)"]
     assert table["parameters"].tolist() == ["1,234", "5"]
     assert table["the paper's row"].iloc[0] == "[20] {cite:p}`key2021`"
+    assert comparison.parameters() == {"rival-secnn": "1,234", "rival-z": "5", "recipe-secnn": "56,789"}
 
 
 def test_fig_9_has_every_row_of_both_tables_the_best_first(runs, nodules):
@@ -98,6 +103,7 @@ def test_fig_9_has_every_row_of_both_tables_the_best_first(runs, nodules):
         (title("features-all"), comparison.FEATURES),
         (title("rival-alexnet3d"), comparison.RIVALS),
         (title("rival-secnn"), comparison.RIVALS),
+        (title("recipe-secnn"), comparison.RIVALS),
         (title("paper"), comparison.OWN),
         (title("diameter"), comparison.READERS),
         ("One reader against the others", comparison.READERS),
