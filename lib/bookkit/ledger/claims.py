@@ -22,7 +22,7 @@ from nodulebook.core.files import read_yaml
 
 VERDICTS: dict[str, str] = {
     "confirmed": "our computation, or the cited source, agrees",
-    "confirmed in part": "it holds once repaired, or for a part of what is said",
+    "confirmed in part": "it holds once corrected, or for a part of what is said",
     "built so": "a step of the method, built as the passage can be read; this tests nothing",
     "not reproduced": "our computation, or the cited source, says otherwise",
     "impossible as written": "the text contradicts itself, arithmetic or its own sources",

@@ -52,7 +52,7 @@ def shift_figure(arms: Mapping[str, Sequence[str]]) -> Figure:
             aucs = shift_aucs(run)
             axes.plot(aucs.index, aucs, ".", color=line.get_color(), alpha=0.5, markersize=4)
     axes.set_xlabel("position off the centre, in the axial plane (mm)")
-    axes.set_ylabel("AUC, one view")
+    axes.set_ylabel("AUC, original orientation")
     axes.set_xticks(np.arange(0, 6))
     axes.legend(frameon=False)
     return figure

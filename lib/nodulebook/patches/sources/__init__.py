@@ -24,11 +24,11 @@ from nodulebook.patches.store import PatchStore, read_store, write_store
 
 SOURCES = {
     "phantom": "phantom, rendered from the readers' contours; not CT",
-    "lidc_slices": "LIDC-IDRI CT slices, 8 bit",
-    "lidc_exact": "LIDC-IDRI CT slices, 8 bit, HU exact where known",
-    "lidc_grey": "LIDC-IDRI CT slices, 8 bit, one grey scale for all",
+    "lidc_slices": "8-bit CT slices from LIDC-IDRI",
+    "lidc_exact": "8-bit CT slices from LIDC-IDRI, with exact Hounsfield units where known",
+    "lidc_grey": "8-bit CT slices from LIDC-IDRI, with one grey scale for all",
     "luna16": "LUNA16 CT scans",
-    "idc": "LIDC-IDRI CT scans, DICOM",
+    "idc": "LIDC-IDRI CT scans in DICOM format",
     "own": "a cohort of the user's",
 }
 """The sources' names and what to call each beneath a figure."""
