@@ -39,9 +39,7 @@ TITLES = {
     "rival-seresnext3d": "SE-ResNeXt 3D [17]",
     "rival-double-se": "Double SE [19]",
     "rival-secnn": "SE-CNN [20]",
-    "recipe-alexnet3d": "3D AlexNet [29], best recipe",
     "recipe-dualpath3d": "Dual path network [31], best recipe",
-    "recipe-multicrop": "Multi-crop network [33], best recipe",
     "recipe-densebtnet": "Dense binary tree [34], best recipe",
     "recipe-secnn": "SE-CNN [20], best recipe",
 }

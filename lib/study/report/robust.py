@@ -5,13 +5,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.folds import read_folds
+from nodulebook.stats.bootstrap import Interval, interval_of, resampled, weighted_auc
 from nodulebook.stats.metrics import roc_auc
 from study.experiments.shifts import POSITIONS, SHIFTS
 from study.figures.plots import new_figure
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.bool_]
+
+DISTANCE = {f"p_{y}_{x}": max(abs(y), abs(x)) for y, x in POSITIONS}
+"""Distance (mm) of the position of each column of `shifts.csv`, which is along y or along x."""
 
 
 def shift_aucs(run: str) -> pd.Series:
@@ -20,17 +28,53 @@ def shift_aucs(run: str) -> pd.Series:
     Raises:
         InputError: the run has no `shifts.csv`, or it lacks a position.
     """
+    table = _read_shifts(run)
+    label = table["label"].to_numpy()
+    aucs = {name: roc_auc(label, table[name].to_numpy(float)) for name in DISTANCE}
+    return pd.Series(aucs).groupby(pd.Series(DISTANCE)).mean().rename_axis("shift_mm")
+
+
+def _read_shifts(run: str) -> pd.DataFrame:
     path = paths.runs_folder() / run / SHIFTS
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; make it with `nodulebook shifts`")
-    table = pd.read_csv(path).merge(read_folds()[["nodule_id", "label"]], on="nodule_id")
-    names = {f"p_{y}_{x}": max(abs(y), abs(x)) for y, x in POSITIONS}
-    missing = sorted(set(names) - set(table.columns))
+    known = read_folds()[["nodule_id", "patient_id", "label"]]
+    table = pd.read_csv(path).merge(known, on="nodule_id")
+    missing = sorted(set(DISTANCE) - set(table.columns))
     if missing:
         raise InputError(f"{path}: column {missing[0]} is missing; make the file again")
-    label = table["label"].to_numpy()
-    aucs = {name: roc_auc(label, table[name].to_numpy(float)) for name in names}
-    return pd.Series(aucs).groupby(pd.Series(names)).mean().rename_axis("shift_mm")
+    return table
+
+
+def shift_loss(runs: Sequence[str], shift_mm: int, n_draws: int = 2000) -> Interval:
+    """AUC at the centre minus AUC at a distance in the plane: its mean over directions and seeds.
+
+    The interval is over draws of patients, the same at both positions, and of a seed in each draw.
+
+    Args:
+        runs: one per seed.
+        shift_mm: the distance, one of those in `shifts.csv`.
+        n_draws: number of draws.
+
+    Raises:
+        InputError: as `shift_aucs`.
+    """
+    moved = [name for name, distance in DISTANCE.items() if distance == shift_mm]
+    each = []
+    for table in map(_read_shifts, runs):
+        label = table["label"].to_numpy(bool)
+        scores = {name: table[name].to_numpy(float) for name in ("p_0_0", *moved)}
+
+        def loss(weight: Array, label: Labels = label, scores: dict[str, Array] = scores) -> Array:
+            aucs = {name: weighted_auc(label, score, weight) for name, score in scores.items()}
+            away: Array = np.mean([aucs[name] for name in moved], axis=0)
+            return aucs["p_0_0"] - away
+
+        once = float(loss(np.ones((1, len(table))))[0])
+        each.append((once, resampled(table["patient_id"], loss, n_draws, seed=0)))
+    drawn = np.random.default_rng(1).integers(0, len(runs), n_draws)
+    values = np.column_stack([of_draws for _, of_draws in each])[np.arange(n_draws), drawn]
+    return interval_of(float(np.mean([once for once, _ in each])), values)
 
 
 def mean_shift_aucs(runs: Sequence[str]) -> pd.Series:

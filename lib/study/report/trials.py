@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 
 from nodulebook.stats.bootstrap import Interval, paired_bootstrap_difference, patient_bootstrap
 from nodulebook.stats.text import interval
@@ -62,7 +63,10 @@ def ruler_auc(table: pd.DataFrame, nodules: pd.DataFrame) -> Interval:
 
 def seed_spread(found: Mapping[str, tuple[Interval, Interval]]) -> tuple[float, float]:
     """Standard deviation of the AUC over seeds, and the half-width of the 95 % range of the
-    difference between two single runs of one recipe (1.96 √2 standard deviations).
+    difference between two single runs of one recipe.
+
+    The half-width is √2 standard deviations times the 97.5 % quantile of t with one degree of
+    freedom fewer than there are seeds, since few seeds tell the deviation itself only roughly.
     """
     deviation = float(np.std([auc.estimate for auc, _ in found.values()], ddof=1))
-    return deviation, 1.96 * 2**0.5 * deviation
+    return deviation, float(student_t.ppf(0.975, len(found) - 1)) * 2**0.5 * deviation

@@ -93,7 +93,11 @@ def test_a_work_without_ten_folds_says_so(runs, tmp_path, monkeypatch):
     assert table["network"].tolist() == ["SE-CNN [20]", "rival-z (no ten folds)"]
     assert table["parameters"].tolist() == ["1,234", "5"]
     assert table["the paper's row"].iloc[0] == "[20] {cite:p}`key2021`"
-    assert comparison.parameters() == {"rival-secnn": "1,234", "rival-z": "5", "recipe-secnn": "56,789"}
+    assert comparison.parameters() == {
+        "rival-secnn": "1,234",
+        "rival-z": "5",
+        "recipe-secnn": "56,789",
+    }
 
 
 def test_fig_9_has_every_row_of_both_tables_the_best_first(runs, nodules):
