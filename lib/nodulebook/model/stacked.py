@@ -56,7 +56,9 @@ def unsupported(profile: Profile) -> str:
     """Why a recipe is not trained stacked; empty if it is.
 
     Only what has been shown equal to one-by-one training is allowed: our own network with SGD. Two
-    epochs of a 2D network with AdamW differed by 0.006 in probability, cause unknown.
+    epochs of a 2D network with AdamW differed by 0.006 in probability for one of two seeds, and by
+    1e-6 for the other. Rounding may be the cause: voxels changed by 1e-7 of their value moved the
+    same one-by-one training by 0.0006, those of the other seed by 2e-6.
     """
     training = profile.training
     moved = [name for name in ("shift_mm", "shift_z_mm", "hu_jitter") if getattr(training, name)]
