@@ -98,7 +98,7 @@ def seeds_difference(first: Tables, second: Tables, n_draws: int = 2000, seed: i
     both = _on_common_nodules([*first, *second])
     sides = both[: len(first)], both[len(first) :]
     (one, of_one), (other, of_other) = (
-        _seed_draws(side, _auc_draws, n_draws, (seed, k)) for k, side in enumerate(sides)
+        seed_draws(side, _auc_draws, n_draws, (seed, k)) for k, side in enumerate(sides)
     )
     return interval_of(one - other, of_one - of_other)
 
@@ -108,7 +108,7 @@ def seeds_auc(tables: Tables, n_draws: int = 2000, seed: int = 0) -> Interval:
 
     With one seed it is that of `bootstrap.patient_bootstrap`, to the last digit.
     """
-    return interval_of(*_seed_draws(_on_common_nodules(tables), _auc_draws, n_draws, (seed, 0)))
+    return interval_of(*seed_draws(_on_common_nodules(tables), _auc_draws, n_draws, (seed, 0)))
 
 
 def seeds_statistic(tables: Tables, statistic: str, n_draws: int = 2000, seed: int = 0) -> Interval:
@@ -117,7 +117,7 @@ def seeds_statistic(tables: Tables, statistic: str, n_draws: int = 2000, seed: i
     def draws(table: pd.DataFrame, n_draws: int, seed: int) -> tuple[float, Array]:
         return statistic_draws(table, statistic, n_draws, seed)
 
-    return interval_of(*_seed_draws(_on_common_nodules(tables), draws, n_draws, (seed, 0)))
+    return interval_of(*seed_draws(_on_common_nodules(tables), draws, n_draws, (seed, 0)))
 
 
 def matched_auc(
@@ -168,7 +168,7 @@ def matched_auc(
         estimate = metrics.ratio(of_won(once), of_all(once))[0]
         return float(estimate), metrics.ratio(resampled(patients, of_won, n_draws, seed), drawn)
 
-    return interval_of(*_seed_draws(tables, draws, n_draws, (seed, 0)))
+    return interval_of(*seed_draws(tables, draws, n_draws, (seed, 0)))
 
 
 def fold_aucs(table: pd.DataFrame) -> Array:
@@ -208,7 +208,7 @@ def _aucs_of_draws(
     return float(auc(np.ones((1, len(truth))))[0]), drawn
 
 
-def _seed_draws(
+def seed_draws(
     tables: Tables,
     draws: Callable[[pd.DataFrame, int, int], tuple[float, Array]],
     n_draws: int,

@@ -89,9 +89,8 @@ class ExplainedRun:
         folds = f"{count} test folds" if count > 1 else f"test fold {self.folds[0]}"
         every = "" if outlined == len(part) else f", {outlined:,} of them with an outline"
         return (
-            f"Means over n = {len(part):,} nodules of {folds}{every}, with 95 % patient-bootstrap "
-            f'intervals in parentheses, for the run "{title(self.name)}" (`{self.name}`). '
-            f"Source: {SOURCE_TEXT[self.source]}."
+            f"{title(self.name)} (`{self.name}`); source: {SOURCE_TEXT[self.source]}; "
+            f"n = {len(part):,} nodules of {folds}{every}. Mean (95 % patient-bootstrap interval)."
         )
 
 

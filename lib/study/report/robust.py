@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.data.folds import read_folds
+from nodulebook.stats.added_value import seed_draws
 from nodulebook.stats.bootstrap import Interval, interval_of, resampled, weighted_auc
 from nodulebook.stats.metrics import roc_auc
 from study.experiments.shifts import POSITIONS, SHIFTS
 from study.figures.plots import new_figure
 
 Array = NDArray[np.float64]
-Labels = NDArray[np.bool_]
 
 DISTANCE = {f"p_{y}_{x}": max(abs(y), abs(x)) for y, x in POSITIONS}
 """Distance (mm) of the position of each column of `shifts.csv`, which is along y or along x."""
@@ -57,24 +57,26 @@ def shift_loss(runs: Sequence[str], shift_mm: int, n_draws: int = 2000) -> Inter
         n_draws: number of draws.
 
     Raises:
-        InputError: as `shift_aucs`.
+        InputError: as `shift_aucs`, or the distance is none of those.
     """
     moved = [name for name, distance in DISTANCE.items() if distance == shift_mm]
-    each = []
-    for table in map(_read_shifts, runs):
+    if not moved:
+        raise InputError(f"shift_mm is {shift_mm}, not one of {sorted(set(DISTANCE.values()))}")
+
+    def draws(table: pd.DataFrame, n_draws: int, seed: int) -> tuple[float, Array]:
         label = table["label"].to_numpy(bool)
         scores = {name: table[name].to_numpy(float) for name in ("p_0_0", *moved)}
 
-        def loss(weight: Array, label: Labels = label, scores: dict[str, Array] = scores) -> Array:
+        def loss(weight: Array) -> Array:
             aucs = {name: weighted_auc(label, score, weight) for name, score in scores.items()}
             away: Array = np.mean([aucs[name] for name in moved], axis=0)
             return aucs["p_0_0"] - away
 
         once = float(loss(np.ones((1, len(table))))[0])
-        each.append((once, resampled(table["patient_id"], loss, n_draws, seed=0)))
-    drawn = np.random.default_rng(1).integers(0, len(runs), n_draws)
-    values = np.column_stack([of_draws for _, of_draws in each])[np.arange(n_draws), drawn]
-    return interval_of(float(np.mean([once for once, _ in each])), values)
+        return once, resampled(table["patient_id"], loss, n_draws, seed)
+
+    tables = [_read_shifts(run) for run in runs]
+    return interval_of(*seed_draws(tables, draws, n_draws, (0, 0)))
 
 
 def mean_shift_aucs(runs: Sequence[str]) -> pd.Series:

@@ -56,6 +56,8 @@ def test_a_file_without_a_position_is_named(shifted):
     pd.read_csv(path).drop(columns="p_3_0").to_csv(path, index=False)
     with pytest.raises(InputError, match="p_3_0"):
         robust.shift_loss(RUNS, 3, 10)
+    with pytest.raises(InputError, match="shift_mm is 9"):
+        robust.shift_loss(RUNS, 9, 10)
     path.unlink()
     with pytest.raises(InputError, match="nodulebook shifts"):
         robust.shift_aucs("made")
