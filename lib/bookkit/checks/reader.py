@@ -92,7 +92,11 @@ def maps(page: Page) -> list[str]:
     view = page.locator(".scroll-view").first
     if not view.count():
         return ["has no maps to scroll through"]
-    slider, number, picture = view.locator("input"), view.locator("output"), view.locator("img")
+    slider, number, picture = (
+        view.locator("input"),
+        view.locator("output"),
+        view.locator("img").first,
+    )
     before = picture.get_attribute("src")
     slider.fill("5")
     findings = []

@@ -97,22 +97,34 @@ def scroll_view(
         )
         for z in range(len(volume_hu))
     ]
-    titles = " | ".join(["patch", *maps])
+    titles = ["patch", *maps]
     middle = len(frames) // 2
+    # Every panel shows its part of the same picture, so that panels can stand in two rows.
+    panels = "".join(
+        f"""<figure><img alt="{html.escape(title)}: axial plane" src="{frames[middle]}"
+ style="aspect-ratio:1;object-fit:cover;object-position:{k / max(1, len(maps)):.2%} 0">
+<figcaption>{html.escape(title)}</figcaption></figure>"""
+        for k, title in enumerate(titles)
+    )
     # Without scripts the middle plane is seen, and no slider that does nothing.
     return HTML(  # type: ignore[no-untyped-call]
         f"""<div id="{name}" class="scroll-view">
-<img alt="{html.escape(titles)}: axial planes" src="{frames[middle]}"
- style="max-width:100%;image-rendering:pixelated">
+<style>
+#{name} .panels {{ display: flex; flex-wrap: wrap; gap: 6px; }}
+#{name} figure {{ flex: 1 1 140px; max-width: {ZOOM * volume_hu.shape[2]}px; margin: 0; }}
+#{name} figure img {{ width: 100%; image-rendering: pixelated; }}
+#{name} figcaption {{ font-size: 0.8em; margin: 0; }}
+</style>
+<div class="panels">{panels}</div>
 <div hidden><label>axial plane <output>{middle + 1}</output> of {len(frames)}
 <input type="range" min="1" max="{len(frames)}" value="{middle + 1}" style="width:60%"></label>
 </div>
 <script>(() => {{
 const view = document.getElementById({json.dumps(name)}), frames = {json.dumps(frames)};
 const slider = view.querySelector("input");
-view.querySelector("div").hidden = false;
+view.querySelector("[hidden]").hidden = false;
 slider.addEventListener("input", () => {{
-  view.querySelector("img").src = frames[slider.value - 1];
+  for (const image of view.querySelectorAll("img")) image.src = frames[slider.value - 1];
   view.querySelector("output").textContent = slider.value;
 }});
 view.addEventListener("wheel", event => {{

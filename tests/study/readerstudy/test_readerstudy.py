@@ -1,15 +1,17 @@
 """The reader study: the page in a real browser, and its answers as percentages."""
 
+import io
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from browser import opened
 from nodulebook.core.errors import InputError
-from study.figures.pictures import scroll_view
+from study.figures.pictures import plane_picture, scroll_view
 from study.readerstudy import page as rs
 
 RANDOM = np.random.default_rng(0)
@@ -166,6 +168,30 @@ def test_the_slices_of_a_view_scroll_without_a_server(tmp_path):
         )
         assert tab.evaluate(image) != before
         assert tab.evaluate("document.querySelector('#view-1 output').textContent") == "3"
+        assert len({one.get_attribute("src") for one in tab.locator("#view-1 img").all()}) == 1
+
+
+def test_each_panel_of_a_view_shows_its_own_map_and_a_telephone_two_in_a_row(tmp_path):
+    none = np.zeros((32, 32, 32), bool)
+    heats = {name: np.full((32, 32, 32), heat) for name, heat in (("low", 0.0), ("high", 1.0))}
+    view = scroll_view(VOLUMES[0], none, heats, "view-1")
+    path = tmp_path / "view.html"
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{view.data}</body>")
+    with opened(path) as tab:
+        shown = [one.screenshot() for one in tab.locator("#view-1 img").all()]
+        seen = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB"), float) for one in shown]
+        expected = [
+            plane_picture(VOLUMES[0][16], none[16], heat)
+            for heat in (None, heats["low"][16], heats["high"][16])
+        ]
+        for picture, wanted in zip(seen, expected, strict=True):
+            assert picture.shape == wanted.shape
+            assert np.abs(picture - wanted)[3:-3, 3:-3].mean() < 8  # 64 colours
+        tab.set_viewport_size({"width": 390, "height": 800})
+        boxes = [one.bounding_box() for one in tab.locator("#view-1 img").all()]
+        assert [round(box["y"]) for box in boxes][:2] == [round(boxes[0]["y"])] * 2
+        assert boxes[2]["y"] > boxes[0]["y"] + boxes[0]["height"]
+        assert min(box["width"] for box in boxes) > 140
 
 
 def test_the_wheel_moves_the_planes_and_at_the_last_the_page(tmp_path):
@@ -175,7 +201,7 @@ def test_the_wheel_moves_the_planes_and_at_the_last_the_page(tmp_path):
         f"<!DOCTYPE html><meta charset=utf-8><body>{view.data}<p style='height: 5000px'></p></body>"
     )
     with opened(path) as tab:
-        shown, image = tab.locator("#view-1 output"), tab.locator("#view-1 img")
+        shown, image = tab.locator("#view-1 output"), tab.locator("#view-1 img").first
         first = image.get_attribute("src")
         image.hover()
         for by, plane in ((100, 18), (-100, 17), *((100, plane) for plane in range(18, 33))):
