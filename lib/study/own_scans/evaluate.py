@@ -5,7 +5,7 @@ or the automatic ruler's. Intervals are over draws of patients; where the table 
 draws of scans, which makes them too narrow if patients have several.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,27 @@ from nodulebook.core.errors import InputError
 from nodulebook.core.files import folder_written_aside, write_csv
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import make_folds
+from nodulebook.data.patients import check_spelling
 from nodulebook.runs.contract import read_run
 from nodulebook.stats.added_value import (
-    added_value,
     combined_score,
-    compare,
     matched_auc,
+    ruler_score,
     seeds_auc,
+    seeds_difference,
 )
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
-from study.own_scans.positions import WORLD, labels_of, numbers, read_positions, refuse
+from study.own_scans.positions import (
+    WORLD,
+    given_columns,
+    labels_of,
+    numbers,
+    read_positions,
+    refuse,
+    stem,
+)
 
 EVALUATION, NODULES = "evaluation.csv", "nodules.csv"
 FEWEST = 10
@@ -43,19 +52,30 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         scored: the folder or the table that `score` wrote; any CSV with id, p_malignant and label
             or rating does. Or the folder of a run.
         to: the folder to write.
-        labels: a table with id (and scan) and label or rating, where `scored` has none.
+        labels: a table with id (and scan) and label or rating, in place of those of `scored`:
+            nodules that it gives no label are left out.
 
     Returns:
         Lines to print: what was compared, and each measure.
 
     Raises:
-        InputError: a table is missing or wrong, or no nodule has a label.
+        InputError: a table is missing or wrong, no nodule has a label, or no label a nodule.
     """
     check_target(to, {EVALUATION, NODULES, PAGE})
-    if scored.is_dir() and any(scored.glob("fold-*")):
-        table = _of_run(scored)
-    else:
-        table = _labelled(scored / PROBABILITIES if scored.is_dir() else scored, labels)
+    of_run = scored.is_dir() and any(scored.glob("fold-*"))
+    path = scored / PROBABILITIES if scored.is_dir() and not of_run else scored
+    table = _of_run(path) if of_run else _scores(path)
+    elsewhere = 0
+    if labels is not None:
+        named = {"id"} if of_run else given_columns(path)
+        table, elsewhere = _with_labels(table, labels, named)
+    table["label"] = labels_of(table)
+    table = table[table["label"].notna()].reset_index(drop=True)
+    if table.empty:
+        raise InputError(
+            f"{labels or path}: no nodule has a label: a column label (0, 1) or rating (1 to 5, "
+            "not 3) is needed"
+        )
     ruler, diameter = _ruler(table)
     group = _group(table)
     nodules = pd.DataFrame(
@@ -82,7 +102,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         "fewest": FEWEST,
     }
     bins = []
-    if counts.min() >= FEWEST:
+    if min(counts.min(), facts["groups"]) >= FEWEST:
         bins = calibration_curve(nodules, n_groups=5, n_draws=DRAWS).to_dict("records")
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(measures, aside / EVALUATION)
@@ -93,6 +113,8 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         f"{facts['n']} nodules with a label, {facts['malignant']} malignant; intervals over "
         f"{facts['groups']} {facts['group']}s; ruler: {facts['ruler']}"
     ]
+    if elsewhere:
+        lines.append(f"{labels}: {elsewhere} more rows with a label are of no scored nodule")
     if facts["again"]:
         lines.append(f"{facts['again']} rows are at the place of another: each counts as a nodule")
     if seen:
@@ -107,13 +129,19 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
 def _of_run(folder: Path) -> pd.DataFrame:
     """The predictions of a run's folds on their held-out patients, with the cohort's diameters."""
     run = read_run(folder.resolve().name, folder.resolve().parent).probabilities
-    diameter = read_nodules().set_index("nodule_id")["diameter_mm"]
-    table = run.assign(scan="", id=run["nodule_id"], diameter_mm=run["nodule_id"].map(diameter))
-    return table.dropna(axis="columns")
+    nodules = read_nodules().set_index("nodule_id")
+    if not run["nodule_id"].isin(nodules.index).any():
+        raise InputError(
+            f"{folder}: its nodules, such as {run['nodule_id'].iloc[0]}, are not of the cohort "
+            f"here (such as {nodules.index[0]}); name the run's with NODULEBOOK_COHORT"
+        )
+    diameter = run["nodule_id"].map(nodules["diameter_mm"])
+    table = run.assign(scan="", id=run["nodule_id"], diameter_mm=diameter)
+    return table.dropna(axis="columns", how="all")
 
 
-def _labelled(path: Path, labels: Path | None) -> pd.DataFrame:
-    """The rows of a table of scores that have a label."""
+def _scores(path: Path) -> pd.DataFrame:
+    """The rows of a table of scores, with p_malignant and the automatic diameters as numbers."""
     table = read_positions(path, coordinates=False)
     if "p_malignant" not in table:
         raise InputError(f"{path}: column p_malignant is missing; give what `score` wrote")
@@ -122,22 +150,61 @@ def _labelled(path: Path, labels: Path | None) -> pd.DataFrame:
     table["p_malignant"] = p
     if AUTO in table:
         table[AUTO] = numbers(path, table, AUTO, "a diameter in mm", empty=True)
-    if labels is not None:
-        given = read_positions(labels, coordinates=False)
-        keys = ["scan", "id"] if (given["scan"] != "").any() else ["id"]
-        if table.duplicated(keys).any() or given.duplicated(keys).any():
-            raise InputError(f"{labels}: ids repeat from scan to scan: add the column scan")
-        told = ["label", "rating", "patient_id", "diameter_mm"]
-        columns = [name for name in told if name in given]
-        table = table.drop(columns=[name for name in columns if name in table])
-        table = table.merge(given[keys + columns], on=keys, how="left")
-    table["label"] = labels_of(table)
-    if table["label"].isna().all():
+    return table
+
+
+def _with_labels(
+    table: pd.DataFrame, labels: Path, named: Collection[str]
+) -> tuple[pd.DataFrame, int]:
+    """The nodules that a table of labels labels, with its label, patient and diameter.
+
+    Rows meet by scan and id, as far as both tables have these columns (`named`: those of the
+    scores); without scans by patient and id; without ids by scan. Also returns how many labelled
+    rows meet no nodule.
+    """
+    given = read_positions(labels, coordinates=False)
+    given = given[labels_of(given).notna()]
+    if given.empty:
+        raise InputError(f"{labels}: no row has a label: a column label or rating is needed")
+    has = given_columns(labels)
+    keys: list[str] = [
+        name
+        for name in ("scan", "id")
+        if name in has & set(named) and (given[name] != "").any() and (table[name] != "").any()
+    ]
+    if "scan" not in keys and {"id", "patient_id"} <= has & set(named):
+        keys = ["patient_id", "id"]
+    if not keys:
+        raise InputError(f"{labels}: needs a column id, or scan, as in the table of scores")
+    sides = [
+        side[keys].apply(lambda column: column.map(stem) if column.name == "scan" else column)
+        for side in (table, given)
+    ]
+    for side in sides:
+        if side.duplicated().any():
+            twice = ", ".join(side[side.duplicated()].iloc[0])
+            raise InputError(
+                f"{labels}: {' and '.join(keys)} {twice!r} names several nodules: both tables "
+                "need the columns id and scan"
+            )
+    mine, theirs = (pd.MultiIndex.from_frame(side) for side in sides)
+    row = pd.Series(range(len(given)), theirs).reindex(mine).to_numpy()
+    met = ~np.isnan(row)
+    if not met.any():
+        one, other = (", ".join(side.iloc[0]) for side in sides[::-1])
         raise InputError(
-            f"{labels or path}: no nodule has a label: a column label (0, 1) or rating (1 to 5, "
-            "not 3) is needed, and ids as in the table of scores"
+            f"{labels}: none of its labels is of a scored nodule: {' and '.join(keys)} {one!r}, "
+            f"where the scores have {other!r}"
         )
-    return table[table["label"].notna()].reset_index(drop=True)
+    found = given.iloc[row[met].astype(int)].set_index(table.index[met])
+    kept = table[met].drop(columns=["label", "rating"], errors="ignore")
+    for name in ("label", "rating", "patient_id", "diameter_mm"):
+        if name in found:
+            there = found[name].notna() & (found[name] != "")
+            kept[name] = found[name].where(there, kept.get(name, found[name]))
+    if "patient_id" in kept:
+        check_spelling(labels, kept["patient_id"])
+    return kept.reset_index(drop=True), len(given) - int(met.sum())
 
 
 def _ruler(table: pd.DataFrame) -> tuple[str, pd.Series]:
@@ -202,18 +269,26 @@ def _measures(nodules: pd.DataFrame) -> list[dict[str, object]]:
     diameter = sized.set_index("nodule_id")["diameter_mm"]
 
     def dealt() -> pd.DataFrame:
-        fewest = min(10, sized["label"].value_counts().min(), sized["patient_id"].nunique())
-        return sized.assign(fold=make_folds(sized, int(fewest))["fold"].to_numpy())
+        fewest = min(10, *sized.groupby("label")["patient_id"].nunique())
+        return sized.assign(fold=make_folds(sized, fewest)["fold"].to_numpy())
 
-    def difference() -> Interval:
+    def minus_ruler() -> Interval:
+        folded = sized.assign(fold=0)
+        return seeds_difference([folded], [folded.assign(p_malignant=ruled["p_malignant"])], DRAWS)
+
+    def both_minus_ruler() -> Interval:
         folded = dealt()
-        return compare([folded], [folded.assign(p_malignant=ruled["p_malignant"])], DRAWS).auc
+        both, alone = combined_score(folded, diameter), ruler_score(folded, diameter)
+        return seeds_difference([both], [alone], DRAWS)
 
     add("AUC of the score", lambda: patient_bootstrap(nodules, "roc_auc", DRAWS))
     add("AUC of the ruler", lambda: patient_bootstrap(ruled, "roc_auc", DRAWS), True)
-    add("AUC, score minus ruler", difference, True)
+    add("AUC, score minus ruler", minus_ruler, True)
     add("AUC of both together", lambda: seeds_auc([combined_score(dealt(), diameter)], DRAWS), True)
-    add("AUC, both minus ruler", lambda: added_value([dealt()], diameter, DRAWS).auc, True)
+    add(
+        "AUC of the ruler, fitted", lambda: seeds_auc([ruler_score(dealt(), diameter)], DRAWS), True
+    )
+    add("AUC, both minus fitted ruler", both_minus_ruler, True)
     add(
         "AUC, pairs of like size",
         lambda: matched_auc([sized.assign(fold=0)], diameter, n_draws=DRAWS),

@@ -5,6 +5,7 @@ left, y to the back, z to the head). Columns are recognised by name, whatever th
 """
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     for name in {"id", "scan", "patient_id"} & set(table):  # a spreadsheet may write 1 as 1.0
         table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
     if "scan" in table:
-        scan = map(_stem, table["scan"])
+        scan = map(_scan_name, table["scan"])
         table["scan"] = [layout.scan_pattern.format(name) if name else "" for name in scan]
     else:
         table["scan"] = ""
@@ -164,10 +165,29 @@ def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
     return label
 
 
-def _stem(name: str) -> str:
-    """The name of a scan that may be given as a file, with its folders."""
-    name = re.split(r"[/\\]", name)[-1]
-    return re.sub(r"\.(mhd|mha|nrrd|npy|npz|nii(\.gz)?)$", "", name, flags=re.IGNORECASE)
+def given_columns(path: Path) -> set[str]:
+    """Which columns a table itself has, by the names of `OURS`; `read_positions` makes up some.
+
+    Raises:
+        InputError: no such file, or not CSV.
+    """
+    header, _, _ = _read_cells(path)
+    return set(_recognised(path, header, coordinates=False)[1])
+
+
+_ENDING = re.compile(r"\.(mhd|mha|nrrd|npy|npz|nii(\.gz)?)$", re.IGNORECASE)
+_PATH = re.compile(r"([/~.]|[a-z]:).*|.*\\.*|.*/", re.IGNORECASE)
+
+
+def stem(name: str) -> str:
+    """The name of a scan that is given as a file or folder, with those that it is in."""
+    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+    return _ENDING.sub("", last) or name
+
+
+def _scan_name(cell: str) -> str:
+    """The stem of a path. A cell such as 2019/17 stays: it may be a PatientID (`Folder.one`)."""
+    return stem(cell) if _ENDING.search(cell) or _PATH.fullmatch(cell) else cell
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
@@ -182,7 +202,7 @@ def _read_cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); save it as UTF-8") from None
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))  # by line ends alone: U+2028 may be in a cell
     said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], flags=re.IGNORECASE) if lines else None
     start = next((k for k, line in enumerate(lines) if k >= bool(said) and line.strip()), None)
     if start is None:
@@ -332,15 +352,33 @@ def _check_unique(path: Path, table: pd.DataFrame) -> None:
         raise InputError(f"{path}: line {other}: id {name!r} of this scan is that of line {one}")
 
 
+_BENIGN = r"0(?:[.,]0)?|false|no|benign.*"
+_CANCER = r"(?:cancer|carcino|malignan|metasta)\w*"
+_MALIGNANT = r"1(?:[.,]0)?|true|yes|malignan.*|metasta.*|.*(?:cancer|carcino).*"
+_OPEN = r"\?|\b(?:or|vs|versus)\b"
+_DENIED = (
+    rf"\b(?:no|not|without|negative|free)\b.*{_CANCER}|\bnon[- ]?{_CANCER}"
+    rf"|{_CANCER}\W*(?:no|negative|free)\b|\b(?:exclude[sd]?|ruled? out)\b"
+)
+_UNSURE = (
+    r"\b(?:suspi\w*|suspect\w*|possibl\w*|probabl\w*|likely|indetermin\w*|uncertain|unclear"
+    r"|history)\b"
+)
+
+
 def _labels(path: Path, table: pd.DataFrame) -> "pd.Series[float]":
-    """Labels 1 and 0 from numbers or words; empty cells and "unknown" have none."""
+    """Labels 1 and 0 from numbers or words; empty cells and "unknown" have none.
+
+    What begins with "benign" is benign, whatever follows ("no evidence of cancer"). A text that
+    names a cancer to deny it, or leaves it open, is refused.
+    """
     words = table["label"].str.lower().str.strip()
+    benign = words.str.fullmatch(_BENIGN)
+    malignant = words.str.fullmatch(_MALIGNANT) & ~benign
+    unclear = words.str.contains(_OPEN) | (malignant & words.str.contains(f"{_DENIED}|{_UNSURE}"))
     label = pd.Series(np.nan, table.index)
-    label[words.isin(["0", "0.0", "false", "no"]) | words.str.startswith("benign")] = 0
-    label[
-        words.isin(["1", "1.0", "true", "yes"]) | words.str.contains("cancer|^malignan|^metasta")
-    ] = 1
+    label[benign & ~unclear] = 0
+    label[malignant & ~unclear] = 1
     none = words.isin(["", "nan", "na", "unknown"])
-    bad = label.isna() & ~none
-    refuse(path, table, bad, "must be 0 or 1, benign or malignant", "label")
+    refuse(path, table, label.isna() & ~none, "must be 0 or 1, benign or malignant", "label")
     return label

@@ -1,5 +1,6 @@
 """The user's own scans, and the places in them that are known without a table."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from nodulebook.data.cohort import lesions_of, nodule_table, read_nodules
 from nodulebook.data.patients import lidc_patient
 from nodulebook.patches.mask import reference_mask
 from nodulebook.patches.sources.placement import first_slice, nodule_world, placement
-from study.own_scans.positions import WORLD
+from study.own_scans.positions import WORLD, stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Folder(FoundFolder):
     given_patients: Mapping[str, str]  # scan -> PatientID, as its files have it
 
     def one(self, name: str) -> FoundScan:
-        """A scan by its name or its patient's; by "" the only scan in the folder.
+        """A scan by its name or its patient's, as written or at the end of a path (`stem`); by ""
+        the only scan in the folder.
 
         Raises:
             InputError: there is no such scan, or there are several.
@@ -45,7 +47,8 @@ class Folder(FoundFolder):
             if self.given_patients[key] == name or (ours and ours == scan.patient_id)
         ]
         if not scans:
-            return super().one(name)
+            last = stem(name)
+            return self.one(last) if last != name and last in self.scans else super().one(name)
         if len(scans) > 1:
             raise InputError(
                 f"patient {name!r} has {len(scans)} scans: say which in the column scan "
@@ -64,21 +67,27 @@ def find_scans(path: Path) -> Folder:
     """
     found = find.find_scans(path, paths.patch_stores() / ".own-scans" / "folders.json")
     scans = {
-        name: replace(
-            scan,
-            patient_id=lidc_patient(
-                name,
-                *(() if scan.patient_id == TWO_PATIENTS else (scan.patient_id, *_files(scan))),
-            ),
-        )
+        name: replace(scan, patient_id=_lidc_patient(scan, found.path))
         for name, scan in found.scans.items()
     }
     given = {name: scan.patient_id for name, scan in found.scans.items()}
     return Folder(found.path, scans, found.others, found.damaged, given)
 
 
-def _files(scan: FoundScan) -> list[str]:
-    return [str(file) for file in (*scan.dicom, *scan.images)]
+def _lidc_patient(scan: FoundScan, folder: Path) -> str:
+    """The patient of LIDC-IDRI that a scan is of, or "".
+
+    PatientID and names of files come first. A folder counts only as the collection names its
+    patients, four digits long: `LIDC-IDRI-888` or `LIDC-IDRI_2` holds a copy of it.
+    """
+    if scan.patient_id == TWO_PATIENTS:
+        return lidc_patient(scan.name)
+    files = [file.relative_to(folder) for file in (*scan.dicom, *scan.images)]
+    folders = {folder.name}.union(*(file.parts[:-1] for file in files))
+    exact = [part for part in folders if re.fullmatch(r"LIDC-IDRI-\d{4}", part, re.IGNORECASE)]
+    return lidc_patient(scan.name, scan.patient_id, *(file.name for file in files)) or (
+        lidc_patient(scan.name, *exact)
+    )
 
 
 # ------------------------------------------------------------------------------ places in a scan

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import keras
@@ -36,7 +37,7 @@ from study.own_scans.page import (
     check_target,
     write_page,
 )
-from study.own_scans.positions import PIXELS, WORLD
+from study.own_scans.positions import PIXELS, WORLD, stem
 from study.own_scans.scans import check_inside, pixel_world
 
 _ENDS = "trained on slices that end at the readers' marks, with"
@@ -117,7 +118,7 @@ def score(
     items: list[Item] = []
     used: dict[int, Network] = {}
     for scan, rows in by_scan(table, folder, networks, reason):
-        count = 0
+        n_scored = 0
         for first in range(0, len(rows), CHUNK):
             part = table.loc[rows[first : first + CHUNK]]
             patches = list(patches_of(scan, part, networks, reason))
@@ -130,9 +131,9 @@ def score(
                     cells[name][row] = value
                 if item is not None:
                     items.append(item)
-            count += len(patches)
-        if count:
-            report(f"scan {scan.name}: {count} positions, {about(network)['which']}")
+            n_scored += len(patches)
+        if n_scored:
+            report(f"scan {scan.name}: {n_scored} positions, {about(network)['which']}")
     lost = table.loc[reason != "", ["line", "id", "scan"]].assign(reason=reason[reason != ""])
     if (reason == ABSENT).any():
         name = table["scan"][reason == ABSENT].iloc[0]
@@ -141,7 +142,7 @@ def score(
     if done.empty:
         raise InputError(f"no position can be scored; {'; '.join(reasons(lost))}")
     found = pd.DataFrame({name: cells[name][done.index] for name in cells}, done.index)
-    further = done.drop(columns=[name for name in done if name in (*COLUMNS, *PIXELS, "line")])
+    further = _further(done)
     scored = Scored(
         pd.concat([done[["id"]], found, further], axis=1)[[*COLUMNS, *further]].infer_objects(),
         lost.reset_index(drop=True),
@@ -154,6 +155,19 @@ def score(
         whose = [about(network) for _, network in sorted(used.items())]
         write_page(aside / PAGE, scored.table, reasons(lost), len(lost), items, whose)
     return scored
+
+
+def _further(positions: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are copied; one that is called like one of `COLUMNS`, under another name."""
+    known = {"id", "scan", *WORLD, *PIXELS, "line"}
+    further = positions.drop(columns=[name for name in positions if name in known])
+    names: dict[str, str] = {}
+    taken = {*map(str.lower, (*COLUMNS, *map(str, further))), *known}
+    for name in map(str, further):
+        if name.lower() in COLUMNS:
+            free = (f"{name} as given{' again' * k}" for k in count())
+            names[name] = next(one for one in free if one.lower() not in taken)
+    return further.rename(columns=names)
 
 
 def reasons(left_out: pd.DataFrame, most: int = 10) -> list[str]:
@@ -170,20 +184,27 @@ def by_scan(
     table: pd.DataFrame, folder: FoundFolder, networks: Networks, reason: NDArray[np.object_]
 ) -> Iterator[tuple[FoundScan, NDArray[np.int64]]]:
     """The scans of the folder and the rows of their positions, those of a network together."""
-    rows_of: dict[str, list[NDArray[np.int64]]] = {}
+    rows_of: dict[str, dict[str, NDArray[np.int64]]] = {}
     for name, found in table.groupby("scan", sort=False).indices.items():
-        rows = np.asarray(found)
+        name, rows = str(name), np.asarray(found)
         if not name and len(found) < len(table):
             reason[rows] = UNNAMED
             continue
         try:
-            rows_of.setdefault(folder.one(str(name)).name, []).append(rows)
+            rows_of.setdefault(folder.one(name).name, {})[name] = rows
         except InputError as error:
             # Of a table of all scans most are elsewhere: said once, not with each name.
             reason[rows] = ABSENT if name and name not in folder.others else str(error)
+    for name, parts in rows_of.items():
+        # a/CT1 and b/CT1 are two scans, of which the folder has one under that name.
+        paths = [one for one in parts if one != name == stem(one)]
+        for one in paths if len(paths) > 1 else ():
+            reason[parts.pop(one)] = f"{listed(paths)} would all be scan {name}: name each scan"
     scans = []
     for name, parts in rows_of.items():
-        rows, scan = np.sort(np.concatenate(parts)), folder.scans[name]
+        if not parts:
+            continue
+        rows, scan = np.sort(np.concatenate(list(parts.values()))), folder.scans[name]
         if not scan.patient_id:
             told = table.loc[rows, [c for c in ("id", "patient_id") if c in table]]
             scan = replace(scan, patient_id=lidc_patient("", *np.unique(told.to_numpy(str))))

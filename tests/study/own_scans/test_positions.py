@@ -241,3 +241,53 @@ def test_a_scan_is_named_by_a_column_of_any_name(
     text = f"{column},x_mm,y_mm,z_mm\n{cell},1,2,3\n"
     (row,) = read_positions(written(tmp_path, text)).itertuples()
     assert row.scan == scan
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("benign", 0), ("Benign (no evidence of cancer)", 0), ("0,0", 0), ("No", 0),
+        ("benign nodule in a patient with colon cancer", 0),
+        ("1,0", 1), ("TRUE", 1), ("Malignant", 1), ("metastasis of melanoma", 1),
+        ("Adenocarcinoma", 1), ("non-small cell lung cancer", 1),
+        ("adenocarcinoma, not otherwise specified", 1), ("primary lung cancer", 1),
+    ],
+)  # fmt: skip
+def test_diagnoses_are_labels(tmp_path: Path, text: str, label: int) -> None:
+    (tmp_path / "p.csv").write_text(f'x_mm,y_mm,z_mm,label\n1,2,3,"{text}"\n')
+    assert read_positions(tmp_path / "p.csv")["label"].tolist() == [label]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no cancer", "non-cancer", "noncancerous", "Not cancer", "no evidence of malignancy",
+        "cancer ruled out", "Malignancy excluded", "malignant: no", "cancer-free", "cancer?",
+        "suspicious for cancer", "possibly malignant", "history of cancer", "benign or malignant",
+        "negative for carcinoma", "nodule",
+    ],
+)  # fmt: skip
+def test_a_diagnosis_that_is_denied_or_open_is_no_label(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.csv").write_text(f'x_mm,y_mm,z_mm,label\n1,2,3,"{text}"\n')
+    with pytest.raises(InputError, match="line 2: label is"):
+        read_positions(tmp_path / "p.csv")
+
+
+def test_a_cell_may_hold_a_line_separator_of_unicode(tmp_path: Path) -> None:
+    text = "x_mm,y_mm,z_mm,note\n1,2,3,a\u2028b\n4,5,6,c\n"
+    (tmp_path / "p.csv").write_text(text, encoding="utf-8")
+    assert read_positions(tmp_path / "p.csv")["note"].tolist() == ["a\u2028b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "scan"),
+    [
+        ("export/CT001/", "CT001"), ("/data/a/CT001.nii.gz", "CT001"), ("C:\\x\\CT001", "CT001"),
+        ("./CT001", "CT001"), ("CT001.mhd", "CT001"), ("2019/17", "2019/17"), ("/", "/"),
+    ],
+)  # fmt: skip
+def test_a_path_names_its_scan_and_a_patient_may_have_a_slash(
+    tmp_path: Path, cell: str, scan: str
+) -> None:
+    (tmp_path / "p.csv").write_text(f"scan,x_mm,y_mm,z_mm\n{cell},1,2,3\n")
+    assert read_positions(tmp_path / "p.csv")["scan"].tolist() == [scan]

@@ -746,6 +746,53 @@ def test_whose_scan_it_is_is_told_by_files_and_not_where_they_disagree(tmp_path:
     assert found.one("lidc_idri_0001").name == found.one("LIDC-IDRI-1").name == "1.2.5"
 
 
+def test_a_folder_above_does_not_make_the_patient(tmp_path: Path) -> None:
+    """LUNA16's 888 scans, or a second copy, are often in a folder that is called like a patient."""
+    for root in ("LIDC-IDRI-888", "LIDC-IDRI_2"):
+        write_mhd(tmp_path / root / "LIDC-IDRI-0888", "LIDC-IDRI-0003")
+        write_mhd(tmp_path / root / "LIDC-IDRI-888", "hospital7")
+        write_mhd(tmp_path / root / "LIDC-IDRI-0005", "ct")
+        for at in (tmp_path / root, tmp_path):
+            found = {name: scan.patient_id for name, scan in find_scans(at).scans.items()}
+            assert found == {
+                "LIDC-IDRI-0003": "LIDC-IDRI-0003",  # the file's name comes before the folder's
+                "hospital7": "",
+                "ct": "LIDC-IDRI-0005",
+            }
+        own = find_scans(tmp_path / root / "LIDC-IDRI-0005")
+        assert own.scans["ct"].patient_id == "LIDC-IDRI-0005"
+        shutil.rmtree(tmp_path / root)
+
+
+def test_names_with_slashes_are_the_patients_or_else_paths(lab: Lab, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "scans" / "a", "1.2.4")
+    for path in (tmp_path / "scans" / "a").iterdir():
+        edit(path, PatientID="2019/17")
+    found = find_scans(tmp_path / "scans")
+    assert found.one("2019/17").name == found.one("export/1.2.4").name == "1.2.4"
+    rows = write_positions(
+        tmp_path / "p.csv", "a,x/1.2.4,12,-7,30", "b,y/1.2.4,12,-7,30", "c,2019/17,12,-7,30"
+    )
+    scored = score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    assert scored.table["id"].tolist() == ["c"]  # two paths cannot both be the scan
+    assert scored.left_out["id"].tolist() == ["a", "b"]
+
+
+def test_columns_that_are_called_like_results_are_kept_under_another_name(
+    lab: Lab, tmp_path: Path
+) -> None:
+    write_mhd(tmp_path / "scans")
+    header = "id,x_mm,y_mm,z_mm,Fold,run,Warnings,run as given,label"
+    rows = write_positions(tmp_path / "p.csv", "a,12,-7,30,7,mine,w,r,1", header=header)
+    score(tmp_path / "scans", rows, tmp_path / "out", lab.networks, report=quiet)
+    written = pd.read_csv(tmp_path / "out" / "probabilities.csv").iloc[0]
+    given = {"Fold as given": 7, "run as given again": "mine", "run as given": "r"}
+    assert written[[*given]].to_dict() == given and written["Warnings as given"] == "w"
+    again = read_positions(tmp_path / "out" / "probabilities.csv")
+    scored = scoring.score(find_scans(tmp_path / "scans"), again, tmp_path / "2", lab.networks)
+    assert len({name.lower() for name in scored.table}) == len(scored.table.columns)
+
+
 def test_a_position_of_another_scan_or_patient_is_not_scored_in_the_only_one(
     lab: Lab, tmp_path: Path
 ) -> None:

@@ -1,0 +1,145 @@
+"""`nodulebook evaluate`: which labels count for which nodules, and its sums on few patients."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodulebook.core import paths
+from nodulebook.core.errors import InputError
+from nodulebook.data import cohort as cohorts
+from study.own_scans import evaluate
+from study.own_scans.evaluate import evaluate_scores
+
+RUN = paths.runs_folder() / "diameter"
+N = 60
+PATHOLOGY = np.arange(N) % 2
+SCORED = pd.DataFrame(
+    {
+        "id": [f"n{k}" for k in range(N)],
+        "scan": [f"ct{k}" for k in range(N)],
+        "patient_id": [f"P{k // 2}" for k in range(N)],
+        "p_malignant": np.random.default_rng(0).random(N).round(3),
+        "diameter_mm": np.random.default_rng(1).uniform(4, 20, N).round(1),
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "DRAWS", 50)
+
+
+def evaluated(tmp_path: Path, scored: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    scored.to_csv(tmp_path / "s.csv", index=False)
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    evaluate_scores(tmp_path / "s.csv", tmp_path / "ev", tmp_path / "l.csv")
+    return pd.read_csv(tmp_path / "ev" / "nodules.csv")
+
+
+@pytest.mark.parametrize("before", [{"label": 1 - PATHOLOGY}, {"rating": 5 - 4 * PATHOLOGY}])
+@pytest.mark.parametrize("given", [{"label": PATHOLOGY}, {"rating": 1 + 4 * PATHOLOGY}])
+@pytest.mark.parametrize("more", [["scan"], ["scan", "patient_id"], ["patient_id"], []])
+def test_labels_of_a_table_replace_those_of_the_scores(tmp_path, before, given, more) -> None:
+    labels = SCORED[["id", *more]].assign(**given)
+    part = labels.sample(frac=0.5, random_state=1)
+    found = evaluated(tmp_path, SCORED.assign(**before), part)
+    number = found["nodule_id"].str.extract(r"n(\d+)$")[0].astype(int)
+    assert number.tolist() == sorted(part.index)  # no other nodule counts
+    assert found["label"].tolist() == PATHOLOGY[number].tolist()
+    assert found["patient_id"].tolist() == SCORED["patient_id"][number].tolist()
+
+
+def test_what_a_table_of_labels_does_not_say_is_that_of_the_scores(tmp_path: Path) -> None:
+    labels = SCORED[["id"]].assign(label=PATHOLOGY, diameter_mm="", patient_id="")
+    labels.loc[3, ["diameter_mm", "patient_id"]] = ["77", "P99"]
+    found = evaluated(
+        tmp_path, SCORED.drop(columns="patient_id"), labels.drop(columns="patient_id")
+    )
+    assert found["diameter_mm"].drop(3).tolist() == SCORED["diameter_mm"].drop(3).tolist()
+    assert found["diameter_mm"][3] == 77
+    found = evaluated(tmp_path, SCORED.drop(columns="patient_id"), labels.assign(patient_id="P99"))
+    assert set(found["patient_id"]) == {"P99"}
+
+
+@pytest.mark.parametrize("scan", ["ct{}.nii.gz", "/data/ct{}.mhd", "export/ct{}/", "export/ct{}"])
+def test_labels_by_scan_alone_may_name_its_file(tmp_path: Path, scan: str) -> None:
+    labels = pd.DataFrame({"scan": [scan.format(k) for k in range(N)], "label": PATHOLOGY})
+    found = evaluated(tmp_path, SCORED.assign(id="1"), labels.iloc[::-1])
+    assert found["label"].tolist() == PATHOLOGY.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (pd.DataFrame({"nodule": range(N), "label": PATHOLOGY}), "needs a column id"),
+        (SCORED[["scan"]].assign(id="x", label=1), "none of its labels"),
+        (SCORED[["id"]].assign(patient_id="P", label=1), "none of its labels"),
+        (SCORED[["id", "scan"]], "no row has a label"),
+        (SCORED[["id"]].assign(rating=3), "no row has a label"),
+        (pd.concat([SCORED[["id"]]] * 2).assign(label=1), "line 62: id 'n0'"),
+        (SCORED[["scan"]].assign(label=1, scan="ct1"), "several nodules"),
+    ],
+)
+def test_labels_that_fit_no_or_several_nodules_are_refused(tmp_path, labels, message) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluated(tmp_path, SCORED, labels)
+    assert not (tmp_path / "ev").exists()
+
+
+def test_labels_without_a_scored_nodule_are_counted(tmp_path: Path) -> None:
+    SCORED.iloc[:40].to_csv(tmp_path / "s.csv", index=False)
+    SCORED[["id"]].assign(label=PATHOLOGY).to_csv(tmp_path / "l.csv", index=False)
+    said = evaluate_scores(tmp_path / "s.csv", tmp_path / "ev", tmp_path / "l.csv")
+    assert any("20 more rows" in line for line in said)
+
+
+def test_labels_of_a_table_replace_those_of_a_run(tmp_path: Path) -> None:
+    evaluate_scores(RUN, tmp_path / "own")
+    own = pd.read_csv(tmp_path / "own" / "nodules.csv")
+    own["nodule_id"] = own["nodule_id"].str.strip()
+    labels = own[["nodule_id"]].assign(label=1 - own["label"]).iloc[100:400]
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    evaluate_scores(RUN, tmp_path / "ev", tmp_path / "l.csv")
+    found = pd.read_csv(tmp_path / "ev" / "nodules.csv")
+    assert found["label"].tolist() == labels["label"].tolist()
+    with pytest.raises(InputError, match=r"absent\.csv"):
+        evaluate_scores(RUN, tmp_path / "ev", tmp_path / "absent.csv")
+
+
+def test_a_run_of_another_cohort_is_refused(tmp_path: Path, monkeypatch) -> None:
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    (cohort / "nodules.csv").write_text("nodule_id,patient_id,label\na 1,P1,1\n")
+    for module in (paths, cohorts):  # as where NODULEBOOK_COHORT names the folder
+        monkeypatch.setattr(module, "OWN_COHORT", cohort)
+        monkeypatch.setattr(module, "NODULES_CSV", cohort / "nodules.csv")
+    with pytest.raises(InputError, match="NODULEBOOK_COHORT"):
+        evaluate_scores(RUN, tmp_path / "ev")
+
+
+def test_few_patients_with_labels_of_one_kind_lose_no_measure(tmp_path: Path) -> None:
+    """Their ten folds cannot all hold both labels, but no measure needs that."""
+    label = np.repeat([1, 0], [24, 40])
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "id": range(64),
+            "patient_id": [*np.repeat(range(8), 3), *np.repeat(range(8, 28), 2)],
+            "p_malignant": (0.3 + 0.3 * label + 0.2 * generator.normal(size=64)).clip(0.01, 0.99),
+            "diameter_mm": 8 + 3 * label + 4 * generator.random(64),
+            "label": label,
+        }
+    )
+    table.to_csv(tmp_path / "s.csv", index=False)
+    evaluate_scores(tmp_path / "s.csv", tmp_path / "ev")
+    rows = pd.read_csv(tmp_path / "ev" / "evaluation.csv").set_index("measure")
+    assert rows["remark"].isna().all()
+    value = rows["value"]
+    assert value["AUC, score minus ruler"] == pytest.approx(
+        value["AUC of the score"] - value["AUC of the ruler"], abs=2e-4
+    )
+    assert value["AUC, both minus fitted ruler"] == pytest.approx(
+        value["AUC of both together"] - value["AUC of the ruler, fitted"], abs=2e-4
+    )
