@@ -9,13 +9,14 @@ them would give more often. What the readers see alike and wrongly belongs to th
 Lindsay 1995, mixtures; Murphy and van der Vaart 2000, profile likelihood.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from nodulebook.core.errors import InputError
@@ -195,23 +196,14 @@ def limits(mixture: Mixture, of: Of = "accuracy") -> tuple[Expectation, Expectat
 def _pulled(mixture: Mixture, of: Of, sign: float, middle: Expectation, drop: float) -> Expectation:
     """The mixture whose log likelihood has fallen by `drop`, pulled down or up.
 
-    The fall grows about as the square of the pull. On a coarse grid it may jump over `drop`: then
-    the wider limit is taken.
+    On a coarse grid the fall may jump over `drop`: then it is the nearest one beyond.
     """
-    low, high, pull = 0.0, float("inf"), 0.1
-    wide = middle
-    for _ in range(8):
-        found = mixture.expectation(mixture.fit(sign * pull, mixture.best, of))
-        fall = max(middle.log_likelihood - found.log_likelihood, 1e-3)
-        if abs(fall / drop - 1) < 0.03:
-            return found
-        if fall < drop:
-            low = pull
-        else:
-            high, wide = pull, found
-        guess = pull * float(np.clip(np.sqrt(drop / fall), 0.2, 5))
-        pull = guess if low < guess < high else (low + high) / 2
-    return wide
+
+    def beyond(found: Expectation) -> float:
+        # The fall grows about as the square of the pull: its root is nearly a straight line.
+        return float(np.sqrt(max(middle.log_likelihood - found.log_likelihood, 0) / drop)) - 1
+
+    return _first_pull(mixture, of, sign * 0.1, beyond)
 
 
 def fall_at(mixture: Mixture, value: float, of: Of = "accuracy") -> float:
@@ -219,22 +211,40 @@ def fall_at(mixture: Mixture, value: float, of: Of = "accuracy") -> float:
 
     Returns:
         The fall of a mixture that just reaches `value`, an accuracy or AUC above that of the
-        likeliest mixture; found by doubling the pull and then halving.
+        likeliest mixture.
 
     Raises:
         InputError: none reaches it.
     """
-    top = mixture.expectation(mixture.best).log_likelihood
-    low, high = 0.0, 0.5
-    while getattr(found := mixture.expectation(mixture.fit(high, mixture.best, of)), of) < value:
-        low, high = high, 2 * high
-        if high > 1e3:
-            raise InputError(f"no mixture reaches an {of} of {value}")
-    for _ in range(4):
-        middle = (low + high) / 2
-        here = mixture.expectation(mixture.fit(middle, mixture.best, of))
-        if getattr(here, of) >= value:
-            high, found = middle, here
-        else:
-            low = middle
-    return top - found.log_likelihood
+    found = _first_pull(mixture, of, 0.5, lambda one: float(getattr(one, of)) - value)
+    if getattr(found, of) < value:
+        raise InputError(f"no mixture reaches an {of} of {value}")
+    return mixture.expectation(mixture.best).log_likelihood - found.log_likelihood
+
+
+STRONGEST = 1e3
+"""No pull is stronger: the weights are then where the pull alone would have them."""
+
+
+def _first_pull(
+    mixture: Mixture, of: Of, pull: float, beyond: Callable[[Expectation], float]
+) -> Expectation:
+    """What the weakest pull gives that is `beyond` (at least 0), to a few thousandths of the pull.
+
+    That of the strongest pull where none is. `pull` is the first one tried, and says which way.
+    """
+    tried: dict[float, Expectation] = {0.0: mixture.expectation(mixture.best)}
+
+    def at(pull: float) -> float:
+        if pull not in tried:
+            tried[pull] = mixture.expectation(mixture.fit(pull, mixture.best, of))
+        return beyond(tried[pull])
+
+    weak = 0.0
+    while at(pull) < 0:
+        if abs(pull) > STRONGEST:
+            return tried[pull]
+        weak, pull = pull, 2 * pull
+    if at(weak) < 0:
+        brentq(at, weak, pull, xtol=0.002 * abs(pull), rtol=0.001)
+    return tried[min((one for one in tried if at(one) >= 0), key=abs)]

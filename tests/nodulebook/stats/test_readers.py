@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from nodulebook.core.errors import InputError
+from nodulebook.data.cohort import read_nodules
 from nodulebook.stats.bootstrap import patient_bootstrap
 from nodulebook.stats.mixture import Mixture, fall_at, label_shares, limits, share_grid
 from nodulebook.stats.readers import (
@@ -193,6 +194,25 @@ def test_limits_of_auc_are_its_own():
     _, _, most_accurate = limits(mixture)
     assert low.auc < middle.auc < high.auc
     assert most_accurate.auc <= high.auc + 0.002
+
+
+@pytest.mark.parametrize("of", ["accuracy", "auc"])
+def test_on_the_committed_ratings_the_limits_are_where_the_likelihood_has_fallen_enough(of):
+    """On them, a search in eight steps had stopped at a fall of 2.6."""
+    nodules = read_nodules()
+    ratings = ratings_of(nodules[nodules["readers"] >= 3])["ratings"].tolist()
+    mixture = Mixture(ratings)
+    middle, low, high = limits(mixture, of)
+    assert getattr(low, of) < getattr(middle, of) < getattr(high, of)
+    for one in (low, high):
+        assert middle.log_likelihood - one.log_likelihood == pytest.approx(1.9207, rel=0.03)
+    # The two searches meet: the upper limit is reached where the likelihood has fallen by so much.
+    assert fall_at(mixture, getattr(high, of), of) == pytest.approx(1.9207, rel=0.05)
+
+
+def test_a_value_that_no_mixture_reaches_is_refused():
+    with pytest.raises(InputError, match="no mixture reaches"):
+        fall_at(Mixture([(1, 2, 4, 5), (3, 4, 2), (2, 3, 5, 1)], steps=3), 1.01)
 
 
 def test_the_model_needs_two_ratings():
