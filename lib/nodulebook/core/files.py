@@ -27,7 +27,12 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     The file gets the mode that the user's umask gives. What a killed process left of an earlier
     attempt is removed.
+
+    Raises:
+        InputError: there is a folder of this name.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: name a file in it")
     aside = _aside(path, path.suffix)
     try:
         with naming_the_folder(path.parent):

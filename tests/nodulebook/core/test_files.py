@@ -135,6 +135,12 @@ def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    with pytest.raises(InputError, match="is a folder"), written_aside(tmp_path):
+        raise AssertionError("nothing is computed for it")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_folder_leaves_the_old_one_and_nothing_else(tmp_path):
     path = tmp_path / "store"
     path.mkdir()
