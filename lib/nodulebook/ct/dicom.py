@@ -18,7 +18,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom_files import HU, UNSPECIFIED, image_type, read_header, text_of
 from nodulebook.ct.folder import AGAIN, listed, reading, utf8_path
 from nodulebook.ct.spacing import missing_notes
-from nodulebook.ct.volume import STRAY_MM, Box, Geometry, Three, Volume, numbers
+from nodulebook.ct.volume import ASIDE_MM, STRAY_MM, Box, Geometry, Three, Volume, numbers
 
 MAX_ASIDE_MM = 0.5
 """So far may a slice lie aside of the line of the others."""
@@ -341,7 +341,7 @@ def open_dicom(files: Sequence[Path], series_uid: str) -> Volume:
         ),
         direction=direction,
         slices_mm=series.positions_mm - series.positions_mm[0],
-        shift_xy_mm=shift if np.abs(shift).max() > 1e-3 else np.zeros_like(shift),
+        shift_xy_mm=shift if np.abs(shift).max() > ASIDE_MM else np.zeros_like(shift),
     )
 
     @lru_cache(maxsize=64)  # 32 MB; neighbouring nodules need the same slices

@@ -159,6 +159,9 @@ def test_a_tilted_gantry_shears_the_stack_and_is_read_rightly(
     series(tmp_path, shear=float(np.tan(np.radians(degrees))))
     volume = opened(tmp_path)
     assert off_mm(volume) < 0.5
+    grid = np.indices((32, 32, 32)) - 15.5
+    ball, bright = (grid**2).sum(axis=0) < 36, extract_patch(volume, CENTRE) > -400
+    assert 2 * (ball & bright).sum() / (ball.sum() + bright.sum()) > 0.93  # and not sheared
     index = np.array([3.3, 7.1, 20.6])
     assert np.allclose(volume.geometry.to_index(volume.geometry.to_world(index)), index)
 
