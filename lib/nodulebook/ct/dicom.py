@@ -18,7 +18,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom_files import HU, UNSPECIFIED, image_type, read_header, text_of
 from nodulebook.ct.folder import AGAIN, listed, reading, utf8_path
 from nodulebook.ct.spacing import missing_notes
-from nodulebook.ct.volume import STRAY_MM, Box, Geometry, Three, Volume, numbers
+from nodulebook.ct.volume import ASIDE_MM, STRAY_MM, Box, Geometry, Three, Volume, numbers
 
 MAX_ASIDE_MM = 0.5
 """So far may a slice lie aside of the line of the others."""
@@ -35,7 +35,7 @@ class DicomSlice:
 
     path: Path
     frame: int | None  # in an enhanced file
-    sop_uid: str
+    sop_uid: str  # and its frame; "" where it has none
     number: int  # InstanceNumber; -1 where it does not say
     derived: bool
     position_xyz_mm: NDArray[np.float64]  # centre of the first pixel
@@ -109,10 +109,11 @@ def _slice(
     unit = next(filter(None, (text_of(place, "RescaleType").upper() for place in places)), "")
     if unit not in HU + UNSPECIFIED:
         raise InputError(f"{path}: RescaleType is {unit}: no Hounsfield units; leave it out")
+    sop_uid = text_of(header, "SOPInstanceUID")
     one = DicomSlice(
         path=path,
         frame=frame,
-        sop_uid=f"{text_of(header, 'SOPInstanceUID')} {frame}",
+        sop_uid=sop_uid and f"{sop_uid} {frame}",
         number=int(_numbers(path, [header], "InstanceNumber", 1, -1.0)[0]) if frame is None else -1,
         derived=bool(image_type(header) & {"DERIVED", "MPR"}),
         position_xyz_mm=position,
@@ -197,7 +198,7 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
         along = float(step @ normal)
         if along >= 1e-3:
             kept.append(here)
-        elif here.sop_uid != kept[-1].sop_uid and not _same_pixels(here, kept[-1]):
+        elif not _same_image(here, kept[-1]):
             raise InputError(
                 f"{here.path}: another image in the same place as {kept[-1].path.name}; "
                 "leave one of them in the folder"
@@ -287,7 +288,10 @@ def _one_stack(slices: list[DicomSlice], uid: str) -> tuple[list[DicomSlice], li
     return slices, notes
 
 
-def _same_pixels(a: DicomSlice, b: DicomSlice) -> bool:
+def _same_image(a: DicomSlice, b: DicomSlice) -> bool:
+    """By their names; by their pixels where one has none, or programs gave it to many images."""
+    if a.sop_uid and (a.sop_uid, a.number) == (b.sop_uid, b.number):
+        return True
     return bool(np.array_equal(_slice_hu(a), _slice_hu(b)))
 
 
@@ -341,7 +345,7 @@ def open_dicom(files: Sequence[Path], series_uid: str) -> Volume:
         ),
         direction=direction,
         slices_mm=series.positions_mm - series.positions_mm[0],
-        shift_xy_mm=shift if np.abs(shift).max() > 1e-3 else np.zeros_like(shift),
+        shift_xy_mm=shift if np.abs(shift).max() > ASIDE_MM else np.zeros_like(shift),
     )
 
     @lru_cache(maxsize=64)  # 32 MB; neighbouring nodules need the same slices

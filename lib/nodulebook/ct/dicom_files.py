@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.filereader import read_partial
+from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
@@ -47,7 +47,7 @@ _OTHERS = (".mhd", ".mha", ".raw", ".zraw", ".xml", ".csv", ".zip", ".png", ".ni
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MAX_HEADER = 1 << 24  # bytes; a large file of something else is not read to its end
 _MAY_BE_DICOM = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # group of the first element
-_INDEX = "4"  # raised where the index of an older version cannot be used
+_INDEX = "5"  # raised where the index of an older version cannot be used
 
 
 # --------------------------------------------------------------------------------- finding
@@ -66,10 +66,10 @@ class DicomFiles:
 def find_dicom(folder: Path, index_json: Path | None = None) -> DicomFiles:
     """The CT series in a folder and the folders in it, whatever the layout.
 
-    A series is all files of one SeriesInstanceUID, wherever they are. Files that are not DICOM are
-    left alone. `index_json` remembers what each folder held, by names, sizes and times of its
-    files, so that only new folders are read again; where it cannot be written, nothing is
-    remembered.
+    A series is all files of one SeriesInstanceUID, wherever they are. Files that are not DICOM, or
+    no image and of no series (a DICOMDIR), are left alone. `index_json` remembers what each folder
+    held, by names, sizes and times of its files, so that only new folders are read again; where it
+    cannot be written, nothing is remembered.
     """
     known = _known_folders(index_json)
     now: dict[str, Any] = {}
@@ -127,9 +127,10 @@ def _folder_entry(files: Sequence[Path]) -> dict[str, Any]:
                 continue
             uid = text_of(header, "SeriesInstanceUID")
             if not uid:
-                raise InputError(f"{path}: DICOM without a SeriesInstanceUID")
+                raise InputError(f"{path}: DICOM without a SeriesInstanceUID; export it again")
         except InputError as error:
-            entry["damaged"].append(str(error))
+            if not _says_no_ct(path):
+                entry["damaged"].append(str(error))
             continue
         entry["files"].append((path.name, uid, not_ct(header)))
         about = (text_of(header, "SeriesDescription"), text_of(header, "PatientID"))
@@ -137,6 +138,20 @@ def _folder_entry(files: Sequence[Path]) -> dict[str, Any]:
         if entry["about"][uid][1] != about[1]:  # whose it is decides leakage
             entry["about"][uid] = (about[0], TWO_PATIENTS)
     return entry
+
+
+def _says_no_ct(path: Path) -> bool:
+    """Whether a file names a kind of DICOM that is no slice of CT before its data set begins.
+
+    As the DICOMDIR of a CD, reports, presentation states, key objects and PDF documents do: of
+    these, some have no series, and a damaged one costs no scan.
+    """
+    try:
+        kind = UID(read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+    except Exception:  # no marker, or damaged: pydicom raises many things
+        return False
+    # A cut UID, or a maker's own, may be that of CT.
+    return kind not in _CT_CLASSES and kind.type == "SOP Class"
 
 
 _TAGS = [

@@ -23,6 +23,12 @@ AIR_HU = -500
 STRAY_MM = 0.2
 """So far may a voxel lie from where a scan's geometry puts it, anywhere in the scan."""
 
+ASIDE_MM = 1e-3
+"""Slices that lie less aside are straight above each other: rounding in headers moves them as far.
+
+At an edge of 1000 HU a mm it changes a voxel by 1 HU, to which patches are rounded.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -71,6 +77,11 @@ class Geometry:
         if not self.shift_xy_mm.any():
             return [np.zeros_like(z_mm)] * 2
         return [_interpolated(z_mm, self.slices_mm, shift) for shift in self.shift_xy_mm.T]
+
+    @property
+    def sheared(self) -> bool:
+        """Whether slices do not lie straight above each other: x and y indices depend on z."""
+        return bool(np.abs(self.shift_xy_mm - self.shift_xy_mm[0]).max() > ASIDE_MM)
 
     @property
     def slice_z_mm(self) -> NDArray[np.float64]:

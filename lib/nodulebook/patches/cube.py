@@ -66,7 +66,8 @@ def extract_patch(
         raise InputError(f"a patch of {size} voxels of {spacing_mm} mm: both must be above 0")
     offsets_mm = grid_offsets_mm(size, spacing_mm)
     turned = np.abs(volume.geometry.direction)
-    if (np.count_nonzero(turned > 1e-9, axis=0) == 1).all():
+    along_axes = bool((np.count_nonzero(turned > 1e-9, axis=0) == 1).all())
+    if along_axes and not volume.geometry.sheared:
         patch = _along_axes(volume, centre, offsets_mm, turned.argmax(axis=0), background_hu)
     else:
         patch = _oblique(volume, centre, offsets_mm, background_hu)
@@ -107,6 +108,7 @@ def _along_axes(
 ) -> NDArray[np.float32] | None:
     """A patch of a scan whose axes are the world's, in some order and sense: axis by axis.
 
+    Its slices lie straight above each other, so that each index depends on one axis alone.
     `world_axis` is, for each index of the scan, the axis of the world that it counts along.
     """
     index = []
@@ -147,7 +149,7 @@ def _oblique(
     offsets_mm: NDArray[np.float64],
     background_hu: float,
 ) -> NDArray[np.float32] | None:
-    """A patch of a scan whose axes are not those of the world."""
+    """A patch of a scan whose axes are not those of the world, or whose slices are sheared."""
     z, y, x = np.meshgrid(offsets_mm, offsets_mm, offsets_mm, indexing="ij")
     index_xyz = volume.geometry.to_index(np.stack([x, y, z], axis=-1) + centre)
     last = np.array(volume.geometry.size_xyz) - 1

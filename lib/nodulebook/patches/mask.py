@@ -23,7 +23,8 @@ def mask_patch(
         consensus: the mask on the scan's own grid; it must hold a voxel.
         centre_xyz: middle of the patch: x and y in the scan's pixels, z in mm.
         direction: (3, 3) the scan's axes (`volume.Geometry`): slices across the patient, columns
-            along x or y of the world, either way round.
+            along x or y of the world, either way round. The slices lie straight above each other,
+            which `sources.placement.first_slice` checks.
 
     Returns:
         (32, 32, 32) zyx along the world's axes, 1 mm voxels.

@@ -1,6 +1,7 @@
 """Nodules without a scan, and positions without a table: cubes of voxels, and label images."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,10 @@ from scipy.ndimage import center_of_mass, find_objects, label
 
 from nodulebook.core.errors import InputError
 from nodulebook.ct.find import FoundScan, find_images, open_image
-from nodulebook.ct.folder import files_below
+from nodulebook.ct.folder import files_below, listed
 from nodulebook.ct.volume import Volume, box_of, even_geometry
 from nodulebook.data.patients import lidc_patient
-from study.own_scans.positions import WORLD
+from study.own_scans.positions import OURS, WORLD, _read_cells, _recognised
 from study.own_scans.scans import Folder, check_inside
 
 AXES = {
@@ -128,16 +129,14 @@ def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.generic], dict[str, ob
                 "3 axes of numbers, several cubes 4"
             )
         labels = arrays.get(key.replace("_images", "_labels")) if "_images" in key else None
-        if array.ndim == 3:
-            yield name, array, {}
-            continue
-        if labels is not None and (labels.size != len(array) or not np.isin(labels, (0, 1)).all()):
+        cubes = array[None] if array.ndim == 3 else array
+        if labels is not None and (labels.size != len(cubes) or not np.isin(labels, (0, 1)).all()):
             raise InputError(
-                f"{file}: its labels must be one 0 or 1 for each of {len(array)} cubes"
+                f"{file}: its labels must be one 0 or 1 for each of {len(cubes)} cubes"
             )
-        for k, voxels in enumerate(array):
+        for k, voxels in enumerate(cubes):
             known: dict[str, object] = {} if labels is None else {"label": float(labels.ravel()[k])}
-            yield f"{name}-{k}", voxels, known
+            yield (name if array.ndim == 3 else f"{name}-{k}"), voxels, known
 
 
 def _volume(
@@ -189,7 +188,8 @@ def positions_of_labels(
         value as `mask_value`; and what was left out.
 
     Raises:
-        InputError: there is no label image, one is not of whole numbers, or none has a part.
+        InputError: there is no label image, one is not of whole numbers, two are of one scan, or
+            none has a part.
     """
     masks = masks.expanduser()
     if not masks.exists():
@@ -199,6 +199,7 @@ def positions_of_labels(
         raise InputError(f"{masks}: holds no label image (.nii, .nii.gz, .mha, .mhd)")
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
+    taken: dict[str, Path] = {}
     for name, files in images.items():
         volume = _only(files, name)
         voxels = volume.read_box((0, 0, 0), volume.geometry.size_xyz)
@@ -209,6 +210,11 @@ def positions_of_labels(
         scan, count = name, 0
         if folder is not None:
             scan = next((n for n in (name, f"{name}_0000") if n in folder.scans), name)
+        if taken.setdefault(scan, files[0]) != files[0]:
+            raise InputError(
+                f"{files[0]} and {taken[scan].name} are both label images of scan {scan}; join "
+                "them or remove one"
+            )
         for value in np.unique(voxels[voxels > 0]):
             parts, _ = label(voxels == value, structure=np.ones((3, 3, 3)))
             for number, box in enumerate(find_objects(parts), start=1):
@@ -238,20 +244,104 @@ def positions_of_labels(
     return pd.DataFrame(rows), left_out
 
 
-def with_table(cubes: pd.DataFrame, given: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Cubes with what a table says of them: rows of `given` are found by id, or by scan.
+# ---------------------------------------------------------------------------- tables for cubes
+
+
+def with_table(
+    cubes: pd.DataFrame, given: pd.DataFrame, path: Path, report: Callable[[str], None] = print
+) -> pd.DataFrame:
+    """Cubes with what a table says of them.
+
+    Args:
+        cubes: from `read_cubes`.
+        given: the table, from `positions.read_positions`; its coordinates are not used.
+        path: the table's file.
+        report: is told which cubes have no row, and which rows no cube.
+
+    Returns:
+        The cubes that have a row, in their order, with the row's line and further columns. Of id
+        and scan, the one that does not name the cubes is `... as given`. A patient that the table
+        does not name is the one of LIDC-IDRI that its id or scan tells.
 
     Raises:
-        InputError: the table knows none of the cubes.
+        InputError: the table names none of the cubes, or one of them in several rows, or its id and
+            its scan name different ones.
     """
-    by = "scan" if given["scan"].isin(cubes["id"]).any() else "id"
-    known = given.drop_duplicates(by).set_index(by)
-    found = cubes["id"].isin(known.index)
-    if not found.any():
+    names, by = _named_cubes(set(cubes["id"]), given, path)
+    ours = names.isin(cubes["id"])
+    twice = names[ours & names.duplicated()]
+    if len(twice):
+        one = twice.iloc[0]
+        raise InputError(
+            f"{path}: lines {listed(given['line'][names == one])} are all of cube {one}; leave one "
+            "row for each cube"
+        )
+    found = cubes["id"].isin(names)
+    if not found.all():
+        absent = cubes["id"][~found]
+        report(f"{path}: {len(absent)} cubes left out that have no row ({listed(absent)})")
+    if not ours.all():
+        lines = given["line"][~ours]
+        report(f"{path}: {len(lines)} rows have no cube (lines {listed(lines)})")
+    known = given.drop(columns=["id", "scan", *WORLD])
+    other = "scan" if by == "id" else "id"
+    if other in given_columns(path) and not given[other].equals(given[by]):
+        known[f"{other} as given"] = given[other]
+    # Else networks would score what they learnt from.
+    patients = pd.Series(map(partial(lidc_patient, ""), given["id"], given["scan"]), given.index)
+    if (patients != "").any():
+        own = given.get("patient_id", pd.Series("", given.index))
+        known["patient_id"] = own.where(own != "", patients)
+    told = cubes[found].reset_index(drop=True)
+    further = known.set_index(names).loc[told["id"]].reset_index(drop=True)
+    return pd.concat(
+        [told.drop(columns=[name for name in further if name in told]), further], axis=1
+    )
+
+
+_ENDING = re.compile(r"\.(npy|npz|mhd|mha|nii(\.gz)?)$", re.IGNORECASE)
+_OF_FILES = ("file", "image", "img", "path", "scan", "series", "volume", "nifti")
+
+
+def _named_cubes(cubes: set[str], given: pd.DataFrame, path: Path) -> "tuple[pd.Series[str], str]":
+    """The cube that each row of a table names, and by which column: its id, or else its scan.
+
+    Numbers of rows, and patients, which `read_positions` takes where there is no id or scan, name
+    no cube.
+    """
+
+    def cube(cell: str) -> str:
+        """A cube's name from that of its file."""
+        if cell in cubes or not _ENDING.search(cell):
+            return cell
+        return _ENDING.sub("", re.split(r"[/\\]", cell)[-1])
+
+    has = given_columns(path)
+    # Under a name that no layout knows, such as `file`; `scan` is made of it.
+    files = [
+        header
+        for header in map(str, given)
+        if header not in (*OURS, "line") and any(word in header.lower() for word in _OF_FILES)
+    ]
+    named = {"id": given["id"].map(cube)} if "id" in has else {}
+    if "scan" in has or any((given[file].map(cube) == given["scan"]).all() for file in files):
+        named["scan"] = given["scan"]
+    counts = {by: len(cubes & set(names)) for by, names in named.items()}
+    by = max(counts, key=lambda name: counts[name], default="id")  # the id where both name as many
+    if not counts.get(by):
         raise InputError(
             f"{path}: names none of the cubes; its column id must hold their files' names, such as "
-            f"{cubes['id'].iloc[0]}"
+            f"{min(cubes)}"
         )
-    further = [name for name in known if name not in ("line", "id", "scan", *WORLD)]
-    told = cubes[found].drop(columns=[name for name in further if name in cubes])
-    return told.join(known[further], on="id").reset_index(drop=True)
+    if by == "scan" and counts.get("id"):
+        raise InputError(
+            f"{path}: its column id names {counts['id']} cubes, scan {counts['scan']}; leave out "
+            "the column that holds other names"
+        )
+    return named[by], by
+
+
+def given_columns(path: Path) -> set[str]:
+    """Which columns a table itself has, by the names of `positions.OURS`."""
+    header, _, _ = _read_cells(path)
+    return set(_recognised(path, header, coordinates=False)[1])

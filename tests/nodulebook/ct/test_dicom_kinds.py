@@ -159,6 +159,9 @@ def test_a_tilted_gantry_shears_the_stack_and_is_read_rightly(
     series(tmp_path, shear=float(np.tan(np.radians(degrees))))
     volume = opened(tmp_path)
     assert off_mm(volume) < 0.5
+    grid = np.indices((32, 32, 32)) - 15.5
+    ball, bright = (grid**2).sum(axis=0) < 36, extract_patch(volume, CENTRE) > -400
+    assert 2 * (ball & bright).sum() / (ball.sum() + bright.sum()) > 0.93  # and not sheared
     index = np.array([3.3, 7.1, 20.6])
     assert np.allclose(volume.geometry.to_index(volume.geometry.to_world(index)), index)
 
@@ -313,6 +316,70 @@ def test_a_cut_file_is_named_and_costs_no_other(tmp_path: Path, length: int) -> 
         assert length in (131, 700) or "zz.dcm" in said  # 700: a copy, its header is whole
     except InputError as error:  # cut behind its series' UID: of this scan, and damaged
         assert "zz.dcm" in str(error)
+
+
+NO_IMAGES = {
+    "DICOMDIR": "1.2.840.10008.1.3.10",
+    "structured report": "1.2.840.10008.5.1.4.1.1.88.11",
+    "dose report": "1.2.840.10008.5.1.4.1.1.88.67",
+    "presentation state": "1.2.840.10008.5.1.4.1.1.11.1",
+    "key object selection": "1.2.840.10008.5.1.4.1.1.88.59",
+    "encapsulated PDF": "1.2.840.10008.5.1.4.1.1.104.1",
+    "hanging protocol": "1.2.840.10008.5.1.4.38.1",
+    "secondary capture": "1.2.840.10008.5.1.4.1.1.7",
+}
+
+
+def no_image(path: Path, kind: str, uid: str) -> None:
+    """A file such as hospitals burn next to a scan, with or without a SeriesInstanceUID."""
+    header, item = Dataset(), Dataset()
+    item.PatientID = "x"
+    if kind == "1.2.840.10008.1.3.10":
+        header.FileSetID = "CD"
+        item.DirectoryRecordType, item.SeriesInstanceUID = "SERIES", "1.2.3"
+        header.DirectoryRecordSequence = Sequence([item])
+    else:
+        header.SOPClassUID, header.SOPInstanceUID, header.Modality = kind, "1.2.3.77", "OT"
+        header.ContentSequence = Sequence([item])
+        if uid:
+            header.SeriesInstanceUID, header.PatientID = uid, "x"
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = kind
+    header.file_meta.MediaStorageSOPInstanceUID = "1.2.3.77"
+    header.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("kind", NO_IMAGES)
+@pytest.mark.parametrize("uid", ["", "1.2.9"])
+def test_what_is_no_image_on_a_hospitals_cd_is_not_called_damaged(
+    tmp_path: Path, kind: str, uid: str
+) -> None:
+    series(tmp_path / "DICOM")
+    whole = tmp_path / "whole"
+    no_image(whole, NO_IMAGES[kind], uid)
+    content = whole.read_bytes()
+    for k, length in enumerate(range(len(content) - 40, 300, -25)):
+        (tmp_path / f"cut{k}").write_bytes(content[:length])
+    found = find_scans(tmp_path)
+    assert list(found.scans) == ["1.2.3"] and found.damaged == []
+    assert off_mm(found.one("").open()) < 0.5
+
+
+def test_a_ct_image_cut_anywhere_in_its_header_is_called_damaged(tmp_path: Path) -> None:
+    content = series(tmp_path)[0].read_bytes()
+    series_uid = content.index(b"\x20\x00\x0e\x00")
+    for length in range(132, series_uid, 5):
+        (tmp_path / f"cut{length}").write_bytes(content[:length])
+    said = " ".join(find_scans(tmp_path).damaged)
+    assert all(f"cut{length}" in said for length in range(132, series_uid, 5))
+
+
+@pytest.mark.parametrize("uid", [None, ""])
+def test_a_ct_image_of_no_series_is_called_damaged(tmp_path: Path, uid: str | None) -> None:
+    edit(series(tmp_path)[3], SeriesInstanceUID=uid)
+    (said,) = find_scans(tmp_path).damaged
+    assert "021.dcm" in said and "SeriesInstanceUID" in said
 
 
 def test_an_index_that_cannot_be_written_is_no_condition(tmp_path: Path) -> None:

@@ -268,12 +268,19 @@ def cut(length: int) -> Callable[[list[Path]], None]:
     return lambda files: files[2].write_bytes(files[2].read_bytes()[:length]) and None
 
 
-def other_image_in_its_place(files: list[Path]) -> None:
-    header = pydicom.dcmread(files[2])
-    header.SOPInstanceUID = "1.2.3.99"
-    header.PixelData = bytes(len(header.PixelData))
-    files.append(files[2].with_name("other.dcm"))
-    header.save_as(files[-1])
+def other_image_in_its_place(uids: tuple[str, str]) -> Callable[[list[Path]], None]:
+    """Two files with these SOPInstanceUIDs, the second with other pixels and another number."""
+
+    def change(files: list[Path]) -> None:
+        header = pydicom.dcmread(files[2])
+        header.SOPInstanceUID, header.InstanceNumber = uids[0], 3
+        header.save_as(files[2])
+        header.SOPInstanceUID, header.InstanceNumber = uids[1], 15
+        header.PixelData = bytes(len(header.PixelData))
+        files.append(files[2].with_name("other.dcm"))
+        header.save_as(files[-1])
+
+    return change
 
 
 def text_file(files: list[Path]) -> None:
@@ -301,7 +308,18 @@ BROKEN_SERIES: dict[str, tuple[Callable[[list[Path]], None], str]] = {
     "rescale slope of zero": (tag("RescaleSlope", 0), "RescaleSlope is 0"),
     "colours": (tag("SamplesPerPixel", 3), "no CT image"),
     "a slice aside": (tag("ImagePositionPatient", [-15, -30, -95]), "mm aside of"),
-    "two images in one place": (other_image_in_its_place, "another image in the same place as"),
+    "two images in one place": (
+        other_image_in_its_place(("1.2.3.3", "1.2.3.99")),
+        "another image in the same place as",
+    ),
+    "two images without a UID in one place": (
+        other_image_in_its_place(("", "")),
+        "another image in the same place as",
+    ),
+    "two images in one place, all of one UID": (
+        other_image_in_its_place(("1.2.3.3", "1.2.3.3")),
+        "another image in the same place as",
+    ),
 }
 
 

@@ -410,9 +410,12 @@ def test_an_index_that_cannot_be_written_is_no_condition(tmp_path: Path) -> None
     ]
 
 
-def test_a_slice_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uid", ["1.2.3.3", "", "1.2.3.99"])
+def test_a_slice_that_is_there_twice_is_taken_once(tmp_path: Path, uid: str) -> None:
     files = write_series(tmp_path, some_voxels(5))
-    shutil.copy(files[2], tmp_path / "copy.dcm")
+    header = pydicom.dcmread(files[2])
+    header.SOPInstanceUID = uid
+    header.save_as(tmp_path / "copy.dcm")
     series = read_dicom_series([*files, tmp_path / "copy.dcm"], "1.2.3")
     assert len(series.slices) == 5
 

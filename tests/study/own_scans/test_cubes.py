@@ -1,5 +1,6 @@
 """Cubes and label images: where things lie, and what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,111 @@ def test_medmnist_has_labels_and_bytes(tmp_path: Path) -> None:
     assert hu == pytest.approx(-1024 + images[1] * (2048 / 255), abs=0.01)
 
 
+def told(
+    folder: Path, names: Sequence[str], table: str, said: list[str] | None = None
+) -> pd.DataFrame:
+    """What a table tells of cubes of these names."""
+    for name in names:
+        np.save(folder / f"{name}.npy", marked((4, 5, 6)))
+    (folder / "t.csv").write_text(table)
+    _, cubes = read_cubes(folder, ONE)
+    given = read_positions(folder / "t.csv", coordinates=False)
+    report = print if said is None else said.append
+    return with_table(cubes, given, folder / "t.csv", report)
+
+
+def cells(table: pd.DataFrame, *names: str) -> list[list[object]]:
+    return table[list(names)].to_numpy().tolist()
+
+
+def test_a_single_cube_keeps_its_label(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", a_images=marked((4, 5, 6)), a_labels=np.array([1]))
+    _, table = read_cubes(tmp_path, ONE)
+    assert cells(table, "id", "label") == [["one-a_images", 1]]
+
+
 def test_a_table_tells_of_cubes_by_id(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        np.save(tmp_path / f"{name}.npy", marked())
-    (tmp_path / "t.csv").write_text("id,label,patient_id\nb,1,p1\na.npy,0,p2\n")
-    (tmp_path / "s.csv").write_text("scan,label\na.npy,0\nc,1\n")
-    _, cubes = read_cubes(tmp_path, ONE)
-    told = with_table(cubes, read_positions(tmp_path / "t.csv", coordinates=False), tmp_path)
-    assert told[["id", "label", "patient_id"]].to_numpy().tolist() == [["b", 1, "p1"]]
-    told = with_table(cubes, read_positions(tmp_path / "s.csv", coordinates=False), tmp_path)
-    assert told["id"].tolist() == ["a", "c"]
+    """Not by the patient, whose number may be that of another cube."""
+    rows = "id,patient_id,label\n1,1,1\n2,1,0\n3,2,1\n4,2,0\n5,3,1\n6,3,0\n"
+    said: list[str] = []
+    found = told(tmp_path, "123456", rows, said)
+    patients, labels = "112233", [1, 0, 1, 0, 1, 0]
+    assert cells(found, "id", "patient_id", "label") == [
+        list(row) for row in zip("123456", patients, labels, strict=True)
+    ]
+    assert found["scan"].tolist() == list("123456") and not said
+    assert found["line"].tolist() == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "id,label\nb.npy,1\na.NPY,0\n",
+        "id,label\nblocks/b.npy,1\na,0\n",
+        "id,label\n/data/b.nii.gz,1\nblocks\\a.mha,0\n",
+        "scan,label\nb.npy,1\na,0\n",
+        "id,scan,label\n1,b,1\n1,a,0\n",
+        "file,label\nb.npy,1\na.npy,0\n",
+        "id,file name,label\n7,b.npy,1\n8,a.npy,0\n",
+    ],
+)
+def test_a_table_names_cubes_with_or_without_the_files_ending(tmp_path: Path, rows: str) -> None:
+    assert cells(told(tmp_path, "ab", rows), "id", "label") == [["a", 0], ["b", 1]]
+
+
+def test_an_id_that_is_no_path_keeps_its_strokes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the cubes"):
-        with_table(cubes, pd.DataFrame({"id": ["z"], "scan": [""]}), tmp_path)
+        told(tmp_path, "17", "id,label\n2019/1,1\n2020/7,0\n")
+
+
+@pytest.mark.parametrize(
+    "rows", ["label\n1\n0\n", "patient_id,label\n1,1\n2,0\n", "subject,label\n1,1\n2,0\n"]
+)
+def test_numbers_of_rows_and_patients_name_no_cube(tmp_path: Path, rows: str) -> None:
+    with pytest.raises(InputError, match=r"t\.csv: names none of the cubes; .* such as 1"):
+        told(tmp_path, "12", rows)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "scan,id,label\n1,a,0\n1,b,1\n2,a,1\n",
+        "id,label\n1,0\n1.npy,1\n2,1\n",
+        "id,patient_id,label\n1,p,0\nx/1.npy,p,0\n2,q,1\n",
+    ],
+)
+def test_several_rows_for_a_cube_are_refused(tmp_path: Path, rows: str) -> None:
+    with pytest.raises(InputError, match=r"t\.csv: lines 2, 3 .* cube 1"):
+        told(tmp_path, "12", rows)
+
+
+def test_a_table_whose_ids_number_the_nodules_of_a_scan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="id names 2 cubes, scan 3"):
+        told(tmp_path, "123", "scan,id,label\n1,1,1\n2,2,0\n3,1,1\n")
+
+
+def test_cubes_without_a_row_and_rows_without_a_cube_are_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = told(tmp_path, "abcde", "id,label\nb,1\nx,0\ny,0\nz,1\nw,1\nd,0\n", said)
+    assert cells(found, "id", "label") == [["b", 1], ["d", 0]]
+    assert len(said) == 2 and all("t.csv" in line for line in said)
+    assert "3 cubes" in said[0] and "a, c, e" in said[0]
+    assert "4 rows" in said[1] and "lines 3, 4, 5 and 1 more" in said[1]
+
+
+def test_a_table_tells_whose_cubes_are_by_any_of_its_names(tmp_path: Path) -> None:
+    """A patient of LIDC-IDRI must be known, or networks score what they learnt from."""
+    uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
+    by_id = told(tmp_path, "ab", f"id,seriesuid,label\na,{uid},1\nb,1.2.3,0\n")
+    assert cells(by_id, "id", "patient_id", "scan as given") == [
+        ["a", "LIDC-IDRI-0001", uid], ["b", "", "1.2.3"],
+    ]  # fmt: skip
+    by_scan = told(tmp_path, "ab", "id,scan,label\nlidc_idri_3 n1,a,1\nx,b,0\n")
+    assert cells(by_scan, "id", "patient_id", "id as given") == [
+        ["a", "LIDC-IDRI-0003", "lidc_idri_3 n1"], ["b", "", "x"],
+    ]  # fmt: skip
+    given = told(tmp_path, "ab", f"id,seriesuid,patient_id\na,{uid},\nb,1.2.3,p\n")
+    assert given["patient_id"].tolist() == ["LIDC-IDRI-0001", "p"]
 
 
 class _Runs:
@@ -120,6 +214,8 @@ class _Runs:
          "labels must"),
         ("a.npz", {"a_images": np.zeros((2, 4, 4, 4)), "a_labels": np.array([0, 2])}, (ONE,),
          "labels must"),
+        ("a.npz", {"a_images": np.zeros((9, 4, 4)), "a_labels": np.ones(9)}, (ONE,),
+         "for each of 1 cubes"),  # pictures
         ("a.npz", {}, (ONE,), "no cube"),
         ("a.txt", b"text", (ONE,), "no cube"),
         ("a.nii.gz", b"text", (), "a.nii.gz"),
@@ -192,6 +288,16 @@ def test_positions_of_labels_are_their_parts_centres_in_the_world(
     assert table[["x_mm", "y_mm", "z_mm"]].to_numpy() == pytest.approx(np.array(expected), abs=0.02)
     volume = 27 * 0.7 * 0.8 * 2
     assert table["diameter_mm"][0] == pytest.approx((6 * volume / np.pi) ** (1 / 3), abs=0.01)
+
+
+def test_two_label_images_of_a_scan_are_refused(tmp_path: Path) -> None:
+    """Their parts would have the same ids."""
+    for name in ("scans/case_1_0000", "masks/case_1", "masks/case_1_0000"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        voxels = marked() if name.startswith("scans") else (marked() > 0).astype(np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / f"{name}.nii"))
+    with pytest.raises(InputError, match=r"_0000\.nii and case_1\.nii .* case_1_0000"):
+        positions_of_labels(tmp_path / "masks", find_scans(tmp_path / "scans"))
 
 
 def test_label_images_belong_to_scans_of_their_name(tmp_path: Path) -> None:
