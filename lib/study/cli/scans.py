@@ -113,7 +113,8 @@ def score(
         mm, limits = _numbers(spacing, 3, "--spacing"), _numbers(hu, 2, "--hu")
         folder, table = read_cubes(cubes, mm, axes, limits)  # type: ignore[arg-type]
         if positions is not None:
-            table = with_table(table, read_positions(positions, coordinates=False), positions)
+            given = read_positions(positions, coordinates=False)
+            table = with_table(table, given, positions, click.echo)
     else:
         assert scans is not None and positions is not None
         table, folder = read_positions(positions, ras), find_scans(scans)

@@ -1,6 +1,5 @@
 """Nodules without a scan, and positions without a table: cubes of voxels, and label images."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from nodulebook.ct.find import FoundScan, find_images, open_image
 from nodulebook.ct.folder import files_below, listed
 from nodulebook.ct.volume import Volume, box_of, even_geometry
 from nodulebook.data.patients import lidc_patient
-from study.own_scans.positions import OURS, WORLD, _read_cells, _recognised
+from study.own_scans.positions import OURS, WORLD, given_columns, scan_name
 from study.own_scans.scans import Folder, check_inside
 
 AXES = {
@@ -299,7 +298,6 @@ def with_table(
     )
 
 
-_ENDING = re.compile(r"\.(npy|npz|mhd|mha|nii(\.gz)?)$", re.IGNORECASE)
 _OF_FILES = ("file", "image", "img", "path", "scan", "series", "volume", "nifti")
 
 
@@ -312,9 +310,7 @@ def _named_cubes(cubes: set[str], given: pd.DataFrame, path: Path) -> "tuple[pd.
 
     def cube(cell: str) -> str:
         """A cube's name from that of its file."""
-        if cell in cubes or not _ENDING.search(cell):
-            return cell
-        return _ENDING.sub("", re.split(r"[/\\]", cell)[-1])
+        return cell if cell in cubes else scan_name(cell)
 
     has = given_columns(path)
     # Under a name that no layout knows, such as `file`; `scan` is made of it.
@@ -324,8 +320,10 @@ def _named_cubes(cubes: set[str], given: pd.DataFrame, path: Path) -> "tuple[pd.
         if header not in (*OURS, "line") and any(word in header.lower() for word in _OF_FILES)
     ]
     named = {"id": given["id"].map(cube)} if "id" in has else {}
-    if "scan" in has or any((given[file].map(cube) == given["scan"]).all() for file in files):
-        named["scan"] = given["scan"]
+    if "scan" in has or any(
+        (given[file].map(cube) == given["scan"].map(cube)).all() for file in files
+    ):
+        named["scan"] = given["scan"].map(cube)
     counts = {by: len(cubes & set(names)) for by, names in named.items()}
     by = max(counts, key=lambda name: counts[name], default="id")  # the id where both name as many
     if not counts.get(by):
@@ -339,9 +337,3 @@ def _named_cubes(cubes: set[str], given: pd.DataFrame, path: Path) -> "tuple[pd.
             "the column that holds other names"
         )
     return named[by], by
-
-
-def given_columns(path: Path) -> set[str]:
-    """Which columns a table itself has, by the names of `positions.OURS`."""
-    header, _, _ = _read_cells(path)
-    return set(_recognised(path, header, coordinates=False)[1])

@@ -131,7 +131,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     for name in {"id", "scan", "patient_id"} & set(table):  # a spreadsheet may write 1 as 1.0
         table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
     if "scan" in table:
-        scan = map(_scan_name, table["scan"])
+        scan = map(scan_name, table["scan"])
         table["scan"] = [layout.scan_pattern.format(name) if name else "" for name in scan]
     else:
         table["scan"] = ""
@@ -185,7 +185,7 @@ def stem(name: str) -> str:
     return _ENDING.sub("", last) or name
 
 
-def _scan_name(cell: str) -> str:
+def scan_name(cell: str) -> str:
     """The stem of a path. A cell such as 2019/17 stays: it may be a PatientID (`Folder.one`)."""
     return stem(cell) if _ENDING.search(cell) or _PATH.fullmatch(cell) else cell
 

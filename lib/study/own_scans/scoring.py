@@ -206,7 +206,8 @@ def by_scan(
             continue
         rows, scan = np.sort(np.concatenate(list(parts.values()))), folder.scans[name]
         if not scan.patient_id:
-            told = table.loc[rows, [c for c in ("id", "patient_id") if c in table]]
+            named = ("id", "patient_id", "scan as given", "id as given")
+            told = table.loc[rows, [column for column in named if column in table]]
             scan = replace(scan, patient_id=lidc_patient("", *np.unique(told.to_numpy(str))))
         scans.append((scan, rows))
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
