@@ -159,7 +159,7 @@ def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
             "difference in AUC": interval(one.result.auc),
             "verdict": one.verdict,
             "p, Holm": p_text(one.p_holm),
-            "seeds": " and ".join(str(n) for n in one.seeds),
+            "seeds": " + ".join(str(n) for n in one.seeds),
             "n": of_all(one.result.n, len(read_folds())),
             "run": f"`{one.runs[0]}`" + (", stand-in" if one.stand_in else ""),
         }
