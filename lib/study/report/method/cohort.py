@@ -61,7 +61,7 @@ def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFra
         rows.append(
             {
                 "diameter (mm)": name,
-                "nodules": str(len(part)),
+                "nodules": f"{len(part):,}",
                 "within 10 %": percent(float(np.mean(np.abs(part - 1) <= 0.1))),
                 "median ratio": number(float(np.median(part))),
             }
