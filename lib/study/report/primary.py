@@ -145,7 +145,7 @@ def family_rows(family: Mapping[str, Primary]) -> list[tuple[str, str, Interval]
     rows = []
     for one in family.values():
         name, *other = map(title, one.runs)
-        text = f"{name} − {other[0]}" if other else f"{name} with ruler − ruler"
+        text = f'"{name}" − "{other[0]}"' if other else f'Ruler with "{name}" − ruler'
         rows.append((text, one.verdict, one.result.auc))
     return rows
 
