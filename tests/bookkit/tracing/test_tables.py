@@ -97,7 +97,11 @@ def test_empty_list_is_shown_as_none():
 
 def test_record_table():
     fold = _fold()
-    about = {"profile_hash": "0123456789abcdef", "backend": "jax", "device": "CPU: AMD EPYC, 1 core"}
+    about = {
+        "profile_hash": "0123456789abcdef",
+        "backend": "jax",
+        "device": "CPU: AMD EPYC, 1 core",
+    }
     fold = replace(fold, run=fold.run | about)
     markdown = record_table(fold, "tab")
     rows = dict(_rows(markdown)[1:])
