@@ -273,7 +273,8 @@ def _row(claim: Claim, section: str, labels: dict[str, Label]) -> str:
         "The paper": esc(claim.paraphrase) + quotes,
         "Verdict": f"<span>{esc(claim.verdict)}</span>",
         "Our reading": esc(claim.decision),
-        "Shown at": "; ".join(_html_link(place, labels) for place in claim.evidence) or "quotation",
+        "Shown at": "; ".join(_html_link(place, labels) for place in claim.evidence)
+        or "the quotation in this row",
     }
     inside = "".join(f'<td role="cell" data-is="{k}">{text}</td>' for k, text in cells.items())
     data = " ".join(
@@ -288,4 +289,6 @@ def _html_link(place: str, labels: dict[str, Label]) -> str:
     page, label = place.partition("#")[0], labels[place]
     chapter = next(one for where, one in labels.items() if where.startswith(f"{page}#"))
     text = chapter.title if chapter == label else f"{chapter.title} › {label.title}"
-    return f'<a href="{Path(page).stem}.html#{label.html_id}">{html.escape(text)}</a>'
+    # The build puts the number in the place of the label's words (`bookkit.sphinx.numbered`).
+    kind = "" if label.kind == "section" else 'class="numbered" '
+    return f'<a {kind}href="{Path(page).stem}.html#{label.html_id}">{html.escape(text)}</a>'

@@ -16,7 +16,9 @@ class Label:
     name: str
     kind: Literal["section", "numbered", "equation"]
     title: str
-    """The heading after a section's label, else the label in words."""
+    """Of a section: the heading that follows its label, or that it stands under; else the label in
+    words.
+    """
 
     @property
     def html_id(self) -> str:
@@ -46,8 +48,8 @@ def page_labels(page: Path) -> dict[str, Label]:
     cells = "\n".join(re.findall(r"^```\{code-cell\}.*?^```$", text, flags=re.M | re.S))
     text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     found = [
-        Label(name, "section", heading.strip() or _words(name))
-        for name, heading in re.findall(r"^\(([\w-]+)\)=\n+(?:#+ +(.+))?", text, flags=re.M)
+        Label(one[1], "section", (one[2] or _heading_before(text[: one.start()])) or _words(one[1]))
+        for one in re.finditer(r"^\(([\w-]+)\)=\n+(?:#+ +(.+))?", text, flags=re.M)
     ]
     numbered = re.findall(r"^:name: ([\w-]+)$", text, flags=re.M)
     numbered += re.findall(r'"(tab-[\w-]+)"', cells)
@@ -61,6 +63,12 @@ def all_labels(root: Path | None = None) -> dict[str, dict[str, Label]]:
     """The labels of every chapter: `chapters/<page>.md` to label to `Label`."""
     pages = sorted(((root or paths.ROOT) / "chapters").glob("*.md"))
     return {f"chapters/{page.name}": page_labels(page) for page in pages}
+
+
+def _heading_before(text: str) -> str:
+    """The last heading of a text, or ""."""
+    found = re.findall(r"^#+ +(.+)$", text, flags=re.M)
+    return found[-1].strip() if found else ""
 
 
 def _words(name: str) -> str:

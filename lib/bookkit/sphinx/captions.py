@@ -20,6 +20,15 @@ GLUED = re.compile(r"\{glue:figure\} ([\w-]+)\n(?:^:(?!name).*\n)*^:name: ([\w-]
 """A figure's key and label in a chapter."""
 
 FILE = re.compile(r"\b(?:data|profiles)/[\w/-]+\.(?:csv|yml|yaml)\b")
+GROUP = re.compile(r"\bpapermill_runs/([a-z]+)\b(?![-/])")
+"""A folder of runs, such as that of the rules."""
+
+FORMULAS = "# From formulas"
+"""Begins the cell of a figure that has no data."""
+
+CLAIMS = "data/claims.yml"
+"""Every chapter shows its claims: a cell that names no file is not computed from them."""
+
 LABEL = "code and data"
 """What opens it, in sight and for a screen reader."""
 
@@ -53,10 +62,14 @@ def data_behind(caption: str, cell: str, page: str) -> dict[str, str]:
 
     Files and runs that caption and cell name; where they name none, those of the page's cells.
     """
+    if cell.startswith(FORMULAS):
+        return {"label": "", "title": "From formulas"}
     runs = set(list_runs())
-    for text in (f"{caption}\n{cell}", page):
-        named = {one for one in FILE.findall(text) if (paths.ROOT / one).is_file()}
+    for text, not_of in ((f"{caption}\n{cell}", set()), (page, {CLAIMS})):
+        named = {one for one in FILE.findall(text) if (paths.ROOT / one).is_file()} - not_of
         named |= {one for one in re.findall(r"[\w-]+", text) if one in runs}
+        groups = {one for one in GROUP.findall(text) if (paths.runs_folder() / one).is_dir()}
+        named |= {f"{one}/" for one in groups - runs}
         if named:
             return source_of(sorted(named))
     return {"label": "runs-list", "title": "From the committed runs"}
@@ -77,11 +90,13 @@ def with_sources(body: str, notebook: nbformat.NotebookNode, address: Mapping[st
             return found[0]
         data = data_behind(start, behind[label], page)
         title = html.escape(data["title"].removesuffix(", by a cell of this page"))
+        if data["label"]:
+            title = f'<a href="{address.get(data["label"], "")}">{title}</a>'
         code = highlight(behind[label], PythonLexer(), HtmlFormatter(nowrap=True))
         return (
             f'{start}<details class="made-by"><summary title="{TOOLTIP}">'
             f'<span aria-hidden="true">{{ }}</span> {LABEL}</summary>'
-            f'<p><a href="{address.get(data["label"], "")}">{title}</a>, by:</p>'
+            f"<p>{title}, by:</p>"
             f'<div class="highlight"><pre tabindex="0">{code}</pre></div></details>{end}'
         )
 

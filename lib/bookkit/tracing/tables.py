@@ -97,7 +97,7 @@ def record_table(fold: Fold, name: str) -> Markdown:
         "nodules trained on / tested": f"{run['n_train']} / {run['n_test']}",
         "profile hash": run["profile_hash"][:12],
         "data hash": run["data_hash"][:12],
-        "computed with": f"{arithmetic(run)} ({run['device']})",
+        "computed with": f"{arithmetic(run)} ({_machine(run['device'])})",
         "training time": f"{run['wall_seconds']:.0f} s",
         "started": run["started"],
         "versions": versions,
@@ -107,3 +107,8 @@ def record_table(fold: Fold, name: str) -> Markdown:
         f"The record of fold {run['fold']} of the run `{run['run']}`, from its `run.json`.",
         name,
     )
+
+
+def _machine(device: str) -> str:
+    """A device without its kind ("GPU: "), which the arithmetic names already."""
+    return device.partition(": ")[2] or device

@@ -10,36 +10,36 @@ from study.figures.plots import new_figure
 
 def network_figure(settings: NetworkSettings) -> Figure:
     """One module, and the whole network, as boxes drawn from the settings (paper's Figs 4 to 6)."""
-    figure, axes = new_figure(2, 1, size=(7.0, 5.6))
+    figure, axes = new_figure(2, 1, size=(7.0, 6.4))
     for axis in (axes[0, 0], axes[1, 0]):
         axis.set_axis_off()
     module, network = axes[0, 0], axes[1, 0]
     module.set(xlim=(0, 116), ylim=(0, 50))
-    network.set(xlim=(0, 100), ylim=(0, 30))
+    network.set(xlim=(0, 100), ylim=(0, 46))
     line = 36.0  # height of the main path
 
     groups = f"\n{settings.groups} groups" if settings.groups > 1 else ""
     convolutions = (
-        f"1³ convolution\nC to C / {settings.bottleneck}",
-        f"3³ convolution{groups}",
-        "1³ convolution\nto C",
+        f"1³ conv.\nC to C / {settings.bottleneck}",
+        f"3³ conv.{groups}",
+        "1³ conv.\nto C",
     )
     right = 3.0
     for text in convolutions:
         arrow(module, (right, line), (right + 4, line))
-        right = box(module, right + 4, line - 6, 14, text, "white", size=7.5)
+        right = box(module, right + 4, line - 6, 14, text, "white", size=8.5)
     if settings.squeeze_excitation:
         steps = ("squeeze:\nmeans z", f"FC, C / {settings.reduction}\nMish", "FC, C\nsigmoid: s")
         module.plot([right + 3, right + 3], [line, 14], color="0.2", lw=1)
         below = right + 3
         for text in steps:
             arrow(module, (below, 14), (below + 2, 14))
-            below = box(module, below + 2, 8, 9.5, text, SE_COLOUR, size=7)
-        arrow(module, (right, line), (below - 7.4, line))
-        arrow(module, (below - 4.75, 20), (below - 4.75, line - 3.5))
-        _round(module, below - 4.75, line, "×")
-        module.text(below - 7.5, line + 4.5, "scale", ha="right", fontsize=8)
-        right = below - 2.1
+            below = box(module, below + 2, 8, 10.6, text, SE_COLOUR)
+        arrow(module, (right, line), (below - 8, line))
+        arrow(module, (below - 5.3, 20), (below - 5.3, line - 3.5))
+        _round(module, below - 5.3, line, "×")
+        module.text(below - 8, line + 4.5, "scale", ha="right", fontsize=8)
+        right = below - 2.7
     if settings.block == "residual":
         arrow(module, (right, line), (right + 5, line))
         _round(module, right + 7.6, line, "+")
@@ -68,13 +68,19 @@ def network_figure(settings: NetworkSettings) -> Figure:
         text = f"{settings.modules[stage]} modules\n{settings.filters[stage]} maps\n{edge}³"
         parts.append((text, SE_COLOUR if settings.squeeze_excitation else "white"))
     parts += [("global\naverage", POOL_COLOUR), ("FC 2\nsoftmax", "white")]
-    width = 100 / len(parts) - 1.4
-    left = 0.5
+    per_row = (len(parts) + 1) // 2
+    width = 100 / per_row - 3
+    left, bottom = 1.5, 28.0
     for number, (text, colour) in enumerate(parts):
-        if number:
-            arrow(network, (left - 1.4, 17), (left, 17))
-        left = box(network, left, 10, width, text, colour, height=14, size=6.8) + 1.4
-    network.text(0, 4, "The network, with the edge of its maps in voxels.", fontsize=9)
+        if number == per_row:  # down and back to the left, to the second row
+            network.plot([left - 3, left - 1.6, left - 1.6, 0.2, 0.2],
+                         [bottom + 7, bottom + 7, 24.5, 24.5, 14], color="0.2", lw=1)  # fmt: skip
+            left, bottom = 1.5, 7.0
+            arrow(network, (0.2, 14), (1.5, 14))
+        elif number:
+            arrow(network, (left - 3, bottom + 7), (left, bottom + 7))
+        left = box(network, left, bottom, width, text, colour, height=14, size=8.5) + 3
+    network.text(0, 1, "The network, with the edge of its maps in voxels.", fontsize=9)
     return figure
 
 

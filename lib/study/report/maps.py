@@ -179,13 +179,18 @@ def group_table(run: ExplainedRun, measure: str) -> pd.DataFrame:
         part = run.measures[chosen & (run.measures["placement"] == "centred")]
         if len(part):
             values = _texts(means(part, measure, "centred"), DIGITS[measure])
-            row = {"nodules": name, "n": str(part["nodule_id"].nunique())}
+            row = {"nodules": name, "n": f"{part['nodule_id'].nunique():,}"}
             rows.append(row | {METHODS[method]: values[method] for method in SHOWN_BY_GROUP})
     return pd.DataFrame(rows)
 
 
-def discrimination_table(run: ExplainedRun) -> pd.DataFrame:
-    """The judge: which of two maps is for malignant, and which class the network predicts."""
+JUDGED = ("first task", "second task", "AUC of the tissue volume")
+"""Which of two maps is for malignant, and which class the network predicts: share of right
+answers; how well the volume in the map tells the predicted classes apart."""
+
+
+def discrimination(run: ExplainedRun) -> dict[str, dict[str, Interval]]:
+    """The judge's results, by column of `JUDGED` and method."""
     centred = run.measures[run.measures["placement"] == "centred"]
     malignant = centred["explained"] == 1
     kept, other = centred["kept_mm3"], centred["kept_other_mm3"]
@@ -193,14 +198,16 @@ def discrimination_table(run: ExplainedRun) -> pd.DataFrame:
     named = (kept >= JUDGE_MM3) == malignant
     judged = centred.assign(pair=(np.sign(more) + 1) / 2, named=named.astype(float))
     seen = centred.assign(label=centred["explained"], p_malignant=centred["kept_mm3"])
-    columns = {
-        "which of two is malignant": means(judged, "pair", "centred"),
-        "names the prediction": means(judged, "named", "centred"),
-        "AUC of what it sees": {
-            str(method): patient_bootstrap(part, "roc_auc")
-            for method, part in seen.groupby("method")
-        },
+    areas = {
+        str(method): patient_bootstrap(part, "roc_auc") for method, part in seen.groupby("method")
     }
+    shares = (means(judged, name, "centred") for name in ("pair", "named"))
+    return dict(zip(JUDGED, (*shares, areas), strict=True))
+
+
+def discrimination_table(run: ExplainedRun) -> pd.DataFrame:
+    """The judge's results with one row per method."""
+    columns = discrimination(run)
     return _rows({name: _texts(values, 2) for name, values in columns.items()}, METHODS)
 
 
@@ -231,7 +238,7 @@ def sanity_table(run: ExplainedRun) -> pd.DataFrame:
         if len(part):
             values = bootstrap_means(part[methods], part["patient_id"])
             rows.append(
-                {"random": text, "n": str(len(part))}
+                {"weights randomised in": text, "n": f"{len(part):,}"}
                 | {METHODS[name]: interval(values[name], 2) for name in methods}
             )
     return pd.DataFrame(rows)

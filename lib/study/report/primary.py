@@ -145,7 +145,7 @@ def family_rows(family: Mapping[str, Primary]) -> list[tuple[str, str, Interval]
     rows = []
     for one in family.values():
         name, *other = map(title, one.runs)
-        text = f"{name} − {other[0]}" if other else f"{name} with ruler − ruler"
+        text = f'"{name}" − "{other[0]}"' if other else f'Ruler with "{name}" − ruler'
         rows.append((text, one.verdict, one.result.auc))
     return rows
 
@@ -159,7 +159,7 @@ def family_table(family: Mapping[str, Primary]) -> pd.DataFrame:
             "difference in AUC": interval(one.result.auc),
             "verdict": one.verdict,
             "p, Holm": p_text(one.p_holm),
-            "seeds": " and ".join(str(n) for n in one.seeds),
+            "seeds": " + ".join(str(n) for n in one.seeds),
             "n": of_all(one.result.n, len(read_folds())),
             "run": f"`{one.runs[0]}`" + (", stand-in" if one.stand_in else ""),
         }

@@ -222,7 +222,7 @@ def test_labels_of_a_page(tmp_path):
     found = labels.page_labels(page)
     assert {name: (label.kind, label.title, label.html_id) for name, label in found.items()} == {
         "here": ("section", "A heading", "here"),
-        "there": ("section", "there", "there"),
+        "there": ("section", "A heading", "there"),
         "eq-x": ("equation", "equation: x", "equation-eq-x"),
         "fig-f": ("numbered", "figure: f", "fig-f"),
         "tab-t": ("numbered", "table: t", "tab-t"),

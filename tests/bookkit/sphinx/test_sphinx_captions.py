@@ -50,6 +50,19 @@ def test_a_caption_leads_to_its_cell_and_its_data() -> None:
     assert re.sub(r"<details.*?</details>", "", page, flags=re.S) == BODY
 
 
+def test_the_data_behind_a_cell() -> None:
+    page = 'read("data/nodules.csv")\nclaims_of("a", "data/claims.yml")'
+    data = captions.data_behind
+    assert data("", "# From formulas\nplot(x)", page) == {"label": "", "title": "From formulas"}
+    assert data("", "plot(x)", page)["title"].startswith("From data/nodules.csv, by")
+    assert data("", "show('data/claims.yml')", page)["title"].startswith("From data/claims.yml, by")
+    title = data("", "plot(x)  # papermill_runs/rules and data/folds.csv", page)["title"]
+    assert title.startswith("From data/folds.csv, papermill_runs/rules/, by")
+    run = data("", "read('papermill_runs/diameter/fold-0')", page)["title"]
+    assert run.startswith("From papermill_runs/diameter, by")
+    assert data("", "plot(x)", "x = 1")["title"] == "From the committed runs"
+
+
 def test_every_figure_and_table_of_the_book_has_its_cell() -> None:
     missing = []
     for path in (paths.ROOT / "index.md", *sorted((paths.ROOT / "chapters").glob("*.md"))):

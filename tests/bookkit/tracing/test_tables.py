@@ -97,11 +97,17 @@ def test_empty_list_is_shown_as_none():
 
 def test_record_table():
     fold = _fold()
-    fold = replace(fold, run=fold.run | {"profile_hash": "0123456789abcdef"})
+    about = {
+        "profile_hash": "0123456789abcdef",
+        "backend": "jax",
+        "device": "CPU: AMD EPYC, 1 core",
+    }
+    fold = replace(fold, run=fold.run | about)
     markdown = record_table(fold, "tab")
     rows = dict(_rows(markdown)[1:])
     assert rows["run, fold, seed"] == "trial, 3, 0"
     assert rows["nodules trained on / tested"] == "20 / 4"
+    assert rows["computed with"] == "JAX float32, CPU (AMD EPYC, 1 core)"
     assert rows["profile hash"] == "0123456789ab"
     assert rows["versions"] == "numpy 2" and rows["training time"] == "2 s"
     assert "fold 3 of the run `trial`" in markdown.data

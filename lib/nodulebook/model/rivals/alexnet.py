@@ -1,4 +1,4 @@
-"""A 3D AlexNet, as in Neal Joshua et al. 2021 (the paper's [29], by its own authors)."""
+"""A 3D AlexNet, as in Joshua et al. 2021 (the paper's [29], by its own authors)."""
 
 import keras
 from keras import layers

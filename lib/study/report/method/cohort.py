@@ -36,7 +36,7 @@ def diameter_table(labelled: pd.DataFrame) -> pd.DataFrame:
     table.index = table.index.astype(str)
     table.loc["all"] = table.sum()
     table.insert(1, "benign", table["nodules"] - table["malignant"])
-    return table.astype(int).astype(str).reset_index()
+    return table.astype(int).map("{:,}".format).reset_index()
 
 
 def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def phantom_volume_table(nodules: pd.DataFrame, store: PatchStore) -> pd.DataFra
         rows.append(
             {
                 "diameter (mm)": name,
-                "nodules": str(len(part)),
+                "nodules": f"{len(part):,}",
                 "within 10 %": percent(float(np.mean(np.abs(part - 1) <= 0.1))),
                 "median ratio": number(float(np.median(part))),
             }

@@ -20,6 +20,8 @@ DIAMETER = "diameter"
 RIVAL = "rival-"
 RECIPE = "recipe-"
 """How the names of rivals under the recipe of `honest` begin."""
+NONE = "–"
+"""A cell of a table where there is nothing to print."""
 BUDGET = "laptop"
 """The profile that gives every rival its budget."""
 
@@ -91,26 +93,36 @@ def rows_table(runs: Mapping[str, Run]) -> pd.DataFrame:
 
 
 def features_table(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """`rows_table` with the number of features and the classifiers chosen ("SVM (RBF) 9, ...")."""
+    """`rows_table` with the number of features and the classifiers chosen ("SVM (RBF) 9, ...").
+
+    Both are "–" for a run that has no features.
+    """
     table = rows_table(runs)
-    table.insert(3, "features", [str(run.folds[0].run["n_features"]) for run in runs.values()])
+    counts = [str(run.folds[0].run.get("n_features", NONE)) for run in runs.values()]
+    table.insert(3, "features", counts)
     table["chosen (folds)"] = [
-        ", ".join(f"{name} {n}" for name, n in _chosen(run).most_common()) for run in runs.values()
+        ", ".join(f"{name} {n}" for name, n in _chosen(run).most_common()) or NONE
+        for run in runs.values()
     ]
     return table
 
 
 def _chosen(run: Run) -> "Counter[str]":
-    return Counter(str(fold.run["chosen"]["classifier"]) for fold in run.folds.values())
+    chosen = [fold.run["chosen"] for fold in run.folds.values() if "chosen" in fold.run]
+    return Counter(str(one["classifier"]) for one in chosen)
 
 
 def networks_table(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
-    """`rows_table` with the epochs, and the parameters of a rival (`parameters`)."""
+    """`rows_table` with the epochs, and the parameters of a rival (`parameters`).
+
+    The ruler has no epochs, and the networks of this book and the ruler no parameters here: "–".
+    """
     table = rows_table(runs)
-    table.insert(3, "epochs", [str(len(run.folds[0].history)) for run in runs.values()])
+    epochs = {name: str(len(run.folds[0].history)) for name, run in runs.items()}
+    table.insert(3, "epochs", [NONE if name == DIAMETER else n for name, n in epochs.items()])
     counts = parameters()
     profiles = [name.removesuffix(f"-{source}") for name in runs]
-    table.insert(4, "parameters", [counts.get(name, "") for name in profiles])
+    table.insert(4, "parameters", [counts.get(name, NONE) for name in profiles])
     return table
 
 
@@ -184,5 +196,5 @@ def best_of_each_kind(runs: Mapping[str, Run], source: str) -> dict[str, Run]:
         max(found(runs, source).values(), key=auc_of, default=None)
         for found in (feature_runs, rival_runs)
     ]
-    shown = [runs.get(f"paper-{source}"), *best, runs.get(DIAMETER)]
+    shown = [runs.get(f"paper-usual-{source}"), *best, runs.get(DIAMETER)]
     return {title(run.name): run for run in shown if run is not None}

@@ -46,7 +46,7 @@ def test_diameter_table_has_every_nodule_once(rows):
 def test_diameter_table_of_the_cohort():
     labelled = label_nodules(read_nodules())
     total = diameter_table(labelled).iloc[-1]
-    assert total["nodules"] == str(len(labelled)) == str(len(read_folds()))
+    assert total["nodules"] == f"{len(labelled):,}" == f"{len(read_folds()):,}"
 
 
 def test_layer_table_has_every_parameter_once():
