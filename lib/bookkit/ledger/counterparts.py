@@ -52,9 +52,9 @@ def counterpart_table(counterparts: pd.DataFrame) -> pd.DataFrame:
         {
             "the paper": counterparts["original"],
             "what it shows": counterparts["shows"],
-            "here": numbers,
-            "in": [f"{{ref}}`{page.replace('_', '-')}`" for page in counterparts["page"]],
+            "our figure or table": numbers,
+            "chapter": [f"{{ref}}`{page.replace('_', '-')}`" for page in counterparts["page"]],
             "not available to us": counterparts["missing"],
-            "ours": counterparts["ours"],
+            "how ours differs": counterparts["ours"],
         }
     )

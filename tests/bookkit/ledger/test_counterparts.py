@@ -44,8 +44,8 @@ def test_every_figure_of_the_book_has_an_alternative_text_of_its_own():
 def test_the_table_links_every_original():
     table = counterparts.counterpart_table(counterparts.read_counterparts())
     assert len(table) == 16
-    assert table.loc[6, "here"] == "{numref}`fig-network`, {numref}`fig-nodules`"
-    assert table.loc[12, "in"] == "{ref}`data-selection`"
+    assert table.loc[6, "our figure or table"] == "{numref}`fig-network`, {numref}`fig-nodules`"
+    assert table.loc[12, "chapter"] == "{ref}`data-selection`"
 
 
 @pytest.mark.parametrize(
