@@ -150,7 +150,8 @@ def adopt(scans: Path | None, positions: Path, ras: bool, to: Path) -> None:
 
     if scans is None:
         raise InputError("name the folder of the scans with --scans")
-    folds, left_out = write(find_scans(scans), read_positions(positions, ras), to, click.echo)
+    table = read_positions(positions, ras)
+    folds, left_out = write(find_scans(scans), table, to, click.echo, positions)
     click.echo(f"{len(folds)} nodules of {folds['patient_id'].nunique()} patients: {to}")
     for line in reasons(left_out):
         click.echo(f"left out: {line}", err=True)

@@ -1,0 +1,112 @@
+"""What `adopt` must not do unsaid: delete runs or tables, split a patient, lose nodules."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_score import BALL, _patches_aside, write_mhd, write_positions  # noqa: F401
+
+from nodulebook.core.errors import InputError
+from study.own_scans.adopt import adopt
+from study.own_scans.positions import read_positions
+from study.own_scans.scans import find_scans
+
+HEADER = "id,scan,x_mm,y_mm,z_mm,label"
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve scans, s0 to s11, each with the ball and the dot."""
+    folder = tmp_path_factory.mktemp("made") / "scans"
+    first = write_mhd(folder, "s0")
+    voxels = first.with_suffix(".raw").read_bytes()
+    for k in range(1, 12):
+        (folder / f"s{k}.raw").write_bytes(voxels)
+        text = first.read_text().replace("s0.raw", f"s{k}.raw")
+        (folder / f"s{k}.mhd").write_text(text)
+    return folder
+
+
+def two_each(path: Path, *more: str, header: str = "", scans: int = 12) -> Path:
+    """A table of two nodules per scan, a (benign) and b (malignant); `more`: cells of each row."""
+    x, y, z = BALL
+    rows = [f"{'ab'[k % 2]},s{k // 2},{x + k % 2},{y},{z},{k % 2}" for k in range(2 * scans)]
+    ends = [f",{cell}" for cell in more] or [""] * len(rows)
+    lines = [row + end for row, end in zip(rows, ends, strict=True)]
+    return write_positions(path, *lines, header=HEADER + (f",{header}" if header else ""))
+
+
+def adopted(scans: Path, table: Path, to: Path, said: list[str] | None = None) -> pd.DataFrame:
+    report = [].append if said is None else said.append
+    return adopt(find_scans(scans), read_positions(table), to, report, table)[0]
+
+
+# ------------------------------------------------------------------------------ what is replaced
+
+
+def test_a_cohort_with_trained_runs_is_not_replaced(scans: Path, tmp_path: Path) -> None:
+    table, to = two_each(tmp_path / "t.csv"), tmp_path / "cohort"
+    adopted(scans, table, to)
+    trained = to / "runs" / "laptop-own" / "fold-0" / "probabilities.csv"
+    trained.parent.mkdir(parents=True)
+    trained.write_text("hours of training")
+    with pytest.raises(InputError, match=r"cohort: holds runs/laptop-own.*new folder"):
+        adopted(scans, table, to)
+    assert trained.read_text() == "hours of training"
+
+
+def test_a_cohort_without_runs_is_replaced_and_that_is_said(scans: Path, tmp_path: Path) -> None:
+    to = tmp_path / "cohort"
+    adopted(scans, two_each(tmp_path / "t.csv"), to)
+    (to / "runs" / ".locks").mkdir(parents=True)
+    (to / "runs" / ".locks" / "laptop-own-fold-0.lock").touch()  # a training that never began
+    (to / "patches" / "own").mkdir(parents=True)
+    (to / "patches" / "own" / "store.json").write_text("{}")
+    said: list[str] = []
+    adopted(scans, two_each(tmp_path / "t.csv", scans=11), to, said)
+    assert len(pd.read_csv(to / "nodules.csv")) == 22
+    assert any("cohort" in line and "replaced" in line for line in said)
+
+
+@pytest.mark.parametrize("place", ["nodules.csv", "runs/nodules.csv"])
+def test_the_table_of_positions_is_not_in_the_folder_that_is_replaced(
+    scans: Path, tmp_path: Path, place: str
+) -> None:
+    to = tmp_path / "cohort"
+    (to / "runs").mkdir(parents=True)
+    table = two_each(to / place)
+    before = table.read_text()
+    with pytest.raises(InputError, match=rf"{place}: lies in .*cohort.*--to"):
+        adopted(scans, table, to)
+    assert table.read_text() == before
+
+
+def test_the_scans_are_not_in_the_folder_that_is_replaced(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "patches").symlink_to(scans)
+    inside = tmp_path / "cohort" / "patches"
+    with pytest.raises(InputError, match=r"patches/s0.*did not write"):
+        adopted(inside, two_each(tmp_path / "t.csv"), tmp_path / "cohort")
+    moved = scans.parent
+    with pytest.raises(InputError, match=r"scans: lies in .*--to"):
+        adopted(scans, two_each(tmp_path / "t.csv"), moved)
+    assert (scans / "s0.raw").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nodules.csv", "nodule_id,patient_id,label,histology\na,p,1,adenocarcinoma\n"),
+        ("folds.csv", "nodule_id,patient_id,label,fold\na,p,1,0\n"),
+        ("patches/mine.npy", "cubes"),
+    ],
+)
+def test_files_of_another_make_are_not_replaced(
+    scans: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    mine = tmp_path / "cohort" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text(text)
+    with pytest.raises(InputError, match=r"cohort.*new folder"):
+        adopted(scans, two_each(tmp_path / "t.csv"), tmp_path / "cohort")
+    assert mine.read_text() == text
