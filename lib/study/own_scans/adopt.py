@@ -1,14 +1,18 @@
 """A user's scans and labels as a cohort to train on: `nodulebook adopt`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import folder_written_aside, write_csv
 from nodulebook.core.settings import N_FOLDS
+from nodulebook.ct.dicom_files import TWO_PATIENTS
+from nodulebook.ct.find import FoundScan
+from nodulebook.ct.folder import listed
 from nodulebook.data.folds import make_folds
 from nodulebook.data.patients import check_spelling
 from nodulebook.patches.sources.own import CUBES
@@ -20,6 +24,11 @@ from study.own_scans.scoring import by_scan, patches_of
 
 NODULES, FOLDS = "nodules.csv", "folds.csv"
 
+
+SEVERAL = "its scan's files name several patients: say whose it is in the column patient_id"
+
+Scans = Sequence[tuple[FoundScan, NDArray[np.int64]]]
+"""Scans and the rows of their positions."""
 
 COLUMNS = ("nodule_id", "patient_id", "label", "diameter_mm")
 """Of `nodules.csv`; the last is left out where nodules without a diameter remain."""
@@ -34,7 +43,8 @@ def adopt(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write nodules.csv, folds.csv and cubes.npy of the positions that have a label.
 
-    Folds are dealt by patient: by the column patient_id, else by the scan's patient or name.
+    Folds are dealt by patient, one per scan: that of the column patient_id, in whichever row of the
+    scan, else the one that the scan's files name, else the scan's name.
 
     Args:
         folder: the scans, or cubes.
@@ -51,44 +61,142 @@ def adopt(
             or `to` holds what must not be lost: scans, positions, trained runs, other files.
     """
     again = _check_place(to, {"--positions": positions_csv, "--scans": folder.path})
-    table = positions.assign(label=labels_of(positions)).dropna(subset="label")
-    table = table.reset_index(drop=True)
-    if table.empty:
+    table = positions.assign(label=labels_of(positions)).reset_index(drop=True)
+    labelled = table["label"].notna()
+    if not labelled.any():
         raise InputError("no position has a label: a column label or rating is needed")
+    name = str(positions_csv or "positions")
     reason = np.full(len(table), "", object)
     anything = Networks(lambda fold: None, (0,), {})  # type: ignore[arg-type,return-value]
-    rows, cubes = [], []
-    unnamed: set[str] = set()
-    for scan, here in by_scan(table, folder, anything, reason):
-        whose = scan.patient_id or folder.given_patients[scan.name] or scan.name
-        for patch in patches_of(scan, table.loc[here], anything, reason):
-            given = table.loc[patch.row].to_dict()
-            patient = given.get("patient_id") or whose
-            unnamed |= {patient} & {scan.name}
-            rows.append(
-                {"nodule_id": f"{scan.name} {given['id']}"}
-                | {"patient_id": patient, "label": int(given["label"])}
-                | {"diameter_mm": given.get("diameter_mm", patch.diameter_mm)}
-            )
-            cubes.append(patch.volume_hu)
-    nodules = pd.DataFrame(rows, columns=["nodule_id", "patient_id", "label", "diameter_mm"])
-    check_spelling(folder.path, nodules["patient_id"])
+    # Also rows without a label say whose a scan is.
+    scans = list(by_scan(table, folder, anything, reason))
+    patients = _patients(name, table, scans, folder.given_patients, report)
+    planned = pd.DataFrame(columns=["nodule_id", "patient_id", "label"], index=table.index)
+    for scan, rows in scans:
+        planned.loc[rows, "nodule_id"] = scan.name + " " + table.loc[rows, "id"]
+        planned.loc[rows, "patient_id"] = patients[scan.name]
+        if not patients[scan.name]:
+            reason[rows] = SEVERAL
+    planned = planned[labelled & (reason == "")].assign(label=table["label"])
+    planned["label"] = planned["label"].astype(int)
+    _check_once(name, planned["nodule_id"], table["line"])
+    check_spelling(folder.path, planned["patient_id"])
+    make_folds(planned, N_FOLDS)  # too few are refused before any scan is read
+    cubes, automatic = {}, {}
+    for scan, rows in scans:
+        wanted = table.loc[planned.index.intersection(pd.Index(rows))]
+        for patch in patches_of(scan, wanted, anything, reason):
+            cubes[patch.row], automatic[patch.row] = patch.volume_hu, patch.diameter_mm
+    nodules = planned.loc[sorted(cubes)]
     folds = make_folds(nodules, N_FOLDS)
-    if unnamed:
-        report(
-            f"{len(unnamed)} scans name no patient, and each counts as one: where a patient has "
-            "several, add the column patient_id"
-        )
+    nodules["diameter_mm"] = table.get("diameter_mm", pd.Series(automatic))
     if nodules["diameter_mm"].isna().any():
         nodules = nodules.drop(columns="diameter_mm")
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(nodules, aside / NODULES)
         write_csv(folds, aside / FOLDS)
-        np.save(aside / CUBES, np.array(cubes, np.int16))
+        np.save(aside / CUBES, np.array([cubes[row] for row in nodules.index], np.int16))
     if again:
         report(f"{to}: the cohort there is replaced, and its patches removed: training cuts anew")
-    lost = table.loc[reason != "", ["line", "id", "scan"]].assign(reason=reason[reason != ""])
+    left_out = (reason != "") & labelled
+    lost = table.loc[left_out, ["line", "id", "scan"]].assign(reason=reason[left_out])
     return folds, lost
+
+
+def _patients(
+    name: str,
+    table: pd.DataFrame,
+    scans: Scans,
+    of_files: Mapping[str, str],
+    report: Report,
+) -> dict[str, str]:
+    """Whose each scan is, so that no fold trains on a patient whom it holds out.
+
+    A spreadsheet names the patient in the first row of a scan only, or of one of two scans; what
+    the files say tells which scans are one patient's.
+
+    Args:
+        name: the table, for messages.
+        table: the positions.
+        scans: scans and the rows of their positions.
+        of_files: scan -> PatientID, as its files have it.
+        report: gets a line where scans are taken for patients, or files contradict the table.
+
+    Returns:
+        Scan -> patient; "" where the table names none and the files several.
+
+    Raises:
+        InputError: the table names two patients of one scan; or none of a scan whose files name the
+            patient of scans that the table gives to several.
+    """
+    told = {scan.name: _told(name, scan.name, table.loc[rows]) for scan, rows in scans}
+    filed = {scan.name: scan.patient_id or of_files[scan.name] for scan, _ in scans}
+    known: dict[str, list[str]] = {}  # patients of the table by what the files call them
+    for scan_name, patient in told.items():
+        whose = filed[scan_name]
+        if (
+            patient
+            and whose not in ("", TWO_PATIENTS)
+            and patient not in known.setdefault(whose, [])
+        ):
+            known[whose].append(patient)
+    patients = dict(told)
+    unnamed = 0
+    for scan, rows in scans:
+        whose = filed[scan.name]
+        theirs = known.get(whose, [whose])
+        if told[scan.name] or whose == TWO_PATIENTS:
+            continue
+        if len(theirs) > 1:
+            raise InputError(
+                f"{name}: line {table['line'].loc[rows[0]]}: patient_id is empty, and the files of "
+                f"the scan name {whose!r}, as do those of {listed(theirs)}: fill it in"
+            )
+        patients[scan.name] = theirs[0] or scan.name
+        unnamed += not whose
+    if unnamed:
+        report(
+            f"{unnamed} scans name no patient, and each counts as one: where a patient has "
+            "several, give the column patient_id"
+        )
+    if split := [whose for whose, theirs in known.items() if len(theirs) > 1]:
+        report(
+            f"files name one patient ({listed(split)}) where the table has several; the table is "
+            "followed"
+        )
+    return patients
+
+
+def _told(name: str, scan: str, here: pd.DataFrame) -> str:
+    """The patient whom the positions of a scan name; "" where none does.
+
+    Raises:
+        InputError: they name two.
+    """
+    if "patient_id" not in here:
+        return ""
+    named = here[here["patient_id"] != ""].drop_duplicates("patient_id")
+    if len(named) > 1:
+        (line, other), (one, two) = named["line"].iloc[:2], named["patient_id"].iloc[:2]
+        raise InputError(
+            f"{name}: line {other}: patient_id is {two!r}, but {one!r} in line {line} of the same "
+            f"scan ({scan}); a scan is of one patient"
+        )
+    return str(named["patient_id"].iloc[0]) if len(named) else ""
+
+
+def _check_once(name: str, nodules: "pd.Series[str]", line: "pd.Series[int]") -> None:
+    """Refuse two positions of one name: a scan may be given by its own name and its patient's.
+
+    Raises:
+        InputError: there are two; names their lines.
+    """
+    twice = nodules[nodules.duplicated(keep=False)]
+    if len(twice):
+        one, other = line[twice.index[twice == twice.iloc[0]]].iloc[:2]
+        raise InputError(
+            f"{name}: line {other}: nodule {twice.iloc[0]!r} (scan and id) is that of line {one}"
+        )
 
 
 def _check_place(to: Path, given: Mapping[str, Path | None]) -> bool:

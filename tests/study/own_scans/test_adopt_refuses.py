@@ -1,15 +1,17 @@
 """What `adopt` must not do unsaid: delete runs or tables, split a patient, lose nodules."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_score import BALL, _patches_aside, write_mhd, write_positions  # noqa: F401
+from test_score import BALL, _patches_aside, quiet, write_mhd, write_positions  # noqa: F401
 
 from nodulebook.core.errors import InputError
+from nodulebook.ct.dicom_files import TWO_PATIENTS
 from study.own_scans.adopt import adopt
 from study.own_scans.positions import read_positions
-from study.own_scans.scans import find_scans
+from study.own_scans.scans import Folder, find_scans
 
 HEADER = "id,scan,x_mm,y_mm,z_mm,label"
 
@@ -110,3 +112,88 @@ def test_files_of_another_make_are_not_replaced(
     with pytest.raises(InputError, match=r"cohort.*new folder"):
         adopted(scans, two_each(tmp_path / "t.csv"), tmp_path / "cohort")
     assert mine.read_text() == text
+
+
+# ----------------------------------------------------------------------------------- whose it is
+
+
+def split_scans(folds: pd.DataFrame) -> int:
+    """How many scans have nodules in two folds."""
+    scan = folds["nodule_id"].str.split().str[0]
+    return int((folds.groupby(scan)["fold"].nunique() > 1).sum())
+
+
+def test_a_patient_in_the_first_row_of_a_scan_only_is_that_of_all_its_rows(
+    scans: Path, tmp_path: Path
+) -> None:
+    cells = [f"P{k // 2}" if k % 2 == 0 else "" for k in range(24)]  # as merged cells are exported
+    table = two_each(tmp_path / "t.csv", *cells, header="patient_id")
+    folds = adopted(scans, table, tmp_path / "cohort")
+    assert split_scans(folds) == 0 and folds["patient_id"].nunique() == 12
+    assert folds["patient_id"].tolist() == [f"P{k // 2}" for k in range(24)]
+
+
+def test_a_row_without_a_label_tells_whose_the_scan_is(scans: Path, tmp_path: Path) -> None:
+    table = two_each(tmp_path / "t.csv", *[""] * 24, header="patient_id")
+    x, y, z = BALL
+    first = [f"c,s{k},{x},{y},{z},,{'P0' if k < 2 else f'P{k}'}" for k in range(12)]
+    table.write_text(table.read_text() + "\n".join(first) + "\n")
+    folds = adopted(scans, table, tmp_path / "cohort")
+    assert folds["patient_id"].nunique() == 11
+    assert folds[folds["patient_id"] == "P0"]["fold"].nunique() == 1
+
+
+def test_two_patients_of_one_scan_are_refused_with_their_lines(scans: Path, tmp_path: Path) -> None:
+    cells = [f"P{k // 2}" for k in range(24)]
+    cells[7] = "P5"
+    table = two_each(tmp_path / "t.csv", *cells, header="patient_id")
+    with pytest.raises(InputError, match=r"t\.csv: line 9: .*'P5', but 'P3' in line 8 .*\(s3\)"):
+        adopted(scans, table, tmp_path / "cohort")
+
+
+def files_say(folder: Folder, **patients: str) -> Folder:
+    """The folder, its files naming patients as DICOM does."""
+    return replace(folder, given_patients={**folder.given_patients, **patients})
+
+
+def test_two_scans_of_a_patient_by_their_files_stay_together(scans: Path, tmp_path: Path) -> None:
+    folder = files_say(find_scans(scans), s0="4711", s1="4711", s2="x", s3="x")
+    cells = [f"P{k // 2}" if k // 2 not in (1, 3) else "" for k in range(24)]
+    table = two_each(tmp_path / "t.csv", *cells, header="patient_id")
+    folds, _ = adopt(folder, read_positions(table), tmp_path / "cohort", quiet)
+    whose = folds.groupby(folds["nodule_id"].str.split().str[0])["patient_id"].first()
+    assert whose["s1"] == whose["s0"] == "P0" and whose["s3"] == "P2"
+
+
+def test_files_that_name_one_patient_for_several_leave_none_to_chance(
+    scans: Path, tmp_path: Path
+) -> None:
+    folder = files_say(find_scans(scans), **{f"s{k}": "ANON" for k in range(12)})
+    cells = [f"P{k // 2}" for k in range(24)]
+    table = two_each(tmp_path / "t.csv", *cells, header="patient_id")
+    said: list[str] = []
+    adopt(folder, read_positions(table), tmp_path / "cohort", said.append)
+    assert any("ANON" in line for line in said)
+    cells[10] = cells[11] = ""
+    table = two_each(tmp_path / "t.csv", *cells, header="patient_id")
+    with pytest.raises(InputError, match=r"t\.csv: line 12: patient_id is empty.*'ANON'.*P0, P1"):
+        adopt(folder, read_positions(table), tmp_path / "cohort", quiet, table)
+
+
+def test_a_scan_whose_files_name_several_patients_is_not_a_patient_called_several(
+    scans: Path, tmp_path: Path
+) -> None:
+    folder = files_say(find_scans(scans), s4=TWO_PATIENTS)
+    table = two_each(tmp_path / "t.csv")
+    folds, left_out = adopt(folder, read_positions(table), tmp_path / "cohort", quiet)
+    assert len(folds) == 22 and left_out["scan"].tolist() == ["s4", "s4"]
+    assert left_out["reason"].str.contains("several patients").all()
+
+
+def test_a_nodule_under_two_names_of_its_scan_is_refused(scans: Path, tmp_path: Path) -> None:
+    folder = files_say(find_scans(scans), s4="4711")
+    table = two_each(tmp_path / "t.csv")
+    x, y, z = BALL
+    table.write_text(table.read_text() + f"a,4711,{x},{y},{z},0\n")
+    with pytest.raises(InputError, match=r"t\.csv: line 26: nodule 's4 a'.* line 10"):
+        adopt(folder, read_positions(table), tmp_path / "cohort", quiet, table)
