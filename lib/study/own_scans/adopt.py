@@ -1,6 +1,6 @@
 """A user's scans and labels as a cohort to train on: `nodulebook adopt`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,6 @@ from study.own_scans.scans import Folder
 from study.own_scans.scoring import by_scan, patches_of
 
 NODULES, FOLDS = "nodules.csv", "folds.csv"
-
-
 SEVERAL = "its scan's files name several patients: say whose it is in the column patient_id"
 
 Scans = Sequence[tuple[FoundScan, NDArray[np.int64]]]
@@ -50,7 +48,7 @@ def adopt(
         folder: the scans, or cubes.
         positions: from `positions.read_positions`.
         to: the folder to write. An older cohort of this kind is replaced, unless it has runs.
-        report: gets a line where scans are taken for patients.
+        report: gets a line on what is not as the table says: whose scans are, diameters.
         positions_csv: the file of the positions, which must not lie in `to`.
 
     Returns:
@@ -89,9 +87,9 @@ def adopt(
             cubes[patch.row], automatic[patch.row] = patch.volume_hu, patch.diameter_mm
     nodules = planned.loc[sorted(cubes)]
     folds = make_folds(nodules, N_FOLDS)
-    nodules["diameter_mm"] = table.get("diameter_mm", pd.Series(automatic))
-    if nodules["diameter_mm"].isna().any():
-        nodules = nodules.drop(columns="diameter_mm")
+    given = table.get("diameter_mm", pd.Series(np.nan, table.index))
+    nodules = nodules.assign(diameter_mm=given, automatic=pd.Series(automatic), line=table["line"])
+    nodules = _with_ruler(name, nodules, report)
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(nodules, aside / NODULES)
         write_csv(folds, aside / FOLDS)
@@ -183,6 +181,44 @@ def _told(name: str, scan: str, here: pd.DataFrame) -> str:
             f"scan ({scan}); a scan is of one patient"
         )
     return str(named["patient_id"].iloc[0]) if len(named) else ""
+
+
+def _with_ruler(name: str, nodules: pd.DataFrame, report: Report) -> pd.DataFrame:
+    """Fill in what the table has no diameter of, so that one empty cell does not cost the ruler.
+
+    Args:
+        name: the table, for messages.
+        nodules: also with diameter_mm of the table, the automatic ruler's, and line.
+        report: gets a line where a diameter is not the table's, or there is none.
+
+    Returns:
+        The columns of `COLUMNS`; no diameter_mm where a nodule's is not known, which no reader of
+        the cohort allows.
+    """
+    gaps = nodules["diameter_mm"].isna()
+    diameter = nodules["diameter_mm"].fillna(nodules["automatic"])
+    if gaps.all():
+        report(f"{name} has no diameter_mm: the automatic ruler's diameters are taken")
+    elif gaps.any():
+        report(
+            f"{name}: diameter_mm is empty in {_lines(nodules['line'][gaps])}: the automatic "
+            "ruler's is taken there"
+        )
+    if (none := diameter.isna()).any():
+        report(
+            f"{name}: neither diameter_mm nor the automatic ruler gives a diameter in "
+            f"{_lines(nodules['line'][none])}, so {NODULES} has none and evaluate no ruler: fill "
+            "them in, or leave these positions out"
+        )
+        return nodules[list(COLUMNS[:-1])]
+    return nodules.assign(diameter_mm=diameter)[list(COLUMNS)]
+
+
+def _lines(lines: Iterable[int], most: int = 10) -> str:
+    """As `lines 3, 7`; the first ones, and how many more."""
+    every = [str(line) for line in lines]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return f"line{'s' * (len(every) > 1)} {', '.join(every[:most])}{more}"
 
 
 def _check_once(name: str, nodules: "pd.Series[str]", line: "pd.Series[int]") -> None:

@@ -9,6 +9,8 @@ from test_score import BALL, _patches_aside, quiet, write_mhd, write_positions  
 
 from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom_files import TWO_PATIENTS
+from nodulebook.data.cohort import read_own_nodules
+from study.own_scans import scoring
 from study.own_scans.adopt import adopt
 from study.own_scans.positions import read_positions
 from study.own_scans.scans import Folder, find_scans
@@ -197,3 +199,35 @@ def test_a_nodule_under_two_names_of_its_scan_is_refused(scans: Path, tmp_path: 
     table.write_text(table.read_text() + f"a,4711,{x},{y},{z},0\n")
     with pytest.raises(InputError, match=r"t\.csv: line 26: nodule 's4 a'.* line 10"):
         adopt(folder, read_positions(table), tmp_path / "cohort", quiet, table)
+
+
+# ------------------------------------------------------------------------------------ diameters
+
+
+def test_a_gap_among_the_diameters_is_filled_by_the_automatic_ruler_and_said(
+    scans: Path, tmp_path: Path
+) -> None:
+    cells = [str(7 + k) for k in range(24)]
+    cells[1] = cells[4] = ""
+    said: list[str] = []
+    table = two_each(tmp_path / "t.csv", *cells, header="diameter_mm")
+    adopted(scans, table, tmp_path / "cohort", said)
+    found = read_own_nodules(tmp_path / "cohort" / "nodules.csv")["diameter_mm"]
+    given = pd.to_numeric(pd.Series(cells))
+    assert (found[given.notna()] == given.dropna()).all()
+    assert found[given.isna()].between(8, 13).all()  # of the ball, 10 mm
+    assert any("lines 3, 6" in line and "automatic ruler" in line for line in said)
+
+
+def test_diameters_that_no_ruler_gives_are_named(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([float("nan"), 9.0])
+    monkeypatch.setattr(scoring, "automatic_diameter_mm", lambda hu: next(measured, 9.0))
+    said: list[str] = []
+    adopted(scans, two_each(tmp_path / "t.csv"), tmp_path / "cohort", said)
+    assert "diameter_mm" not in pd.read_csv(tmp_path / "cohort" / "nodules.csv")
+    assert any("no diameter_mm: the automatic" in line for line in said)
+    assert any("a diameter in line 2, so nodules.csv has none" in line for line in said)
+    adopted(scans, two_each(tmp_path / "t.csv"), tmp_path / "cohort")  # it is known again as ours
+    assert "diameter_mm" in pd.read_csv(tmp_path / "cohort" / "nodules.csv")
