@@ -1,5 +1,6 @@
 """A user's scans and labels as a cohort to train on: `nodulebook adopt`."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from nodulebook.ct.find import FoundScan
 from nodulebook.ct.folder import listed
 from nodulebook.data.folds import make_folds
 from nodulebook.data.patients import check_spelling
+from nodulebook.model.parts import CLASSES
 from nodulebook.patches.sources.own import CUBES
+from study.own_scans.evaluate import FEWEST
 from study.own_scans.networks import Networks, Report
-from study.own_scans.page import check_target
+from study.own_scans.page import LEFT_OUT, check_target
 from study.own_scans.positions import labels_of
 from study.own_scans.scans import Folder
-from study.own_scans.scoring import by_scan, patches_of
+from study.own_scans.scoring import ABSENT, by_scan, patches_of, reasons
 
 NODULES, FOLDS = "nodules.csv", "folds.csv"
 SEVERAL = "its scan's files name several patients: say whose it is in the column patient_id"
@@ -41,6 +44,8 @@ def adopt(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write nodules.csv, folds.csv and cubes.npy of the positions that have a label.
 
+    And left_out.csv, where such a position could not be used.
+
     Folds are dealt by patient, one per scan: that of the column patient_id, in whichever row of the
     scan, else the one that the scan's files name, else the scan's name.
 
@@ -48,57 +53,155 @@ def adopt(
         folder: the scans, or cubes.
         positions: from `positions.read_positions`.
         to: the folder to write. An older cohort of this kind is replaced, unless it has runs.
-        report: gets a line on what is not as the table says: whose scans are, diameters.
+        report: gets a line on each thing that may not be as the user thinks: whose scans are,
+            diameters, rare labels, odd patches.
         positions_csv: the file of the positions, which must not lie in `to`.
 
     Returns:
         The folds, and what was left out: line, id, scan, reason.
 
     Raises:
-        InputError: no position has a label, or there are too few patients or nodules for ten folds;
-            or `to` holds what must not be lost: scans, positions, trained runs, other files.
+        InputError: no position has a label; there are too few patients, or nodules of a label, for
+            ten folds; a scan is given to two patients; or `to` holds what must not be lost: scans,
+            positions, trained runs, other files.
     """
     again = _check_place(to, {"--positions": positions_csv, "--scans": folder.path})
-    table = positions.assign(label=labels_of(positions)).reset_index(drop=True)
-    labelled = table["label"].notna()
-    if not labelled.any():
-        raise InputError("no position has a label: a column label or rating is needed")
     name = str(positions_csv or "positions")
+    table = positions.assign(label=labels_of(positions)).reset_index(drop=True)
+    if table["label"].isna().all():
+        raise InputError("no position has a label: a column label or rating is needed")
     reason = np.full(len(table), "", object)
-    anything = Networks(lambda fold: None, (0,), {})  # type: ignore[arg-type,return-value]
-    # Also rows without a label say whose a scan is.
+    # No network yet: no spacing of slices is wider than it knows.
+    anything = Networks(lambda fold: None, (0,), {}, max_spacing_mm=np.inf)  # type: ignore[arg-type,return-value]
+    # Of all rows: also one without a label says whose its scan is.
     scans = list(by_scan(table, folder, anything, reason))
+    if len(absent := table["scan"][reason == ABSENT]):
+        report(f"{folder.path} holds {listed(folder.scans.values())}, but no {absent.iloc[0]}")
     patients = _patients(name, table, scans, folder.given_patients, report)
-    planned = pd.DataFrame(columns=["nodule_id", "patient_id", "label"], index=table.index)
-    for scan, rows in scans:
-        planned.loc[rows, "nodule_id"] = scan.name + " " + table.loc[rows, "id"]
-        planned.loc[rows, "patient_id"] = patients[scan.name]
-        if not patients[scan.name]:
-            reason[rows] = SEVERAL
-    planned = planned[labelled & (reason == "")].assign(label=table["label"])
-    planned["label"] = planned["label"].astype(int)
+    planned = _planned(table, scans, patients, reason)
     _check_once(name, planned["nodule_id"], table["line"])
     check_spelling(folder.path, planned["patient_id"])
-    make_folds(planned, N_FOLDS)  # too few are refused before any scan is read
-    cubes, automatic = {}, {}
-    for scan, rows in scans:
-        wanted = table.loc[planned.index.intersection(pd.Index(rows))]
-        for patch in patches_of(scan, wanted, anything, reason):
-            cubes[patch.row], automatic[patch.row] = patch.volume_hu, patch.diameter_mm
-    nodules = planned.loc[sorted(cubes)]
-    folds = make_folds(nodules, N_FOLDS)
-    given = table.get("diameter_mm", pd.Series(np.nan, table.index))
-    nodules = nodules.assign(diameter_mm=given, automatic=pd.Series(automatic), line=table["line"])
+    _dealt(planned, _lost(table, reason))  # too few are refused before any scan is read
+    patches = {
+        patch.row: patch
+        for scan, rows in scans
+        for patch in patches_of(
+            scan, table.loc[planned.index.intersection(pd.Index(rows))], anything, reason
+        )
+    }
+    lost = _lost(table, reason)
+    nodules = planned.loc[sorted(patches)]
+    folds = _dealt(nodules, lost)
+    nodules = nodules.assign(
+        diameter_mm=table.get("diameter_mm", pd.Series(np.nan, table.index)),
+        automatic=pd.Series({row: patch.diameter_mm for row, patch in patches.items()}),
+        line=table["line"],
+    )
     nodules = _with_ruler(name, nodules, report)
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(nodules, aside / NODULES)
         write_csv(folds, aside / FOLDS)
-        np.save(aside / CUBES, np.array([cubes[row] for row in nodules.index], np.int16))
+        np.save(aside / CUBES, np.array([patches[row].volume_hu for row in nodules.index]))
+        if len(lost):
+            write_csv(lost, aside / LEFT_OUT)
     if again:
         report(f"{to}: the cohort there is replaced, and its patches removed: training cuts anew")
-    left_out = (reason != "") & labelled
-    lost = table.loc[left_out, ["line", "id", "scan"]].assign(reason=reason[left_out])
+    if without := int(table["label"].isna().sum()):
+        report(f"positions without a label, which are not in the cohort: {without}")
+    for line in _few(folds):
+        report(line)
+    odd = [(table["line"][row], one) for row in nodules.index for one in patches[row].warnings]
+    for line in reasons(pd.DataFrame(odd, columns=["line", "reason"])):
+        report(f"warning: {line}")
     return folds, lost
+
+
+def _planned(
+    table: pd.DataFrame,
+    scans: Scans,
+    patients: Mapping[str, str],
+    reason: NDArray[np.object_],
+) -> pd.DataFrame:
+    """The nodules, by the positions that have a label and a scan: nodule_id, patient_id, label.
+
+    Where the patient of a scan is "", `SEVERAL` becomes the reason of its rows.
+    """
+    nodule_id = pd.Series("", table.index)
+    patient_id = pd.Series("", table.index)
+    for scan, rows in scans:
+        nodule_id[rows] = scan.name + " " + table.loc[rows, "id"]
+        patient_id[rows] = patients[scan.name]
+        if not patients[scan.name]:
+            reason[rows] = SEVERAL
+    columns = {"nodule_id": nodule_id, "patient_id": patient_id, "label": table["label"]}
+    planned: pd.DataFrame = pd.DataFrame(columns)[table["label"].notna() & (reason == "")]
+    return planned.astype({"label": int})
+
+
+def _lost(table: pd.DataFrame, reason: NDArray[np.object_]) -> pd.DataFrame:
+    """The positions with a label that are left out: line, id, scan, reason."""
+    rows = (reason != "") & table["label"].notna()
+    lost: pd.DataFrame = table.loc[rows, ["line", "id", "scan"]].assign(reason=reason[rows])
+    return lost.reset_index(drop=True)
+
+
+def _dealt(nodules: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
+    """The folds of the nodules; each fold's network has both labels to train on.
+
+    Args:
+        nodules: nodule_id, patient_id, label.
+        lost: the positions that were left out, for the message.
+
+    Raises:
+        InputError: there is no nodule, or there are too few of a label or too few patients.
+    """
+    but = f"; left out: {'; '.join(reasons(lost))}" if len(lost) else ""
+    if nodules.empty:
+        raise InputError(f"no position with a label can be used{but}")
+    patients = nodules["patient_id"].unique()
+    counts = nodules["label"].value_counts().reindex([0, 1], fill_value=0)
+    if counts.min() == 0:
+        raise InputError(
+            f"all {len(nodules)} nodules are {CLASSES[counts.argmax()]}: training needs benign and "
+            f"malignant ones{but}"
+        )
+    if len(patients) < N_FOLDS:
+        raise InputError(
+            f"too few patients for {N_FOLDS} folds, each of which holds others out: "
+            f"{len(patients)} ({listed(patients)}). Whose a scan is, the column patient_id says, "
+            f"else its files' PatientID; where anonymised files share one, give the column{but}"
+        )
+    if counts.max() < N_FOLDS:
+        raise InputError(
+            f"{counts[0]} nodules are benign and {counts[1]} malignant, but {N_FOLDS} folds need "
+            f"as many nodules of one label or more{but}"
+        )
+    with warnings.catch_warnings():  # that a label is rare; `_few` says it
+        warnings.filterwarnings("ignore", "The least populated class")
+        folds = make_folds(nodules, N_FOLDS)
+    for label, name in enumerate(CLASSES):
+        rare = folds[folds["label"] == label]
+        if rare["fold"].nunique() < 2:
+            raise InputError(
+                f"all {name} nodules are held out in one fold (patients: "
+                f"{listed(rare['patient_id'].unique())}), whose network would train on none: "
+                f"{name} nodules of further patients are needed{but}"
+            )
+    return folds
+
+
+def _few(folds: pd.DataFrame) -> list[str]:
+    """What cannot be judged for want of nodules of a label: a line for each such label."""
+    lines = []
+    for label, name in enumerate(CLASSES):
+        rare = folds[folds["label"] == label]
+        if without := N_FOLDS - rare["fold"].nunique():
+            measures = f"; with fewer than {FEWEST}, evaluate computes no AUC"
+            lines.append(
+                f"only {len(rare)} nodules are {name}, and {without} of {N_FOLDS} folds test none: "
+                f"judge all folds together{measures if len(rare) < FEWEST else ''}"
+            )
+    return lines
 
 
 def _patients(
@@ -252,7 +355,7 @@ def _check_place(to: Path, given: Mapping[str, Path | None]) -> bool:
     for option, path in given.items():
         if path is not None and path.expanduser().resolve().is_relative_to(place):
             raise InputError(f"{option} {path}: lies in {to}, which is replaced: {elsewhere}")
-    check_target(to, {NODULES, FOLDS, CUBES, "patches", "runs"})
+    check_target(to, {NODULES, FOLDS, CUBES, LEFT_OUT, "patches", "runs"})
     runs = place / "runs"
     for path in runs.rglob("*") if runs.is_dir() else runs.parent.glob(runs.name):
         within = path.relative_to(place).parts

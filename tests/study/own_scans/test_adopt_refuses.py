@@ -1,15 +1,18 @@
 """What `adopt` must not do unsaid: delete runs or tables, split a patient, lose nodules."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner, Result
 from test_score import BALL, _patches_aside, quiet, write_mhd, write_positions  # noqa: F401
 
 from nodulebook.core.errors import InputError
 from nodulebook.ct.dicom_files import TWO_PATIENTS
 from nodulebook.data.cohort import read_own_nodules
+from study.cli import scans as commands
 from study.own_scans import scoring
 from study.own_scans.adopt import adopt
 from study.own_scans.positions import read_positions
@@ -231,3 +234,106 @@ def test_diameters_that_no_ruler_gives_are_named(
     assert any("a diameter in line 2, so nodules.csv has none" in line for line in said)
     adopted(scans, two_each(tmp_path / "t.csv"), tmp_path / "cohort")  # it is known again as ours
     assert "diameter_mm" in pd.read_csv(tmp_path / "cohort" / "nodules.csv")
+
+
+# -------------------------------------------------------------------------- what is lost, or rare
+
+
+def command(scans: Path, table: Path, to: Path) -> Result:
+    given = ["--scans", str(scans), "--positions", str(table), "--to", str(to)]
+    return CliRunner().invoke(commands.adopt, given)
+
+
+def test_lost_positions_are_listed_and_end_the_command_with_an_error(
+    scans: Path, tmp_path: Path
+) -> None:
+    table, to = two_each(tmp_path / "t.csv"), tmp_path / "cohort"
+    whole = command(scans, table, to)
+    assert whole.exception is None and not (to / "left_out.csv").exists()
+    more = "far,s1,500,0,0,1\nlost,s99,1,2,3,0\nfar2,s1,600,0,0,\n"
+    table.write_text(table.read_text() + more)
+    done = command(scans, table, to)
+    assert isinstance(done.exception, InputError)
+    assert "2 positions" in str(done.exception) and "left_out.csv" in str(done.exception)
+    left_out = pd.read_csv(to / "left_out.csv")
+    assert left_out["line"].tolist() == [26, 27] and left_out["id"].tolist() == ["far", "lost"]
+    assert len(pd.read_csv(to / "folds.csv")) == 24
+    assert "but no s99" in done.output and "not in the cohort: 1" in done.output
+    assert command(scans, two_each(table), to).exception is None  # replaced, with its left_out.csv
+
+
+def test_files_that_cannot_be_read_end_the_command_with_an_error(
+    scans: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(scans, tmp_path / "scans")
+    (tmp_path / "scans" / "cut.mhd").write_text("ObjectType = Image\n")
+    done = command(tmp_path / "scans", two_each(tmp_path / "t.csv"), tmp_path / "cohort")
+    assert isinstance(done.exception, InputError) and "1 files cannot be read" in str(
+        done.exception
+    )
+    assert len(pd.read_csv(tmp_path / "cohort" / "folds.csv")) == 24
+
+
+def relabelled(table: Path, *malignant: int) -> Path:
+    """The same table, in which just these rows are malignant."""
+    header, *rows = table.read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    ends = [
+        ",".join([*cell[:5], str(int(k in malignant)), *cell[6:]]) for k, cell in enumerate(cells)
+    ]
+    return write_positions(table, *ends, header=header)
+
+
+def test_a_cohort_of_one_label_is_refused(scans: Path, tmp_path: Path) -> None:
+    table = relabelled(two_each(tmp_path / "t.csv"))
+    with pytest.raises(InputError, match="all 24 nodules are benign: training needs"):
+        adopted(scans, table, tmp_path / "cohort")
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_malignant_nodules_of_one_patient_only_are_refused(scans: Path, tmp_path: Path) -> None:
+    table = relabelled(two_each(tmp_path / "t.csv"), 6, 7)
+    with pytest.raises(InputError, match=r"all malignant nodules.*s3.*train on none"):
+        adopted(scans, table, tmp_path / "cohort")
+
+
+def test_folds_without_a_malignant_nodule_are_said(
+    scans: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    table, said = relabelled(two_each(tmp_path / "t.csv"), 1, 5, 9), list[str]()
+    folds = adopted(scans, table, tmp_path / "cohort", said)
+    assert (folds.groupby("fold")["label"].sum() > 0).sum() == 3
+    assert any("3 nodules are malignant, and 7 of 10 folds" in line for line in said)
+    assert any("fewer than 10, evaluate computes no AUC" in line for line in said)
+    assert not [one for one in recwarn if "populated" in str(one.message)]
+
+
+def test_one_patient_for_all_scans_is_told_in_the_words_of_the_user(
+    scans: Path, tmp_path: Path
+) -> None:
+    folder = files_say(find_scans(scans), **{f"s{k}": "ANON" for k in range(12)})
+    table = read_positions(two_each(tmp_path / "t.csv"))
+    with pytest.raises(
+        InputError, match=r"patients for 10 folds.*: 1 \(ANON\).*column patient_id"
+    ) as told:
+        adopt(folder, table, tmp_path / "cohort", quiet)
+    assert "n_folds" not in str(told.value)
+    few = read_positions(two_each(tmp_path / "few.csv").rename(tmp_path / "f.csv"))
+    few = few[few["id"].eq("a") ^ (few.index % 4 > 1)]  # six of each label
+    with pytest.raises(InputError, match="6 nodules are benign and 6 malignant, but 10 folds"):
+        adopt(find_scans(scans), few, tmp_path / "cohort", quiet)
+
+
+def test_where_every_position_is_lost_the_reasons_are_said(scans: Path, tmp_path: Path) -> None:
+    table = two_each(tmp_path / "t.csv")
+    table.write_text(table.read_text().replace(",30.0,", ",3000.0,"))
+    with pytest.raises(InputError, match=r"no position with a label can be used.*lies outside"):
+        adopted(scans, table, tmp_path / "cohort")
+
+
+def test_a_position_beside_any_tissue_is_said(scans: Path, tmp_path: Path) -> None:
+    table, said = two_each(tmp_path / "t.csv"), list[str]()
+    x, y, z = BALL
+    table.write_text(table.read_text() + f"off,s3,{x - 12},{y},{z},1\n")
+    adopted(scans, table, tmp_path / "cohort", said)
+    assert any("warning: line 26: nothing denser than lung" in line for line in said)
