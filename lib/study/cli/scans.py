@@ -143,18 +143,28 @@ def score(
 @click.option("--ras", is_flag=True, help="x and y of the positions are RAS (3D Slicer), not LPS")
 @click.option("--to", type=_PATH, required=True, help="the folder of the cohort")
 def adopt(scans: Path | None, positions: Path, ras: bool, to: Path) -> None:
-    """Make your scans and labels a cohort, with folds by patient, to train on (--source own)."""
+    """Make your scans and labels a cohort, with folds by patient, to train on (--source own).
+
+    Positions that cannot be used are named, listed in left_out.csv, and end the command with exit
+    code 2; the cohort of the others is written.
+    """
     from study.own_scans.adopt import adopt as write
+    from study.own_scans.page import LEFT_OUT
     from study.own_scans.positions import read_positions
     from study.own_scans.scans import find_scans
     from study.own_scans.scoring import reasons
 
     if scans is None:
         raise InputError("name the folder of the scans with --scans")
-    folds, left_out = write(find_scans(scans), read_positions(positions, ras), to, click.echo)
+    table, folder = read_positions(positions, ras), find_scans(scans)
+    folds, left_out = write(folder, table, to, click.echo, positions)
     click.echo(f"{len(folds)} nodules of {folds['patient_id'].nunique()} patients: {to}")
-    for line in reasons(left_out):
+    for line in (*reasons(left_out), *folder.damaged):
         click.echo(f"left out: {line}", err=True)
+    if folder.damaged and not len(left_out):
+        raise InputError(f"{scans}: {len(folder.damaged)} files cannot be read (named above)")
+    if len(left_out):
+        raise InputError(f"{len(left_out)} positions are not in the cohort: {to / LEFT_OUT}")
 
 
 @click.command()

@@ -59,11 +59,11 @@ def test_a_cohort_goes_through_papermill_to_a_page(
 
 
 def test_scans_and_labels_become_cubes_and_folds_by_patient(tmp_path: Path) -> None:
-    for k in range(4):
+    for k in range(12):
         write_mhd(tmp_path / "scans", f"s{k}")
     x, y, z = BALL
-    rows = [f"{k},s{k % 4},{x + k / 10},{y},{z},{k % 2},p{k // 2}" for k in range(24)] + [
-        "lost,s9,1,2,3,1,p1",
+    rows = [f"{k},s{k // 2},{x + k / 10},{y},{z},{k % 2},p{k // 2}" for k in range(24)] + [
+        "lost,s99,1,2,3,1,p1",
         "none,s1,12,-7,30,,p1",
     ]
     table = tmp_path / "t.csv"

@@ -115,7 +115,7 @@ def test_scans_that_count_as_patients_are_said(tmp_path: Path) -> None:
     folds, _ = adopt(
         find_scans(tmp_path / "scans"), read_positions(table), tmp_path / "c", said.append
     )
-    assert len(said) == 1 and "10 scans" in said[0] and folds["patient_id"].nunique() == 10
+    assert any("10 scans" in line for line in said) and folds["patient_id"].nunique() == 10
 
 
 def test_numbers_of_patients_from_a_spreadsheet_are_whole(tmp_path: Path) -> None:
