@@ -20,6 +20,11 @@ GLUED = re.compile(r"\{glue:figure\} ([\w-]+)\n(?:^:(?!name).*\n)*^:name: ([\w-]
 """A figure's key and label in a chapter."""
 
 FILE = re.compile(r"\b(?:data|profiles)/[\w/-]+\.(?:csv|yml|yaml)\b")
+NAME = re.compile(r"[\w-]+")
+QUOTED = r"""["'`>]{}["'`<]"""
+NO_DATA = "# Made from: no data."
+"""A comment in the cell of a drawing."""
+
 LABEL = "code and data"
 """What opens it, in sight and for a screen reader."""
 
@@ -51,12 +56,19 @@ def cells_behind(notebook: nbformat.NotebookNode) -> dict[str, str]:
 def data_behind(caption: str, cell: str, page: str) -> dict[str, str]:
     """Where the data of a figure are described: label and words, as of a traced number.
 
-    Files and runs that caption and cell name; where they name none, those of the page's cells.
+    Files and runs that caption and cell name; where they name none, those of the page's cells. A
+    run whose name is a word ("diameter") is named by it only between quotation marks.
     """
+    if NO_DATA in cell:
+        return {"label": "", "title": "Drawn without data"}
     runs = set(list_runs())
     for text in (f"{caption}\n{cell}", page):
         named = {one for one in FILE.findall(text) if (paths.ROOT / one).is_file()}
-        named |= {one for one in re.findall(r"[\w-]+", text) if one in runs}
+        named |= {
+            one
+            for one in runs.intersection(NAME.findall(text))
+            if not one.isalpha() or re.search(QUOTED.format(one), text)
+        }
         if named:
             return source_of(sorted(named))
     return {"label": "runs-list", "title": "From the committed runs"}
@@ -78,10 +90,13 @@ def with_sources(body: str, notebook: nbformat.NotebookNode, address: Mapping[st
         data = data_behind(start, behind[label], page)
         title = html.escape(data["title"].removesuffix(", by a cell of this page"))
         code = highlight(behind[label], PythonLexer(), HtmlFormatter(nowrap=True))
+        where = (
+            f'<a href="{address.get(data["label"], "")}">{title}</a>' if data["label"] else title
+        )
         return (
             f'{start}<details class="made-by"><summary title="{TOOLTIP}">'
             f'<span aria-hidden="true">{{ }}</span> {LABEL}</summary>'
-            f'<p><a href="{address.get(data["label"], "")}">{title}</a>, by:</p>'
+            f"<p>{where}, by:</p>"
             f'<div class="highlight"><pre tabindex="0">{code}</pre></div></details>{end}'
         )
 

@@ -50,6 +50,20 @@ def test_a_caption_leads_to_its_cell_and_its_data() -> None:
     assert re.sub(r"<details.*?</details>", "", page, flags=re.S) == BODY
 
 
+def test_a_word_names_a_run_only_in_quotation_marks_and_a_drawing_has_no_data() -> None:
+    def title(cell: str) -> str:
+        return captions.data_behind("AUC of diameter alone.", cell, "data/folds.csv")["title"]
+
+    assert "papermill_runs/diameter" in title('draw(runs["diameter"])')
+    assert "papermill_runs" not in title('draw("ruler (diameter alone)")')
+    named = title('assert PAPER == "paper-usual-lidc_slices"  # and data/nodules.csv')
+    assert "paper-usual-lidc_slices" in named and "data/nodules.csv" in named
+    drawing = f'{captions.NO_DATA}\nglue("strip-figure", strip_figure())'
+    assert captions.data_behind("diameter", drawing, "data/folds.csv") == {
+        "label": "", "title": "Drawn without data"
+    }  # fmt: skip
+
+
 def test_every_figure_and_table_of_the_book_has_its_cell() -> None:
     missing = []
     for path in (paths.ROOT / "index.md", *sorted((paths.ROOT / "chapters").glob("*.md"))):
