@@ -19,12 +19,12 @@ window.addEventListener("load", () => {
   }
 });
 
-// A table that is wider than its place says that it scrolls; of a folded one this is known once it is opened.
+// A table or equation that is wider than its place, by more than an edge, says that it scrolls; of a folded one this is known once it is opened.
 const wide = new ResizeObserver(all => requestAnimationFrame(() => {
-  for (const { target } of all) target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 1);
+  for (const { target } of all) target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 4);
 }));
 window.addEventListener("load", () => {
-  for (const one of document.querySelectorAll(".bd-article :is(.pst-scrollable-table-container, .text_html)")) wide.observe(one);
+  for (const one of document.querySelectorAll(".bd-article :is(.pst-scrollable-table-container, .text_html, div.math)")) wide.observe(one);
 });
 
 // A solution and its words open together.

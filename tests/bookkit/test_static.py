@@ -69,3 +69,11 @@ def test_print_has_solutions_with_their_output_and_no_other_folded_code(tmp_path
         assert [tab.evaluate(seen.format(one)) for one in parts] == [False, False, False]
         tab.emulate_media(media="print")
         assert [tab.evaluate(seen.format(one)) for one in parts] == [True, True, False]
+
+
+def test_print_has_no_empty_cell_below_a_heading(tmp_path: Path) -> None:
+    cell = "getComputedStyle(document.querySelector('#code').closest('.cell')).display"
+    with opened(page(tmp_path)) as tab:
+        assert tab.evaluate(cell) == "block"
+        tab.emulate_media(media="print")
+        assert tab.evaluate(cell) == "none"

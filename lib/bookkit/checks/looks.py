@@ -144,8 +144,15 @@ def cut_off_in_print(page: Page) -> list[str]:
             return beyond || one.getBoundingClientRect().right > innerWidth + 2;
           }).map(one => (one.caption || one).innerText.trim().slice(0, 60)).slice(0, 3); }"""
     )
+    # A long table that may not break leaves most of the page before it blank.
+    whole = page.evaluate(
+        """() => [...document.querySelectorAll("article table:has(tr:nth-child(12))")].filter(one =>
+          one.checkVisibility() && getComputedStyle(one).breakInside == "avoid"
+        ).map(one => (one.caption || one).innerText.trim().slice(0, 60)).slice(0, 3)"""
+    )
     page.emulate_media(media="screen")
-    return [f"cut off in print: {text}" for text in found]
+    findings = [f"cut off in print: {text}" for text in found]
+    return findings + [f"never divided between two printed pages: {text}" for text in whole]
 
 
 def too_many_tables(page: Page) -> list[str]:

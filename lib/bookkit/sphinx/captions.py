@@ -23,8 +23,10 @@ FILE = re.compile(r"\b(?:data|profiles)/[\w/-]+\.(?:csv|yml|yaml)\b")
 GROUP = re.compile(r"\bpapermill_runs/([a-z]+)\b(?![-/])")
 """A folder of runs, such as that of the rules."""
 
-FORMULAS = "# From formulas"
-"""Begins the cell of a figure that has no data."""
+NAME = re.compile(r"[\w-]+")
+QUOTED = r"""(?:["'`>]{0}["'`<]|papermill_runs/{0}\b)"""
+NO_DATA = "# Made from: no data."
+"""A comment in the cell of a drawing."""
 
 CLAIMS = "data/claims.yml"
 """Every chapter shows its claims: a cell that names no file is not computed from them."""
@@ -60,14 +62,19 @@ def cells_behind(notebook: nbformat.NotebookNode) -> dict[str, str]:
 def data_behind(caption: str, cell: str, page: str) -> dict[str, str]:
     """Where the data of a figure are described: label and words, as of a traced number.
 
-    Files and runs that caption and cell name; where they name none, those of the page's cells.
+    Files and runs that caption and cell name; where they name none, those of the page's cells. A
+    run whose name is a word ("diameter") is named by it only between quotation marks.
     """
-    if cell.startswith(FORMULAS):
-        return {"label": "", "title": "From formulas"}
+    if NO_DATA in cell:
+        return {"label": "", "title": "Drawn without data"}
     runs = set(list_runs())
     for text, not_of in ((f"{caption}\n{cell}", set()), (page, {CLAIMS})):
         named = {one for one in FILE.findall(text) if (paths.ROOT / one).is_file()} - not_of
-        named |= {one for one in re.findall(r"[\w-]+", text) if one in runs}
+        named |= {
+            one
+            for one in runs.intersection(NAME.findall(text))
+            if not one.isalpha() or re.search(QUOTED.format(one), text)
+        }
         groups = {one for one in GROUP.findall(text) if (paths.runs_folder() / one).is_dir()}
         named |= {f"{one}/" for one in groups - runs}
         if named:
@@ -90,13 +97,14 @@ def with_sources(body: str, notebook: nbformat.NotebookNode, address: Mapping[st
             return found[0]
         data = data_behind(start, behind[label], page)
         title = html.escape(data["title"].removesuffix(", by a cell of this page"))
-        if data["label"]:
-            title = f'<a href="{address.get(data["label"], "")}">{title}</a>'
         code = highlight(behind[label], PythonLexer(), HtmlFormatter(nowrap=True))
+        where = (
+            f'<a href="{address.get(data["label"], "")}">{title}</a>' if data["label"] else title
+        )
         return (
             f'{start}<details class="made-by"><summary title="{TOOLTIP}">'
             f'<span aria-hidden="true">{{ }}</span> {LABEL}</summary>'
-            f"<p>{title}, by:</p>"
+            f"<p>{where}, by:</p>"
             f'<div class="highlight"><pre tabindex="0">{code}</pre></div></details>{end}'
         )
 

@@ -1,7 +1,8 @@
-"""Sphinx extension: a number and its unit stay on one line, in prose, captions and tables.
+"""Sphinx extension: a number and what belongs to it stay on one line, in prose, captions, tables.
 
-Sentences are written with plain spaces; while a page is read, the space between a number and its
-unit becomes one that does not break. Code and formulas stay as they are.
+That is its unit, the bounds of an interval in brackets, "n =", "Fig.". Sentences are written with
+plain spaces; while a page is read, those within such a quantity become spaces that do not break.
+Code and formulas stay as they are.
 """
 
 import re
@@ -15,7 +16,23 @@ from sphinx.transforms import SphinxTransform
 UNITS = r"(?:%|(?:mm|cm|µm)[²³]?|HU|GB|MB|kB|ms|s|min|h)(?!\w)"
 """Units as the book writes them; words ("minutes", "voxels") may begin a line."""
 
-SPACE = re.compile(rf"(?<=\d)[ \n]+(?={UNITS})")
+_S, _N = r"[ \n\u00a0]", r"[-−]?\d[\d.,]*"
+_NAMES = ("Fig.", "Figs", "Table", "Tables", "Eq.", "Eqs", "fold", "Fold", "seed", "Seed")
+_AFTER_NAME = "|".join(rf"(?<=\b{re.escape(name)})" for name in _NAMES)
+
+SPACE = re.compile(
+    rf"(?<=\d)[ \n]+(?={UNITS})"
+    # "(0.875 to 0.918)", "(95 % interval 0.875 to 0.918)"; "−1200 to 600 HU"
+    rf"|(?<=[\d%])[ \n](?=to{_S}{_N}(?:{_S}?%)?\)|to{_S}{_N}{_S}{UNITS})"
+    rf"|(?<=[\d%]{_S}to)[ \n](?={_N}(?:{_S}?%)?\)|{_N}{_S}{UNITS})"
+    # "32 × 32", "3 ± 1", "n = 1,010", "p < 0.001"
+    rf"|(?<=\d)[ \n](?=[×±]{_S}\d)|(?<=[×±])[ \n](?=\d)"
+    rf"|(?<=\b[np])[ \n](?=[=<>≤≥]{_S}\d)|(?<=\b[np]{_S}[=<>≤≥])[ \n](?=\d)"
+    # "Fig. 12", "fold 0"
+    rf"|(?:{_AFTER_NAME})[ \n](?=\d)"
+)
+"""What a line does not end at."""
+
 TAGS = re.compile(r"(<(script|style|pre|code|textarea)\b.*?</\2\s*>|<[^>]*>)", re.S)
 """What is no words of HTML: scripts, code and tags."""
 
@@ -24,7 +41,7 @@ NO_BREAK = "\u00a0"
 
 
 def joined(text: str) -> str:
-    """A text with no line end possible between a number and its unit."""
+    """A text with no line end possible within a quantity."""
     return SPACE.sub(NO_BREAK, text)
 
 
@@ -38,7 +55,7 @@ def joined_html(markup: str) -> str:
 
 
 class NumberAndUnit(SphinxTransform):
-    """Join numbers and units in the words of a page, a number that is glued or a link included."""
+    """Join quantities in the words of a page, a number that is glued or a link included."""
 
     default_priority = 840  # after what makes text, before Sphinx takes titles for references
 

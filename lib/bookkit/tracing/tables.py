@@ -61,8 +61,8 @@ def _cell(value: object) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell is empty or begins as a number does ("0.912 (0.890 to 0.931)", "45 %")."""
-    return re.match(r"[-−]?[\d.,]|$|undefined", cell) is not None
+    """Whether a cell is empty, a dash, or begins as a number does ("0.912 (0.890 to 0.931)")."""
+    return re.match(r"[-−]?[\d.,]|[-–—]?$|undefined", cell) is not None
 
 
 def pairs(values: dict[str, object]) -> pd.DataFrame:

@@ -6,13 +6,13 @@ from nodulebook.stats.bootstrap import Interval
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with a minus sign (not a hyphen); "undefined" for nan."""
-    return "undefined" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    """A number with a minus sign (not a hyphen), none before a zero; "undefined" for nan."""
+    return "undefined" if np.isnan(value) else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def percent(value: float, digits: int = 1) -> str:
     """A share, 0 to 1, as a percentage; "undefined" for nan."""
-    return "undefined" if np.isnan(value) else f"{100 * value:.{digits}f} %"
+    return "undefined" if np.isnan(value) else f"{number(100 * value, digits)} %"
 
 
 def interval(value: Interval, digits: int = 3) -> str:

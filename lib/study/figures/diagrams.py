@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ from study.figures.plots import (
 
 PLACES = ("data", "introduction", "related work", "Table 3", "Table 4", "not cited")
 """Where the paper cites a work: the rows of the literature graph, from the top."""
+
+LONG_NAME = 13
+"""Letters of a work's label that have room in a column of the graph."""
 
 JOINED = 0.2
 """The `title_similarity` from which the graph joins two works."""
@@ -75,20 +79,29 @@ def literature_figure(references: pd.DataFrame) -> Figure:
     for place in places[retold.to_numpy()].tolist():
         _curve(axis, place, paper, ORANGE, 2.2)
     degree = (similar >= JOINED).sum(axis=1)
-    for place, n, told, row in zip(places, degree, retold, references.itertuples(), strict=True):
-        colour, marker = (ORANGE, "s") if told else (RED, "D") if not row.number else (BLUE, "o")
-        axis.scatter(*place, s=20 + 12 * n, c=[colour], marker=marker, edgecolor="w", zorder=3)
+    kinds = {
+        "passages match it": (ORANGE, "s"),
+        "used, not cited": (RED, "D"),
+        "cited": (BLUE, "o"),
+    }
+    drawn = dict.fromkeys(kinds, 0)
+    taken = {tuple(place) for place in places.tolist()}
+    for (x, y), n, told, row in zip(places, degree, retold, references.itertuples(), strict=True):
+        kind = "passages match it" if told else "cited" if row.number else "used, not cited"
+        drawn[kind] += 1
+        colour, marker = kinds[kind]
+        axis.scatter(x, y, s=20 + 12 * n, c=[colour], marker=marker, edgecolor="w", zorder=3)
+        text = f"{row.number} {row.author}".strip()
+        # A long name stands to the left where it would run into the next year's.
+        side = -1 if len(text) > LONG_NAME and (x + 1, y) in taken else 1
         axis.text(
-            place[0] + 0.1, place[1] + 0.1, f"{row.number} {row.author}".strip(), fontsize=8,
+            x + 0.1 * side, y + 0.1, text, fontsize=8, ha="left" if side > 0 else "right",
             va="bottom", zorder=4, bbox={"fc": "w", "ec": "none", "alpha": 0.7, "pad": 0.4},
         )  # fmt: skip
     axis.scatter(*paper, s=320, color=GREEN, marker="*", zorder=3)
     axis.text(paper[0], paper[1] + 0.8, "the paper", fontsize=9, ha="center")
-    for text, colour, marker in (
-        ("cited", BLUE, "o"), ("passages match it", ORANGE, "s"),
-        ("used, not cited", RED, "D"),
-    ):  # fmt: skip
-        axis.scatter([], [], c=[colour], marker=marker, label=text)
+    for text, (colour, marker) in kinds.items():
+        axis.scatter([], [], c=[colour], marker=marker, label=f"{text} ({drawn[text]})")
     axis.legend(loc="lower right", fontsize=8.5, frameon=False)
     _graph_frame(axis, references, places)
     return figure
@@ -205,35 +218,35 @@ def explained_network_figure(
     axis = axes[0, 0]
     axis.set(xlim=(0, 106), ylim=(0, 48))
     axis.set_axis_off()
-    top, low = 26.0, 3.0
+    top, low = 27.5, 2.5
     for bottom, title, layer in ((top, "patch", None), (low, "map", heat)):
         inset = axis.inset_axes((0.0, bottom / 48, 0.15, 15 / 48))
         show_slice(inset, image_hu, heat=layer)
-        axis.text(8, bottom + 16.5, title, ha="center", fontsize=8)
+        axis.text(8, bottom + 16.5, title, ha="center", fontsize=10)
     forward = (
         ("first\nconvolution,\npooling", "white"),
-        ("four stages of\nSE modules,\npooling between", SE_COLOUR),
-        (f"last feature\nmaps $A_k$:\n{maps}", "white"),
-        ("global average,\nFC 2: scores $S_c$", POOL_COLOUR),
+        ("four stages of\nSE modules,\nwith pooling", SE_COLOUR),
+        ("last feature\nmaps $A_k$:\n" + fill(maps, 16), "white"),
+        ("global aver-\nage, FC 2:\nscores $S_c$", POOL_COLOUR),
         ("softmax:\nprobability", "white"),
     )
-    left, edges = 20.0, []
+    left, edges = 19.0, []
     for text, colour in forward:
-        arrow(axis, (left - 3, top + 7), (left, top + 7))
+        arrow(axis, (left - 2, top + 8), (left, top + 8))
         edges.append(left)
-        left = box(axis, left, top, 14.2, text, colour, height=14, size=7.3) + 3
+        left = box(axis, left, top, 15.4, text, colour, height=16, size=9.6) + 2
     backward = (
-        ("gradients of $S_c$\nby every $A_k(i,j,l)$", "white"),
-        ("weights $w_k$ with $\\alpha_k$\n(Grad-CAM++)", SE_COLOUR),
+        ("gradients of\n$S_c$ by every\n$A_k(i,j,l)$", "white"),
+        ("weights $w_k$\nwith $\\alpha_k$ (Grad-\nCAM++)", SE_COLOUR),
         ("ReLU of\n$\\sum_k w_k A_k$", "white"),
         ("to 32³,\nlinear", "white"),
     )
-    arrow(axis, (edges[3] + 7.1, top), (edges[3] + 7.1, low + 14))
+    arrow(axis, (edges[3] + 7.7, top), (edges[3] + 7.7, low + 16))
     for (text, colour), left in zip(backward, edges[3::-1], strict=True):
-        box(axis, left, low, 14.2, text, colour, height=14, size=7.3)
-        arrow(axis, (left, low + 7), (left - 3, low + 7))
+        box(axis, left, low, 15.4, text, colour, height=16, size=9.6)
+        arrow(axis, (left, low + 8), (left - 2, low + 8))
     # The maps themselves are summed, with the weights.
-    arrow(axis, (edges[2] + 4, top), (edges[1] + 11, low + 14))
-    axis.text(20, 44, "forward: the prediction", fontsize=9, weight="bold")
-    axis.text(20, 20.2, "backward: Grad-CAM++", fontsize=9, weight="bold")
+    arrow(axis, (edges[2] + 4, top), (edges[1] + 12, low + 16))
+    axis.text(19, 45.6, "forward: the prediction", fontsize=10.5, weight="bold")
+    axis.text(19, 21, "backward: Grad-CAM++", fontsize=10.5, weight="bold")
     return figure

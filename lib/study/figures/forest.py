@@ -31,7 +31,8 @@ def forest_figure(
 ) -> Figure:
     """Estimates with their intervals, one row each, from the top.
 
-    A single panel is narrow enough for a telephone, its rows' names above their marks.
+    A single panel is narrow enough for a telephone. Rows have their names above their marks, in
+    every panel, since on a telephone one is seen at a time.
 
     Args:
         panels: axis label -> rows; all panels have the rows of the first, in its order.
@@ -49,11 +50,9 @@ def forest_figure(
     styles = dict(
         zip(order, zip(_MARKERS, sns.color_palette("colorblind"), strict=False), strict=False)
     )
-    height = (
-        1.1 + (0.44 if len(first) < 15 else 0.37) * len(first)
-        if single
-        else 1.2 + 0.27 * len(first)
-    )
+    # Many rows are set closer, so that the figure fits on a page with its caption.
+    row = (0.44 if len(first) < 15 else 0.37 if len(first) <= 20 else 0.27) if single else 0.3
+    height = 1.1 + row * len(first)
     width = width or (4.6 if single else 7.2)
     figure, axes = new_figure(1, len(panels), (width, height), sharey=True)
     for axis, (text, rows) in zip(axes[0], panels.items(), strict=True):
@@ -65,12 +64,8 @@ def forest_figure(
         if line is not None:
             axis.axvline(line, color="0.3", linestyle="--", linewidth=1, zorder=1)
         axis.xaxis.set_major_locator(MaxNLocator(5 if single else 4))
-        axis.set(xlabel=text, ylim=(len(rows) - 0.4, -0.6))
-        axis.grid(axis="x", color="0.9")
-    if single:
-        _name_rows(axes[0, 0], names)
-    else:
-        axes[0, 0].set_yticks(range(len(first)), names, fontsize="small")
+        axis.set(xlabel=text)
+        _name_rows(axis, names)
     marks = [
         Line2D([], [], color=styles[kind][1], marker=styles[kind][0], label=kind)
         for kind in sorted(kinds, key=order.index)
@@ -199,9 +194,9 @@ def _name_rows(axis: Axes, names: Sequence[str], above: float = 0.16) -> None:
     for place, name in enumerate(names):
         where = axis.get_yaxis_transform()
         axis.text(
-            0.01, place - above, name, transform=where, fontsize=8.5, va="bottom",
+            0.01, place - above, name, transform=where, fontsize=9.5, va="bottom",
             zorder=1.2, bbox={"fc": "w", "ec": "none", "pad": 0.6},  # over lines, under marks
         )  # fmt: skip
-    axis.set(yticks=[], ylim=(len(names) - 0.6, -0.59 - above), axisbelow=True)
+    axis.set(yticks=[], ylim=(len(names) - 0.45, -0.59 - above), axisbelow=True)
     axis.spines["left"].set_visible(False)
     axis.grid(axis="x", color="0.9")

@@ -27,7 +27,7 @@ def strip_figure() -> Figure:
     figure, axes = new_figure(1, 5, (5.4, 1.3))
     scan, plane, faces, network, heat = axes[0]
     for axis, title in zip(axes[0], ("scan", "slice", "cube", "network", "map"), strict=True):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=12)
         axis.set(xticks=[], yticks=[], aspect="equal")
     for axis in (scan, faces, network):
         axis.set(xlim=(0, 32), ylim=(32, 0))

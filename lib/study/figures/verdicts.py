@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from study.figures.plots import new_figure
 
-ROOM = 0.045
+ROOM = 0.05
 """Share of the longest bar that a number needs; narrower parts have none."""
 
 
@@ -19,17 +19,22 @@ def verdict_figure(counts: pd.DataFrame, shares: bool = False) -> Figure:
     """
     names = [f"{name} ({counts.loc[name].sum()})" if shares else str(name) for name in counts.index]
     widths = counts.div(counts.sum(axis=1), axis=0) if shares else counts
-    figure, axes = new_figure(size=(4.8, 1.9 + 0.3 * len(counts)))
+    occurring = [verdict for verdict in counts if counts[verdict].any()]
+    legend = 0.23 * -(-len(occurring) // 2)
+    figure, axes = new_figure(size=(4.8, 0.95 + legend + 0.32 * len(counts)))
     axis = axes[0, 0]
     left = pd.Series(0.0, counts.index)
     longest = widths.sum(axis=1).max()
     for verdict, colour in zip(counts, sns.color_palette("colorblind", 8), strict=False):
+        if verdict not in occurring:
+            continue  # it keeps its colour, which is the same in every figure
         axis.barh(names, widths[verdict], 0.8, left, color=colour, label=verdict, edgecolor="w")
         parts = zip(left, widths[verdict], counts[verdict], strict=True)
         for place, (start, width, count) in enumerate(parts):
             if width >= ROOM * longest:
                 axis.text(
-                    start + width / 2, place, count, fontsize=8.5, ha="center", va="center"
+                    start + width / 2, place, count, fontsize=10.5, ha="center", va="center",
+                    color=_readable_on(colour),
                 )  # fmt: skip
         left += widths[verdict]
     axis.invert_yaxis()
@@ -39,3 +44,10 @@ def verdict_figure(counts: pd.DataFrame, shares: bool = False) -> Figure:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside lower center")
     return figure
+
+
+def _readable_on(colour: tuple[float, float, float]) -> str:
+    """White or black, whichever has the larger contrast (WCAG's relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "w" if luminance < 0.179 else "k"

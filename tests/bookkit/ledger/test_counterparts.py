@@ -118,6 +118,16 @@ def test_the_graph_joins_what_is_alike_and_what_is_retold():
     assert {"[1] A", "[2] B", "C", "the paper"} <= {t.get_text() for t in axis.texts}
 
 
+def test_no_label_of_the_graph_runs_into_another():
+    figure = diagrams.literature_figure(diagrams.read_references())
+    figure.canvas.draw()
+    labels = [t for t in figure.axes[0].texts if t.get_fontsize() == 8]
+    boxes = [t.get_window_extent().padded(-1) for t in labels]
+    assert len(boxes) == 38
+    for k, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:k]), labels[k].get_text()
+
+
 def test_the_pipeline_shows_the_counts_it_is_given():
     names = ("scans", "kept", "lesions", "reference", "benign", "malignant")
     figure = diagrams.pipeline_figure({name: f"n{k}" for k, name in enumerate(names)})

@@ -53,7 +53,6 @@ def test_a_caption_leads_to_its_cell_and_its_data() -> None:
 def test_the_data_behind_a_cell() -> None:
     page = 'read("data/nodules.csv")\nclaims_of("a", "data/claims.yml")'
     data = captions.data_behind
-    assert data("", "# From formulas\nplot(x)", page) == {"label": "", "title": "From formulas"}
     assert data("", "plot(x)", page)["title"].startswith("From data/nodules.csv, by")
     assert data("", "show('data/claims.yml')", page)["title"].startswith("From data/claims.yml, by")
     title = data("", "plot(x)  # papermill_runs/rules and data/folds.csv", page)["title"]
@@ -61,6 +60,20 @@ def test_the_data_behind_a_cell() -> None:
     run = data("", "read('papermill_runs/diameter/fold-0')", page)["title"]
     assert run.startswith("From papermill_runs/diameter, by")
     assert data("", "plot(x)", "x = 1")["title"] == "From the committed runs"
+
+
+def test_a_word_names_a_run_only_in_quotation_marks_and_a_drawing_has_no_data() -> None:
+    def title(cell: str) -> str:
+        return captions.data_behind("AUC of diameter alone.", cell, "data/folds.csv")["title"]
+
+    assert "papermill_runs/diameter" in title('draw(runs["diameter"])')
+    assert "papermill_runs" not in title('draw("ruler (diameter alone)")')
+    named = title('assert PAPER == "paper-usual-lidc_slices"  # and data/nodules.csv')
+    assert "paper-usual-lidc_slices" in named and "data/nodules.csv" in named
+    drawing = f'{captions.NO_DATA}\nglue("strip-figure", strip_figure())'
+    assert captions.data_behind("diameter", drawing, "data/folds.csv") == {
+        "label": "", "title": "Drawn without data"
+    }  # fmt: skip
 
 
 def test_every_figure_and_table_of_the_book_has_its_cell() -> None:

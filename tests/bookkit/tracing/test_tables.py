@@ -36,9 +36,15 @@ def test_directive_by_hand():
 
 def test_columns_of_numbers_are_read_from_the_right():
     table = pd.DataFrame(
-        {"run": ["1", "2"], "AUC": ["0.9 (0.8 to 1.0)", "−0.1"], "n": [3, ""], "why": ["a", "2"]}
+        {
+            "run": ["1", "2"],
+            "AUC": ["0.9 (0.8 to 1.0)", "−0.1"],
+            "n": [3, ""],
+            "p": ["–", 0.3],
+            "why": ["a", "2"],
+        }
     )
-    assert "|:---|---:|---:|:---|" in numbered(table, "c", "n").data
+    assert "|:---|---:|---:|---:|:---|" in numbered(table, "c", "n").data
 
 
 def test_pipes_and_line_breaks_stay_in_their_cell():

@@ -218,3 +218,24 @@ def test_a_bar_of_verdicts_has_its_numbers_where_they_fit():
     assert [text.get_text() for text in axis.texts] == ["96", "1", "1"]  # 4 % has no room
     assert [label.get_text() for label in axis.get_yticklabels()] == ["long (100)", "short (2)"]
     assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.96, 0.5, 0.04, 0.5])
+
+
+def test_verdicts_that_do_not_occur_are_not_in_the_legend_and_keep_their_colours():
+    counts = pd.DataFrame({"kept": [0], "lost": [4], "borrowed": [0], "open": [2]}, index=["all"])
+    figure = verdicts.verdict_figure(counts)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lost", "open"]
+    every = verdicts.verdict_figure(counts + 1)
+    colours = [bars[0].get_facecolor() for bars in every.axes[0].containers]
+    assert [bars[0].get_facecolor() for bars in figure.axes[0].containers] == colours[1::2]
+    # White on the dark blue, black on the other colours.
+    assert [text.get_color() for text in every.axes[0].texts] == ["w", "k", "k", "k"]
+
+
+def test_every_panel_of_a_forest_has_the_names_of_its_rows_and_room_below_the_last():
+    rows = [(name, "", Interval(0.8, 0.7, 0.9, 0)) for name in ("one", "two")]
+    figure = forest.forest_figure({"AUC": rows, "accuracy": rows})
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["one", "two"]
+        assert axis.get_ylim()[0] > 1.5
+    many = [(str(k), "", rows[0][2]) for k in range(30)]
+    assert forest.forest_figure({"AUC": many}).get_figheight() < 10  # with its caption on a page

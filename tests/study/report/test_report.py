@@ -52,6 +52,8 @@ def _run(name="trial", source="phantom", skill=1.0, epochs=3, **about):
 def test_numbers_by_hand():
     assert number(0.12345) == "0.123" and number(2, 1) == "2.0" and number(NAN) == "undefined"
     assert percent(0.9567) == "95.7 %" and percent(1, 0) == "100 %" and percent(NAN) == "undefined"
+    assert number(-0.0004) == "0.000" and percent(-0.0004) == "0.0 %" and percent(-0.05) == "−5.0 %"
+    assert interval(Interval(-0.0001, -0.01, 0.0, 10)) == "0.000 (−0.010 to 0.000)"
     assert interval(Interval(0.9123, 0.8897, 0.9312, 10)) == "0.912 (0.890 to 0.931)"
     assert interval(Interval(0.5, 0.25, 0.75, 10), 2) == "0.50 (0.25 to 0.75)"
     assert interval(Interval(NAN, NAN, NAN, 0)) == "undefined"
