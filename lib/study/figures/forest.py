@@ -191,10 +191,11 @@ def _legend(figure: Figure, columns: int, side: str = "upper", **given: Any) -> 
 
 def _name_rows(axis: Axes, names: Sequence[str], above: float = 0.16) -> None:
     """Each row's name above its marks, so that a narrow figure keeps its full width for them."""
+    size = 9.5 if max(map(len, names)) <= 56 else 8.8  # or a long name sticks out
     for place, name in enumerate(names):
         where = axis.get_yaxis_transform()
         axis.text(
-            0.01, place - above, name, transform=where, fontsize=9.5, va="bottom",
+            0.01, place - above, name, transform=where, fontsize=size, va="bottom",
             zorder=1.2, bbox={"fc": "w", "ec": "none", "pad": 0.6},  # over lines, under marks
         )  # fmt: skip
     axis.set(yticks=[], ylim=(len(names) - 0.45, -0.59 - above), axisbelow=True)
