@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nodulebook.stats.bootstrap import Interval
-from study.figures.plots import BLUE, ORANGE, new_figure
+from study.figures.plots import BLUE, ORANGE, RULER, method_colours, new_figure
 from study.report.contrasts import HIGHER, LOWER, NO_DIFFERENCE
 
 Row = tuple[str, str, Interval]
@@ -50,6 +50,8 @@ def forest_figure(
     styles = dict(
         zip(order, zip(_MARKERS, sns.color_palette("colorblind"), strict=False), strict=False)
     )
+    if "ruler" in styles:
+        styles["ruler"] = (styles["ruler"][0], RULER)
     # Many rows are set closer, so that the figure fits on a page with its caption.
     row = (0.44 if len(first) < 15 else 0.37 if len(first) <= 20 else 0.27) if single else 0.3
     height = 1.1 + row * len(first)
@@ -156,7 +158,7 @@ def ruler_figure(
     names = list(dict.fromkeys(name for _, _, networks in rows for name in networks))
     figure, axes = new_figure(size=(4.6, 1.5 + 0.46 * len(rows)))
     axis = axes[0, 0]
-    colours = sns.color_palette("colorblind", len(names) + 1)
+    colours = method_colours(names)
     for place, (_, value, networks) in enumerate(rows):
         ends = [value, *networks.values()]
         axis.plot([min(ends), max(ends)], [place, place], color="0.75", linewidth=2, zorder=1)
