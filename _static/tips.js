@@ -21,7 +21,10 @@ window.addEventListener("load", () => {
 
 // A table or equation that is wider than its place, by more than an edge, says that it scrolls; of a folded one this is known once it is opened.
 const wide = new ResizeObserver(all => requestAnimationFrame(() => {
-  for (const { target } of all) target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 4);
+  for (const { target } of all) {
+    const one = target.querySelector(":scope > mjx-container") ?? target; // MathJax's box scrolls by itself
+    target.classList.toggle("scrolls", one.scrollWidth > one.clientWidth + 4);
+  }
 }));
 window.addEventListener("load", () => {
   for (const one of document.querySelectorAll(".bd-article :is(.pst-scrollable-table-container, .text_html, div.math)")) wide.observe(one);

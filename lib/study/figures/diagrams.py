@@ -227,7 +227,7 @@ def explained_network_figure(
         ("first\nconvolution,\npooling", "white"),
         ("four stages of\nSE modules,\nwith pooling", SE_COLOUR),
         ("last feature\nmaps $A_k$:\n" + fill(maps, 16), "white"),
-        ("global aver-\nage, FC 2:\nscores $S_c$", POOL_COLOUR),
+        ("global\naverage, FC 2:\nscores $S_c$", POOL_COLOUR),
         ("softmax:\nprobability", "white"),
     )
     left, edges = 19.0, []
@@ -237,7 +237,7 @@ def explained_network_figure(
         left = box(axis, left, top, 15.4, text, colour, height=16, size=9.6) + 2
     backward = (
         ("gradients of\n$S_c$ by every\n$A_k(i,j,l)$", "white"),
-        ("weights $w_k$\nwith $\\alpha_k$ (Grad-\nCAM++)", SE_COLOUR),
+        ("weights $w_k$\nwith $\\alpha_k$\n(Grad-CAM++)", SE_COLOUR),
         ("ReLU of\n$\\sum_k w_k A_k$", "white"),
         ("to 32³,\nlinear", "white"),
     )

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nodulebook.stats.bootstrap import Interval
-from study.figures.plots import BLUE, ORANGE, new_figure
+from study.figures.plots import BLUE, ORANGE, RULER, method_colours, new_figure
 from study.report.contrasts import HIGHER, LOWER, NO_DIFFERENCE
 
 Row = tuple[str, str, Interval]
@@ -50,6 +50,8 @@ def forest_figure(
     styles = dict(
         zip(order, zip(_MARKERS, sns.color_palette("colorblind"), strict=False), strict=False)
     )
+    if "ruler" in styles:
+        styles["ruler"] = (styles["ruler"][0], RULER)
     # Many rows are set closer, so that the figure fits on a page with its caption.
     row = (0.44 if len(first) < 15 else 0.37 if len(first) <= 20 else 0.27) if single else 0.3
     height = 1.1 + row * len(first)
@@ -156,7 +158,7 @@ def ruler_figure(
     names = list(dict.fromkeys(name for _, _, networks in rows for name in networks))
     figure, axes = new_figure(size=(4.6, 1.5 + 0.46 * len(rows)))
     axis = axes[0, 0]
-    colours = sns.color_palette("colorblind", len(names) + 1)
+    colours = method_colours(names)
     for place, (_, value, networks) in enumerate(rows):
         ends = [value, *networks.values()]
         axis.plot([min(ends), max(ends)], [place, place], color="0.75", linewidth=2, zorder=1)
@@ -191,10 +193,11 @@ def _legend(figure: Figure, columns: int, side: str = "upper", **given: Any) -> 
 
 def _name_rows(axis: Axes, names: Sequence[str], above: float = 0.16) -> None:
     """Each row's name above its marks, so that a narrow figure keeps its full width for them."""
+    size = 9.5 if max(map(len, names)) <= 56 else 8.8  # or a long name sticks out
     for place, name in enumerate(names):
         where = axis.get_yaxis_transform()
         axis.text(
-            0.01, place - above, name, transform=where, fontsize=9.5, va="bottom",
+            0.01, place - above, name, transform=where, fontsize=size, va="bottom",
             zorder=1.2, bbox={"fc": "w", "ec": "none", "pad": 0.6},  # over lines, under marks
         )  # fmt: skip
     axis.set(yticks=[], ylim=(len(names) - 0.45, -0.59 - above), axisbelow=True)

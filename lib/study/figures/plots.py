@@ -1,6 +1,6 @@
 """Figures of the book. Each function returns a closed figure, to be displayed or glued."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, TypeVar
 
@@ -20,6 +20,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 BLUE, ORANGE, GREEN, RED = sns.color_palette("colorblind")[:4]
 """Benign is blue, malignant is orange, in every figure; told apart by the colour-blind too."""
 
+RULER = "0.25"
+METHODS = (("Paper's network", BLUE), ("Best recipe", ORANGE), ("Ruler", RULER))
+"""Beginning of a method's name, and its colour in every figure that compares methods."""
+
 sns.set_theme(context="notebook", style="ticks", palette="colorblind")
 plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
 
@@ -33,6 +37,18 @@ def new_figure(
     )
     plt.close(figure)  # or the notebook shows it a second time
     return figure, axes
+
+
+def method_colours(names: Iterable[str]) -> list[object]:
+    """The colour of each method: that of `METHODS` for the first that a line is of, else another.
+
+    Args:
+        names: methods, or texts that begin with them.
+    """
+    others = cycle(sns.color_palette("colorblind")[2:])
+    free = dict(METHODS)
+    begins = [next((one for one in free if name.startswith(one)), "") for name in names]
+    return [free.pop(one) if one in free else next(others) for one in begins]
 
 
 def calls_by_size(predictions: pd.DataFrame, threshold: float = 0.5) -> Figure:
@@ -181,7 +197,8 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     """
     figure, axes = new_figure(size=(4.4, 4.3))
     axis = axes[0, 0]
-    colours, lines = sns.color_palette("colorblind", len(bands)), cycle(("-", "--", "-.", ":"))
+    colours = method_colours(text for _, text in bands.values())
+    lines = cycle(("-", "--", "-.", ":"))
     for (band, text), colour, line in zip(bands.values(), colours, lines, strict=False):
         axis.fill_between(band.fpr, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
         axis.plot(band.fpr, band.tpr, color=colour, linestyle=line, label=text)
@@ -202,7 +219,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure, axes = new_figure(size=(4.4, 4.3))
     axis = axes[0, 0]
-    colours = sns.color_palette("colorblind", len(curves))
+    colours = method_colours(curves)
     markers = cycle("osD^vP")
     for (name, curve), colour, marker in zip(curves.items(), colours, markers, strict=False):
         errors = [curve["share"] - curve["low"], curve["high"] - curve["share"]]

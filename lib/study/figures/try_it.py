@@ -22,9 +22,10 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from nodulebook.stats.text import number, percent
 from study.report.label_rules import RULES, labelled_by
 
-LINES = (("#0072B2", "solid", "circle"), ("#D55E00", "dashed", "square"),
-         ("#444444", "dotted", "triangle"))  # fmt: skip
-"""Colour, line and marker of each score; the colour-blind see the difference too."""
+LINES = (("#0173b2", "solid", "circle"), ("#de8f05", "dashed", "square"),
+         ("#404040", "dotted", "triangle"))  # fmt: skip
+"""Colour, line and marker of each score; the colour-blind see the difference too. The colours
+are those of `study.figures.plots.METHODS`, in its order."""
 
 CUT, CUT_MM, OURS = 0.5, 8.0, "mean"
 """The thresholds and the rule that the page begins with."""

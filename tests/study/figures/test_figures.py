@@ -6,12 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from nodulebook.core.settings import NetworkSettings
 from nodulebook.stats.bootstrap import Interval, RocBand
 from study.figures import forest, network, verdicts
 from study.figures import plots as figures
+from study.figures.try_it import LINES
 
 N = 3
 RANDOM = np.random.default_rng(0)
@@ -239,3 +241,16 @@ def test_every_panel_of_a_forest_has_the_names_of_its_rows_and_room_below_the_la
         assert axis.get_ylim()[0] > 1.5
     many = [(str(k), "", rows[0][2]) for k in range(30)]
     assert forest.forest_figure({"AUC": many}).get_figheight() < 10  # with its caption on a page
+
+
+def test_a_method_has_one_colour_in_every_figure():
+    names = ("Ruler (diameter)", "Best recipe, random shifts", "Other", "Paper's network")
+    ruler, best, other, paper = figures.method_colours(names)
+    assert [paper, best, ruler] == [colour for _, colour in figures.METHODS]
+    assert len({str(one) for one in (ruler, best, other, paper)}) == 4
+    assert [to_hex(colour) for colour, *_ in LINES] == [to_hex(one) for _, one in figures.METHODS]
+    twice = figures.method_colours(["Paper's network", "Paper's network, narrow"])
+    assert twice[0] != twice[1]
+    rows = {"AUC": [(kind, kind, Interval(0.8, 0.7, 0.9, 0)) for kind in ("network", "ruler")]}
+    marks = forest.forest_figure(rows).legends[0].legend_handles
+    assert [mark.get_color() for mark in marks] == [figures.BLUE, figures.RULER]
