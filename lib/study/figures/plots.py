@@ -195,7 +195,7 @@ def roc_figure(bands: Mapping[str, tuple[RocBand, str]]) -> Figure:
     Args:
         bands: name -> (band, text for the legend).
     """
-    figure, axes = new_figure(size=(4.4, 4.3))
+    figure, axes = new_figure(size=(4.4, 4.0))
     axis = axes[0, 0]
     colours = method_colours(text for _, text in bands.values())
     lines = cycle(("-", "--", "-.", ":"))
@@ -217,7 +217,7 @@ def calibration_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: name -> columns p_mean, share, low, high (`statistics.calibration_curve`).
     """
-    figure, axes = new_figure(size=(4.4, 4.3))
+    figure, axes = new_figure(size=(4.4, 4.0))
     axis = axes[0, 0]
     colours = method_colours(curves)
     markers = cycle("osD^vP")
