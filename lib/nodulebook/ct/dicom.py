@@ -290,7 +290,7 @@ def _one_stack(slices: list[DicomSlice], uid: str) -> tuple[list[DicomSlice], li
 
 def _same_image(a: DicomSlice, b: DicomSlice) -> bool:
     """By their names; by their pixels where one has none, or programs gave it to many images."""
-    if a.sop_uid and (a.sop_uid, a.number) == (b.sop_uid, b.number):
+    if a.sop_uid and a.number != -1 and (a.sop_uid, a.number) == (b.sop_uid, b.number):
         return True
     return bool(np.array_equal(_slice_hu(a), _slice_hu(b)))
 

@@ -19,9 +19,9 @@ from nodulebook.data.patients import check_spelling
 from nodulebook.model.parts import CLASSES
 from nodulebook.patches.sources.own import CUBES
 from study.own_scans.evaluate import FEWEST
+from study.own_scans.labels import labels_of
 from study.own_scans.networks import Networks, Report
 from study.own_scans.page import LEFT_OUT, check_target
-from study.own_scans.positions import labels_of
 from study.own_scans.scans import Folder
 from study.own_scans.scoring import ABSENT, by_scan, patches_of, reasons
 
@@ -105,7 +105,9 @@ def adopt(
         if len(lost):
             write_csv(lost, aside / LEFT_OUT)
     if again:
-        report(f"{to}: the cohort there is replaced, and its patches removed: training cuts anew")
+        report(
+            f"{to}: the cohort there is replaced; patches that were cut for training are removed"
+        )
     if without := int(table["label"].isna().sum()):
         report(f"positions without a label, which are not in the cohort: {without}")
     for line in _few(folds):
@@ -357,7 +359,7 @@ def _check_place(to: Path, given: Mapping[str, Path | None]) -> bool:
             raise InputError(f"{option} {path}: lies in {to}, which is replaced: {elsewhere}")
     check_target(to, {NODULES, FOLDS, CUBES, LEFT_OUT, "patches", "runs"})
     runs = place / "runs"
-    for path in runs.rglob("*") if runs.is_dir() else runs.parent.glob(runs.name):
+    for path in runs.rglob("[!.]*") if runs.is_dir() else runs.parent.glob(runs.name):
         within = path.relative_to(place).parts
         if path.is_file() and ".locks" not in within:  # which also a failed start leaves
             raise InputError(

@@ -15,7 +15,7 @@ from nodulebook.ct.find import FoundScan, find_images, open_image
 from nodulebook.ct.folder import files_below, listed
 from nodulebook.ct.volume import Volume, box_of, even_geometry
 from nodulebook.data.patients import lidc_patient
-from study.own_scans.positions import OURS, WORLD, given_columns, scan_name
+from study.own_scans.positions import OURS, WORLD, given_columns, scan_name, stem
 from study.own_scans.scans import Folder, check_inside
 
 AXES = {
@@ -323,7 +323,15 @@ def _named_cubes(cubes: set[str], given: pd.DataFrame, path: Path) -> "tuple[pd.
     if "scan" in has or any(
         (given[file].map(cube) == given["scan"].map(cube)).all() for file in files
     ):
-        named["scan"] = given["scan"].map(cube)
+        named["scan"] = given["scan"].map(lambda one: one if one in cubes else stem(one))
+    if len(named) == 2:
+        both = named["id"].isin(cubes) & named["scan"].isin(cubes)
+        if (differ := both & (named["id"] != named["scan"])).any():
+            row = int(differ.to_numpy().argmax())
+            raise InputError(
+                f"{path}: line {given['line'].iloc[row]}: its id is cube {named['id'].iloc[row]}, "
+                f"its scan cube {named['scan'].iloc[row]}; leave out the column that numbers rows"
+            )
     counts = {by: len(cubes & set(names)) for by, names in named.items()}
     by = max(counts, key=lambda name: counts[name], default="id")  # the id where both name as many
     if not counts.get(by):

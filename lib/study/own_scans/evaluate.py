@@ -27,11 +27,11 @@ from nodulebook.stats.added_value import (
 )
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
+from study.own_scans.labels import labels_of
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
 from study.own_scans.positions import (
     WORLD,
     given_columns,
-    labels_of,
     numbers,
     read_positions,
     refuse,
@@ -158,44 +158,36 @@ def _with_labels(
 ) -> tuple[pd.DataFrame, int]:
     """The nodules that a table of labels labels, with its label, patient and diameter.
 
-    Rows meet by scan and id, as far as both tables have these columns (`named`: those of the
-    scores); without scans by patient and id; without ids by scan. Also returns how many labelled
-    rows meet no nodule.
+    `named` are the columns that the scores have. Also returns how many labelled rows meet no
+    nodule.
     """
     given = read_positions(labels, coordinates=False)
-    given = given[labels_of(given).notna()]
-    if given.empty:
+    label = labels_of(given)
+    if label.isna().all():
         raise InputError(f"{labels}: no row has a label: a column label or rating is needed")
-    has = given_columns(labels)
-    keys: list[str] = [
-        name
-        for name in ("scan", "id")
-        if name in has & set(named) and (given[name] != "").any() and (table[name] != "").any()
-    ]
-    if "scan" not in keys and {"id", "patient_id"} <= has & set(named):
-        keys = ["patient_id", "id"]
+    keys = _keys(table, given, set(named), given_columns(labels))
     if not keys:
         raise InputError(f"{labels}: needs a column id, or scan, as in the table of scores")
-    sides = [
-        side[keys].apply(lambda column: column.map(stem) if column.name == "scan" else column)
-        for side in (table, given)
-    ]
-    for side in sides:
-        if side.duplicated().any():
-            twice = ", ".join(side[side.duplicated()].iloc[0])
-            raise InputError(
-                f"{labels}: {' and '.join(keys)} {twice!r} names several nodules: both tables "
-                "need the columns id and scan"
-            )
-    mine, theirs = (pd.MultiIndex.from_frame(side) for side in sides)
-    row = pd.Series(range(len(given)), theirs).reindex(mine).to_numpy()
-    met = ~np.isnan(row)
-    if not met.any():
-        one, other = (", ".join(side.iloc[0]) for side in sides[::-1])
+    for spelled in (str, stem):  # a scan as it is written; else without folder and ending
+        mine, theirs = (_index(side, keys, spelled) for side in (table, given))
+        if mine.isin(theirs).any():
+            break
+    shown = [", ".join(map(str, side[0])) for side in (theirs, mine)]
+    if not mine.isin(theirs).any():
         raise InputError(
-            f"{labels}: none of its labels is of a scored nodule: {' and '.join(keys)} {one!r}, "
-            f"where the scores have {other!r}"
+            f"{labels}: none of its rows is of a scored nodule: {' and '.join(keys)} {shown[0]!r}, "
+            f"where the scores have {shown[1]!r}"
         )
+    for one, other in ((mine, theirs), (theirs, mine)):
+        twice = one[one.duplicated() & one.isin(other)]
+        if len(twice):
+            raise InputError(
+                f"{labels}: {' and '.join(keys)} {', '.join(map(str, twice[0]))!r} names several "
+                "nodules: both tables need the columns id and scan"
+            )
+    once = ~theirs.duplicated()
+    row = pd.Series(np.flatnonzero(once), theirs[once]).reindex(mine).to_numpy()
+    met = ~np.isnan(row)
     found = given.iloc[row[met].astype(int)].set_index(table.index[met])
     kept = table[met].drop(columns=["label", "rating"], errors="ignore")
     for name in ("label", "rating", "patient_id", "diameter_mm"):
@@ -204,7 +196,38 @@ def _with_labels(
             kept[name] = found[name].where(there, kept.get(name, found[name]))
     if "patient_id" in kept:
         check_spelling(labels, kept["patient_id"])
-    return kept.reset_index(drop=True), len(given) - int(met.sum())
+    return kept.reset_index(drop=True), int((label.notna() & ~theirs.isin(mine)).sum())
+
+
+def _keys(table: pd.DataFrame, given: pd.DataFrame, named: set[str], has: set[str]) -> list[str]:
+    """The columns by which scores and labels meet; none where they cannot.
+
+    By scan and id where both tables have them, by id alone where one names no scan and, where ids
+    repeat, by patient and id. A table without ids is met by scan and place, or by scan alone.
+    """
+    sides = (table, given)
+    scans = "scan" in named & has and all((side["scan"] != "").any() for side in sides)
+    if "id" in has:
+        if scans:
+            return ["scan", "id"]
+        again = any(side["id"].duplicated().any() for side in sides)
+        return ["patient_id", "id"] if again and "patient_id" in named & has else ["id"]
+    if not scans:
+        return []
+    placed = all(
+        set(WORLD) <= set(side) and side[list(WORLD)].notna().to_numpy().all() for side in sides
+    )
+    return ["scan", *WORLD] if placed else ["scan"]
+
+
+def _index(table: pd.DataFrame, keys: list[str], spelled: Callable[[str], str]) -> pd.MultiIndex:
+    """The rows' keys; places to 0.001 mm, as `score` writes them."""
+    side = table[keys].copy()
+    if "scan" in side:
+        side["scan"] = side["scan"].map(spelled)
+    for name in set(WORLD) & set(keys):
+        side[name] = side[name].astype(float).round(3)
+    return pd.MultiIndex.from_frame(side)
 
 
 def _ruler(table: pd.DataFrame) -> tuple[str, pd.Series]:

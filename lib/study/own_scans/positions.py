@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.data.patients import check_spelling
+from study.own_scans.labels import label_of
 
 WORLD = ("x_mm", "y_mm", "z_mm")
 PIXELS = ("column_px", "row_px", "slice")
@@ -131,6 +132,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     for name in {"id", "scan", "patient_id"} & set(table):  # a spreadsheet may write 1 as 1.0
         table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
     if "scan" in table:
+        _check_folders(path, table)
         scan = map(scan_name, table["scan"])
         table["scan"] = [layout.scan_pattern.format(name) if name else "" for name in scan]
     else:
@@ -142,7 +144,10 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if "patient_id" in table:
         check_spelling(path, table["patient_id"])
     if "label" in table:
-        table["label"] = _labels(path, table)
+        labels = [label_of(cell) for cell in table["label"]]
+        bad = pd.Series([one is None for one in labels], table.index)
+        refuse(path, table, bad, "must be 0 or 1, benign or malignant", "label")
+        table["label"] = pd.Series(labels, table.index, float)
     if "rating" in table:
         table["rating"] = numbers(path, table, "rating", "a rating from 1 to 5", empty=True)
         bad = ~table["rating"].between(1, 5) & table["rating"].notna()
@@ -154,25 +159,20 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     return table[first + [name for name in table.columns if name not in first]]
 
 
-def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
-    """1, 0 or NaN (none) per row: the label, else the rating's side of 3 (3 itself has none)."""
-    label = pd.Series(np.nan, table.index)
-    if "rating" in table:
-        rating = pd.to_numeric(table["rating"], errors="coerce")
-        label = (rating > 3).astype(float).where(rating.notna() & (rating != 3))
-    if "label" in table:
-        label = pd.to_numeric(table["label"], errors="coerce").fillna(label)
-    return label
-
-
 def given_columns(path: Path) -> set[str]:
     """Which columns a table itself has, by the names of `OURS`; `read_positions` makes up some.
+
+    A column that names files or series is the scan, whatever it is called; one of patients is not.
 
     Raises:
         InputError: no such file, or not CSV.
     """
-    header, _, _ = _read_cells(path)
-    return set(_recognised(path, header, coordinates=False)[1])
+    header, _, columns = _read_cells(path)
+    _, found = _recognised(path, header, coordinates=False)
+    others = pd.DataFrame(dict(zip(header, columns, strict=True)), dtype=str)
+    others = others.drop(columns=list(found.values()))
+    named = "scan" not in found and _naming_column(others, (_OF_SCANS, _OF_OTHERS))
+    return {*found, *(["scan"] if named else [])}
 
 
 _ENDING = re.compile(r"\.(mhd|mha|nrrd|npy|npz|nii(\.gz)?)$", re.IGNORECASE)
@@ -278,7 +278,7 @@ _NAMES_A_SCAN = re.compile(
 """Cells that name a scan, series or patient whatever their column is called: UIDs, files."""
 
 
-def _naming_column(table: pd.DataFrame) -> str:
+def _naming_column(table: pd.DataFrame, kinds: Sequence[Sequence[str]] = _ENTITIES) -> str:
     """The column that names scans, or else patients, under a name that no layout has; else "".
 
     A folder of one scan needs no such column. But where there is one, a position must not be taken
@@ -302,7 +302,7 @@ def _naming_column(table: pd.DataFrame) -> str:
         )
 
     headers = [name for name in table.columns if name not in (*OURS, "line")]
-    for entities in _ENTITIES:
+    for entities in kinds:
         if entities == _OF_PATIENTS and "patient_id" in table:
             return "patient_id"
         for header in headers:
@@ -341,6 +341,18 @@ def refuse(
         raise InputError(f"{path}: line {table['line'].iloc[row]}: {value}{why}")
 
 
+def _check_folders(path: Path, table: pd.DataFrame) -> None:
+    """Files of one name in two folders would be one scan: a/ct.nii.gz and b/ct.nii.gz."""
+    first: dict[str, str] = {}
+    for cell in table["scan"]:
+        folder = re.split(r"[/\\]", cell.rstrip("/\\"))[:-1]
+        if folder and scan_name(cell) != cell:
+            other = first.setdefault(scan_name(cell), cell)
+            if re.split(r"[/\\]", other.rstrip("/\\"))[:-1] != folder:
+                why = f"would be the same scan as {other!r}: give each scan a name of its own"
+                refuse(path, table, table["scan"] == cell, why, "scan")
+
+
 def _check_unique(path: Path, table: pd.DataFrame) -> None:
     """Nodules are often numbered within a scan: an id may come again in another one."""
     twice = table[table.duplicated(["scan", "id"], keep=False)]
@@ -350,35 +362,3 @@ def _check_unique(path: Path, table: pd.DataFrame) -> None:
             "line"
         ].iloc[:2]
         raise InputError(f"{path}: line {other}: id {name!r} of this scan is that of line {one}")
-
-
-_BENIGN = r"0(?:[.,]0)?|false|no|benign.*"
-_CANCER = r"(?:cancer|carcino|malignan|metasta)\w*"
-_MALIGNANT = r"1(?:[.,]0)?|true|yes|malignan.*|metasta.*|.*(?:cancer|carcino).*"
-_OPEN = r"\?|\b(?:or|vs|versus)\b"
-_DENIED = (
-    rf"\b(?:no|not|without|negative|free)\b.*{_CANCER}|\bnon[- ]?{_CANCER}"
-    rf"|{_CANCER}\W*(?:no|negative|free)\b|\b(?:exclude[sd]?|ruled? out)\b"
-)
-_UNSURE = (
-    r"\b(?:suspi\w*|suspect\w*|possibl\w*|probabl\w*|likely|indetermin\w*|uncertain|unclear"
-    r"|history)\b"
-)
-
-
-def _labels(path: Path, table: pd.DataFrame) -> "pd.Series[float]":
-    """Labels 1 and 0 from numbers or words; empty cells and "unknown" have none.
-
-    What begins with "benign" is benign, whatever follows ("no evidence of cancer"). A text that
-    names a cancer to deny it, or leaves it open, is refused.
-    """
-    words = table["label"].str.lower().str.strip()
-    benign = words.str.fullmatch(_BENIGN)
-    malignant = words.str.fullmatch(_MALIGNANT) & ~benign
-    unclear = words.str.contains(_OPEN) | (malignant & words.str.contains(f"{_DENIED}|{_UNSURE}"))
-    label = pd.Series(np.nan, table.index)
-    label[benign & ~unclear] = 0
-    label[malignant & ~unclear] = 1
-    none = words.isin(["", "nan", "na", "unknown"])
-    refuse(path, table, label.isna() & ~none, "must be 0 or 1, benign or malignant", "label")
-    return label

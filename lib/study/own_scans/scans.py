@@ -67,27 +67,36 @@ def find_scans(path: Path) -> Folder:
     """
     found = find.find_scans(path, paths.patch_stores() / ".own-scans" / "folders.json")
     scans = {
-        name: replace(scan, patient_id=_lidc_patient(scan, found.path))
-        for name, scan in found.scans.items()
+        name: replace(scan, patient_id=_lidc_patient(scan)) for name, scan in found.scans.items()
     }
     given = {name: scan.patient_id for name, scan in found.scans.items()}
     return Folder(found.path, scans, found.others, found.damaged, given)
 
 
-def _lidc_patient(scan: FoundScan, folder: Path) -> str:
+def _lidc_patient(scan: FoundScan) -> str:
     """The patient of LIDC-IDRI that a scan is of, or "".
 
-    PatientID and names of files come first. A folder counts only as the collection names its
-    patients, four digits long: `LIDC-IDRI-888` or `LIDC-IDRI_2` holds a copy of it.
+    PatientID and names of files come first, then the folders, the nearest first. A folder counts
+    only with four digits, as the collection's patients have, or the series: `LIDC-IDRI-888` or
+    `LIDC-IDRI_2` holds a copy of the collection.
     """
     if scan.patient_id == TWO_PATIENTS:
         return lidc_patient(scan.name)
-    files = [file.relative_to(folder) for file in (*scan.dicom, *scan.images)]
-    folders = {folder.name}.union(*(file.parts[:-1] for file in files))
-    exact = [part for part in folders if re.fullmatch(r"LIDC-IDRI-\d{4}", part, re.IGNORECASE)]
-    return lidc_patient(scan.name, scan.patient_id, *(file.name for file in files)) or (
-        lidc_patient(scan.name, *exact)
-    )
+    files = (*scan.dicom, *scan.images)
+    named = lidc_patient(scan.name, scan.patient_id, *(file.name for file in files))
+    if named:
+        return named
+    nearest = {_patient_of_folder(file) for file in {file.parent for file in files}}
+    return nearest.pop() if len(nearest) == 1 else ""
+
+
+def _patient_of_folder(path: Path) -> str:
+    """The patient that the innermost folder of a path names, or ""."""
+    for part in reversed(path.parts):
+        texts = re.findall(r"(?i)lidc[-_ .]*idri[-_ .]*\d{4}(?!\d)|[0-9.]{20,}", part)
+        if texts and (patient := lidc_patient("", *texts)):
+            return patient
+    return ""
 
 
 # ------------------------------------------------------------------------------ places in a scan

@@ -120,6 +120,10 @@ def test_a_table_names_cubes_with_or_without_the_files_ending(tmp_path: Path, ro
     assert cells(told(tmp_path, "ab", rows), "id", "label") == [["a", 0], ["b", 1]]
 
 
+def test_a_scan_may_be_a_path_without_an_ending(tmp_path: Path) -> None:
+    assert told(tmp_path, "ab", "scan,label\nblocks/b,1\nblocks/a,0\n")["label"].tolist() == [0, 1]
+
+
 def test_an_id_that_is_no_path_keeps_its_strokes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the cubes"):
         told(tmp_path, "17", "id,label\n2019/1,1\n2020/7,0\n")
@@ -147,7 +151,7 @@ def test_several_rows_for_a_cube_are_refused(tmp_path: Path, rows: str) -> None:
 
 
 def test_a_table_whose_ids_number_the_nodules_of_a_scan_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="id names 2 cubes, scan 3"):
+    with pytest.raises(InputError, match="line 4: its id is cube 1, its scan cube 3"):
         told(tmp_path, "123", "scan,id,label\n1,1,1\n2,2,0\n3,1,1\n")
 
 

@@ -11,6 +11,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.data import cohort as cohorts
 from study.own_scans import evaluate
 from study.own_scans.evaluate import evaluate_scores
+from study.own_scans.positions import WORLD
 
 RUN = paths.runs_folder() / "diameter"
 N = 60
@@ -74,18 +75,60 @@ def test_labels_by_scan_alone_may_name_its_file(tmp_path: Path, scan: str) -> No
     ("labels", "message"),
     [
         (pd.DataFrame({"nodule": range(N), "label": PATHOLOGY}), "needs a column id"),
-        (SCORED[["scan"]].assign(id="x", label=1), "none of its labels"),
-        (SCORED[["id"]].assign(patient_id="P", label=1), "none of its labels"),
+        (SCORED[["scan"]].assign(id="x", label=1), "none of its rows"),
         (SCORED[["id", "scan"]], "no row has a label"),
         (SCORED[["id"]].assign(rating=3), "no row has a label"),
         (pd.concat([SCORED[["id"]]] * 2).assign(label=1), "line 62: id 'n0'"),
         (SCORED[["scan"]].assign(label=1, scan="ct1"), "several nodules"),
+        (SCORED[["id"]].assign(file="other.nii.gz", label=1), "none of its rows"),
     ],
 )
 def test_labels_that_fit_no_or_several_nodules_are_refused(tmp_path, labels, message) -> None:
     with pytest.raises(InputError, match=message):
         evaluated(tmp_path, SCORED, labels)
     assert not (tmp_path / "ev").exists()
+
+
+def test_a_column_of_files_is_the_scan_of_labels(tmp_path: Path) -> None:
+    """Numbers of rows say nothing where another column names the scan."""
+    scored = SCORED.assign(id=[str(k) for k in range(N)])
+    labels = pd.DataFrame({"id": range(N), "file": [f"ct{k}.nii.gz" for k in range(N)]})
+    labels = labels.assign(id=labels["id"].to_numpy()[::-1], label=PATHOLOGY)
+    with pytest.raises(InputError, match="none of its rows"):
+        evaluated(tmp_path, scored, labels)
+    found = evaluated(tmp_path, scored.assign(id="1"), labels.assign(id="1"))
+    assert found["label"].tolist() == PATHOLOGY.tolist()
+
+
+def test_scans_are_met_as_written_before_their_names(tmp_path: Path) -> None:
+    scored = SCORED.assign(scan=[f"{k % 2}/ct{k // 2}" for k in range(N)], id="1")
+    labels = scored[["scan", "id"]].assign(label=PATHOLOGY)
+    found = evaluated(tmp_path, scored, labels.iloc[::-1])
+    assert found["label"].tolist() == PATHOLOGY.tolist()
+    labels.loc[0, "label"] = np.nan  # its namesake's label is not its own
+    assert len(evaluated(tmp_path, scored, labels)) == N - 1
+
+
+def test_a_scored_table_without_ids_may_come_again_with_labels(tmp_path: Path) -> None:
+    """The rows of a scan are met by their places, in any order."""
+    places = np.random.default_rng(2).uniform(-100, 100, (N, 3))
+    scored = SCORED.assign(scan="ct", **dict(zip(WORLD, places.T.round(3), strict=True)))
+    labels = pd.DataFrame(places, columns=list(WORLD)).assign(scan="ct", label=PATHOLOGY)
+    found = evaluated(tmp_path, scored, labels.sample(frac=1, random_state=3))
+    assert found["label"].tolist() == PATHOLOGY.tolist()
+
+
+def test_labels_by_id_need_no_patients(tmp_path: Path) -> None:
+    scored = SCORED.assign(patient_id=SCORED["patient_id"].where(np.arange(N) % 3 > 0, ""))
+    for patient in (SCORED["patient_id"], SCORED["patient_id"].str.replace("P", "Q-")):
+        labels = SCORED[["id"]].assign(patient_id=patient, label=PATHOLOGY)
+        found = evaluated(tmp_path, scored, labels)
+        assert found["label"].tolist() == PATHOLOGY.tolist()
+        assert found["patient_id"].tolist() == patient.tolist()
+    same = SCORED.assign(id=[str(k % 2) for k in range(N)]).drop(columns="scan")
+    labels = same[["id", "patient_id"]].assign(label=PATHOLOGY)
+    found = evaluated(tmp_path, same, labels.iloc[::-1])  # ids repeat from patient to patient
+    assert found["label"].tolist() == PATHOLOGY.tolist()
 
 
 def test_labels_without_a_scored_nodule_are_counted(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from nodulebook.core.errors import InputError
-from study.own_scans.positions import OURS, labels_of, read_positions
+from study.own_scans.labels import labels_of
+from study.own_scans.positions import OURS, read_positions
 
 HEADER = "id,scan,x_mm,y_mm,z_mm\n"
 
@@ -249,6 +250,7 @@ def test_a_scan_is_named_by_a_column_of_any_name(
         ("benign", 0), ("Benign (no evidence of cancer)", 0), ("0,0", 0), ("No", 0),
         ("benign nodule in a patient with colon cancer", 0),
         ("1,0", 1), ("TRUE", 1), ("Malignant", 1), ("metastasis of melanoma", 1),
+        ("Primary lung cancer", 1), ("NSCLC (stage IIIa)", 1), ("non small cell carcinoma", 1),
         ("Adenocarcinoma", 1), ("non-small cell lung cancer", 1),
         ("adenocarcinoma, not otherwise specified", 1), ("primary lung cancer", 1),
     ],
@@ -264,7 +266,10 @@ def test_diagnoses_are_labels(tmp_path: Path, text: str, label: int) -> None:
         "no cancer", "non-cancer", "noncancerous", "Not cancer", "no evidence of malignancy",
         "cancer ruled out", "Malignancy excluded", "malignant: no", "cancer-free", "cancer?",
         "suspicious for cancer", "possibly malignant", "history of cancer", "benign or malignant",
-        "negative for carcinoma", "nodule",
+        "negative for carcinoma", "nodule", "carcinoma unlikely", "carcinoma: absent", "cancer (-)",
+        "r/o carcinoma", "no_cancer", "prior carcinoma, now granuloma", "malignant: false",
+        "malignant: 0", "malignancy: none", "precancerous", "benign/malignant", "benign unlikely",
+        "carcinoembryonic antigen normal", "cancer screening, negative", "not malignant",
     ],
 )  # fmt: skip
 def test_a_diagnosis_that_is_denied_or_open_is_no_label(tmp_path: Path, text: str) -> None:
@@ -277,6 +282,13 @@ def test_a_cell_may_hold_a_line_separator_of_unicode(tmp_path: Path) -> None:
     text = "x_mm,y_mm,z_mm,note\n1,2,3,a\u2028b\n4,5,6,c\n"
     (tmp_path / "p.csv").write_text(text, encoding="utf-8")
     assert read_positions(tmp_path / "p.csv")["note"].tolist() == ["a\u2028b", "c"]
+
+
+def test_files_of_one_name_in_two_folders_are_refused(tmp_path: Path) -> None:
+    rows = "a/ct.nii.gz,1,2,3\nb/ct.nii.gz,1,2,3\n"
+    (tmp_path / "p.csv").write_text(f"scan,x_mm,y_mm,z_mm\n{rows}")
+    with pytest.raises(InputError, match=r"line 3: scan is 'b/ct\.nii\.gz'.*a/ct"):
+        read_positions(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(

@@ -759,6 +759,9 @@ def test_a_folder_above_does_not_make_the_patient(tmp_path: Path) -> None:
                 "hospital7": "",
                 "ct": "LIDC-IDRI-0005",
             }
+        inner = write_mhd(tmp_path / root / "lidc_idri_0007_CT" / "series", "ct2").parent
+        for at in (inner, tmp_path / root):
+            assert find_scans(at).scans["ct2"].patient_id == "LIDC-IDRI-0007"
         own = find_scans(tmp_path / root / "LIDC-IDRI-0005")
         assert own.scans["ct"].patient_id == "LIDC-IDRI-0005"
         shutil.rmtree(tmp_path / root)
