@@ -1,0 +1,61 @@
+"""The label that a cell of a table says, as a number or in words."""
+
+import math
+import re
+
+import pandas as pd
+
+_CANCERS = {
+    "malignant", "malignancy", "cancer", "carcinoma", "adenocarcinoma", "carcinoid", "metastasis",
+    "metastases", "metastatic", "sarcoma", "lymphoma", "melanoma", "mesothelioma", "nsclc", "sclc",
+}  # fmt: skip
+_BESIDE = {
+    "primary", "secondary", "lung", "pulmonary", "bronchial", "bronchogenic", "nodule", "tumor",
+    "tumour", "lesion", "squamous", "adenosquamous", "small", "non-small", "large", "cell", "of",
+    "the", "in", "situ", "with", "from", "and", "invasive", "minimally", "mucinous",
+    "non-mucinous", "lepidic", "acinar", "papillary", "solid", "poorly", "moderately", "well",
+    "differentiated", "neuroendocrine", "stage", "grade", "typical", "atypical", "right", "left",
+    "upper", "middle", "lower", "lobe", "colon", "colorectal", "breast", "renal", "thyroid",
+    "prostate", "hepatocellular", "pancreatic", "nos", "proven", "confirmed", "histologically",
+}  # fmt: skip
+"""What may stand beside them. Any other word could turn the diagnosis round or leave it open."""
+
+_STAGE = re.compile(r"i{1,3}[abc]?|iv[abc]?")
+_OPEN = re.compile(
+    r"[?/]|\b(or|vs|versus|not|(un|im)?(likely|certain|clear|prob\w*|poss\w*)|susp\w*)\b"
+)
+
+
+def label_of(text: str) -> float | None:
+    """1, 0, NaN where a cell says that there is no label, or None where it is no label.
+
+    Words that begin with "benign" are benign; words that name a cancer are malignant if nothing
+    else is among them. So "no cancer", "cancer unlikely" and "history of cancer" are no label.
+    """
+    said = text.strip().casefold()
+    if said in {"", "nan", "na", "unknown"}:
+        return math.nan
+    if re.fullmatch(r"0([.,]0)?|false|no", said):
+        return 0.0
+    if re.fullmatch(r"1([.,]0)?|true|yes", said):
+        return 1.0
+    if said.startswith("benign"):
+        return None if _OPEN.search(said) else 0.0
+    said = re.sub(r"\bnot otherwise specified\b", "nos", said)
+    said = re.sub(r"\bnon[- ]small[- ]cell\b", "non-small cell", said)
+    if not re.fullmatch(r"[a-z]+(-[a-z]+)*([ ,;:.()]+[a-z]+(-[a-z]+)*)*[.)]?", said):
+        return None
+    words = re.findall(r"[a-z]+(?:-[a-z]+)*", said)
+    known = all(word in _CANCERS | _BESIDE or _STAGE.fullmatch(word) for word in words)
+    return 1.0 if known and _CANCERS.intersection(words) else None
+
+
+def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
+    """1, 0 or NaN (none) per row: the label, else the rating's side of 3 (3 itself has none)."""
+    label = pd.Series(math.nan, table.index)
+    if "rating" in table:
+        rating = pd.to_numeric(table["rating"], errors="coerce")
+        label = (rating > 3).astype(float).where(rating.notna() & (rating != 3))
+    if "label" in table:
+        label = pd.to_numeric(table["label"], errors="coerce").fillna(label)
+    return label
