@@ -351,12 +351,12 @@ def _check_place(to: Path, given: Mapping[str, Path | None]) -> bool:
         Whether an older cohort is there.
 
     Raises:
-        InputError: what is given lies in it; or it holds runs or files that `adopt` did not write.
+        InputError: what is given is inside it, or it holds runs or files not written by `adopt`.
     """
     place, elsewhere = to.expanduser().resolve(), "name a new folder with --to"
     for option, path in given.items():
         if path is not None and path.expanduser().resolve().is_relative_to(place):
-            raise InputError(f"{option} {path}: lies in {to}, which is replaced: {elsewhere}")
+            raise InputError(f"{option} {path}: is inside {to}, which is replaced: {elsewhere}")
     check_target(to, {NODULES, FOLDS, CUBES, LEFT_OUT, "patches", "runs"})
     runs = place / "runs"
     for path in runs.rglob("[!.]*") if runs.is_dir() else runs.parent.glob(runs.name):

@@ -9,7 +9,7 @@ _CANCERS = {
     "malignant", "malignancy", "cancer", "carcinoma", "adenocarcinoma", "carcinoid", "metastasis",
     "metastases", "metastatic", "sarcoma", "lymphoma", "melanoma", "mesothelioma", "nsclc", "sclc",
 }  # fmt: skip
-_BESIDE = {
+_NEUTRAL = {
     "primary", "secondary", "lung", "pulmonary", "bronchial", "bronchogenic", "nodule", "tumor",
     "tumour", "lesion", "squamous", "adenosquamous", "small", "non-small", "large", "cell", "of",
     "the", "in", "situ", "with", "from", "and", "invasive", "minimally", "mucinous",
@@ -18,7 +18,7 @@ _BESIDE = {
     "upper", "middle", "lower", "lobe", "colon", "colorectal", "breast", "renal", "thyroid",
     "prostate", "hepatocellular", "pancreatic", "nos", "proven", "confirmed", "histologically",
 }  # fmt: skip
-"""What may stand beside them. Any other word could turn the diagnosis round or leave it open."""
+"""Words that may occur with them; any other could reverse the diagnosis or leave it open."""
 
 _STAGE = re.compile(r"i{1,3}[abc]?|iv[abc]?")
 _OPEN = re.compile(
@@ -46,7 +46,7 @@ def label_of(text: str) -> float | None:
     if not re.fullmatch(r"[a-z]+(-[a-z]+)*([ ,;:.()]+[a-z]+(-[a-z]+)*)*[.)]?", said):
         return None
     words = re.findall(r"[a-z]+(?:-[a-z]+)*", said)
-    known = all(word in _CANCERS | _BESIDE or _STAGE.fullmatch(word) for word in words)
+    known = all(word in _CANCERS | _NEUTRAL or _STAGE.fullmatch(word) for word in words)
     return 1.0 if known and _CANCERS.intersection(words) else None
 
 

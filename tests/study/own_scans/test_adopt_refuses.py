@@ -83,7 +83,7 @@ def test_the_table_of_positions_is_not_in_the_folder_that_is_replaced(
     (to / "runs").mkdir(parents=True)
     table = two_each(to / place)
     before = table.read_text()
-    with pytest.raises(InputError, match=rf"{place}: lies in .*cohort.*--to"):
+    with pytest.raises(InputError, match=rf"{place}: is inside .*cohort.*--to"):
         adopted(scans, table, to)
     assert table.read_text() == before
 
@@ -95,7 +95,7 @@ def test_the_scans_are_not_in_the_folder_that_is_replaced(scans: Path, tmp_path:
     with pytest.raises(InputError, match=r"patches/s0.*did not write"):
         adopted(inside, two_each(tmp_path / "t.csv"), tmp_path / "cohort")
     moved = scans.parent
-    with pytest.raises(InputError, match=r"scans: lies in .*--to"):
+    with pytest.raises(InputError, match=r"scans: is inside .*--to"):
         adopted(scans, two_each(tmp_path / "t.csv"), moved)
     assert (scans / "s0.raw").is_file()
 
