@@ -16,7 +16,7 @@ class Label:
     name: str
     kind: Literal["section", "numbered", "equation"]
     title: str
-    """Of a section: the heading that follows its label, or that it stands under; else the label in
+    """Of a section: the heading after its label, or the last one before it; else the label in
     words.
     """
 

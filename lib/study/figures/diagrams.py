@@ -92,7 +92,7 @@ def literature_figure(references: pd.DataFrame) -> Figure:
         colour, marker = kinds[kind]
         axis.scatter(x, y, s=20 + 12 * n, c=[colour], marker=marker, edgecolor="w", zorder=3)
         text = f"{row.number} {row.author}".strip()
-        # A long name stands to the left where it would run into the next year's.
+        # A long name is to the left of its dot where it would run into the next year's.
         side = -1 if len(text) > LONG_NAME and (x + 1, y) in taken else 1
         axis.text(
             x + 0.1 * side, y + 0.1, text, fontsize=8, ha="left" if side > 0 else "right",

@@ -99,7 +99,7 @@ def scroll_view(
     ]
     titles = ["patch", *maps]
     middle = len(frames) // 2
-    # Every panel shows its part of the same picture, so that panels can stand in two rows.
+    # Every panel shows its part of the same picture, so that panels can wrap into two rows.
     panels = "".join(
         f"""<figure><img alt="{html.escape(title)}: axial plane" src="{frames[middle]}"
  style="aspect-ratio:1;object-fit:cover;object-position:{k / max(1, len(maps)):.2%} 0">
