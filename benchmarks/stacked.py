@@ -22,6 +22,7 @@ from jax import numpy as jnp
 
 from nodulebook.core.settings import read_profile
 from nodulebook.model.backend import device
+from nodulebook.model.cores import use_every_core
 from nodulebook.model.stacked import Member, Stack
 from nodulebook.model.targets import FoldData
 from nodulebook.model.train import build_model, train
@@ -59,6 +60,7 @@ def main():
     parser.add_argument("--batches", type=int, default=8, help="training steps in an epoch")
     parser.add_argument("--epochs", type=int, default=4, help="the first one compiles")
     given = parser.parse_args()
+    use_every_core()
     profile = read_profile(given.profile)
     training = profile.training.model_copy(
         update={"epochs": given.epochs, "learning_rate": 1e-4, "learning_rate_drops": []}

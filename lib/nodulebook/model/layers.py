@@ -40,7 +40,7 @@ processor's speed from about 4 channels on.
 """
 
 
-STACKED_ROWS_BELOW = 3000
+STACKED_ROWS_BELOW = 20_000
 """The same where a stack of trainings is computed as matrix products on a CPU: a row has a third of
 the taps, so that less memory is moved."""
 

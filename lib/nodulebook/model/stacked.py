@@ -29,6 +29,7 @@ from nodulebook.model.checkpoint import (
     save_checkpoint,
     state_values,
 )
+from nodulebook.model.cores import over_cores
 from nodulebook.model.layers import traced_for_stack
 from nodulebook.model.losses import DynamicCrossEntropy
 from nodulebook.model.senet import CHARACTERISTICS, MALIGNANCY
@@ -167,8 +168,11 @@ class Stack:
         longest = max(len(member.data.train) for member in members)
         self._steps = -(-longest // self.profile.training.batch_size)
         self._one = jax.jit(partial(self._epoch, products=False))
-        self._many = jax.jit(
-            jax.vmap(partial(self._epoch, products=True), in_axes=(0, 0, None, None))
+        one = partial(self._epoch, products=True)
+        self._many = (
+            over_cores(one, len(members))
+            if jax.default_backend() == "cpu"
+            else jax.jit(jax.vmap(one, in_axes=(0, 0, None, None)))
         )
 
     def train(

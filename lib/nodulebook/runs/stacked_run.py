@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from nodulebook.core.settings import FoldParameters
 from nodulebook.model.checkpoint import CHECKPOINT
+from nodulebook.model.cores import use_every_core
 from nodulebook.model.stacked import Member, Precision, Stack
 from nodulebook.model.targets import FoldData
 from nodulebook.patches.store import PatchStore
@@ -37,6 +38,7 @@ def run_stacked(
     Raises:
         InputError: the data or settings are wrong, or the loss of a training is not finite.
     """
+    use_every_core()
     opened: dict[int, tuple[FoldData, PatchStore]] = {}
     members: list[tuple[Member, FoldJob]] = []
     with ExitStack() as held:

@@ -164,6 +164,18 @@ def test_recipe_tells_data_sets_apart_and_the_same_one_stays_the_same(
     assert recipe(write_folder(tmp_path / "c", files)) == recipe(unpacked)
 
 
+def test_a_zip_is_read_once_and_again_where_it_was_replaced(
+    tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, opened = write_zip(tmp_path / "a.zip", files), []
+    real = slices_files.sha256
+    monkeypatch.setattr(slices_files, "sha256", lambda path: opened.append(path) or real(path))
+    first = recipe(archive)
+    assert recipe(archive) == recipe(tmp_path / "." / "a.zip") == first and len(opened) == 1
+    write_zip(archive, files | {f"{FOLDER}/images/slice-0.png": png(chest(99))})
+    assert recipe(archive) != first and len(opened) == 2
+
+
 def test_a_store_made_from_other_data_is_not_used_again(
     tmp_path: Path, nodule: pd.DataFrame, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

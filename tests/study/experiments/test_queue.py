@@ -23,6 +23,9 @@ import keras
 import numpy as np
 import pandas as pd
 from nodulebook.core.settings import NetworkSettings, Profile, TrainingSettings
+from functools import partial
+import jax
+from nodulebook.model.cores import use_every_core
 from nodulebook.model.stacked import Member, Stack
 from nodulebook.model.targets import FoldData
 from nodulebook.model.train import build_model, predict_malignant, train
@@ -48,8 +51,13 @@ def member(seed, first, last):
     return Member(profile, 0, data, folder / f"{seed}.npz")
 
 # Not the same number of patches: the last batches are partly, or wholly, filled up.
-members = [member(0, 0, 13), member(1, 4, 24)]
-stack = Stack(members)
+use_every_core()
+members = [member(0, 0, 13), member(1, 4, 24), member(2, 2, 20)]
+if sys.argv[2] == "processor":
+    stack = Stack(members)  # two cores for three members, where there are as many
+else:
+    stack = Stack(members)
+    stack._many = jax.jit(jax.vmap(partial(stack._epoch, products=True), (0, 0, None, None)))
 assert stack.train(members, report=lambda line: None)
 for each in members:
     history = stack.load(each)
@@ -74,8 +82,9 @@ def _run(script, *words, env=None):
 
 
 @pytest.mark.slow
-def test_members_of_a_stack_are_trained_as_one_by_one(tmp_path):
-    _run(STACK, tmp_path)
+@pytest.mark.parametrize("device", ["processor", "graphics card"])
+def test_members_of_a_stack_are_trained_as_one_by_one(tmp_path, device):
+    _run(STACK, tmp_path, device)
 
 
 def test_the_loss_of_a_stack_is_kerass():

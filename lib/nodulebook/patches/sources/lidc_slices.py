@@ -44,7 +44,7 @@ from nodulebook.data.contours import (
 )
 from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE
 from nodulebook.patches.mask import MIN_IMAGED, reference_mask
-from nodulebook.patches.sources.slices_files import IMAGE_SIZE, DataSet, open_data
+from nodulebook.patches.sources.slices_files import IMAGE_SIZE, DataSet, identity, open_data
 from nodulebook.patches.sources.slices_hu import ToHu, hu_recipe, to_hu_of
 from nodulebook.patches.store import Patch
 
@@ -66,7 +66,7 @@ LIDC-IDRI-0332 have 0.25 (see `_share_of_slices_that_fit`).
 
 
 def recipe(data: Path | None = None, source: str = "lidc_slices") -> dict[str, str]:
-    """What the patches depend on; takes about a second.
+    """What the patches depend on; the first call of a process takes about a second.
 
     A zip is identified by its SHA-256, an unpacked folder by its files' names and sizes.
 
@@ -79,11 +79,9 @@ def recipe(data: Path | None = None, source: str = "lidc_slices") -> dict[str, s
         InputError: the data is missing, is damaged or has another layout.
     """
     database_path()
-    with open_data(data) as found:
-        identity = found.identity()
     return {
         "slices": VERSION,
-        "data": identity,
+        "data": identity(data),
         "annotations_sha256": DATABASE_SHA256,
         "outside_z_hu": str(LUNG_HU),
     } | hu_recipe(source)

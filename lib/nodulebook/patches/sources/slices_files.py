@@ -50,13 +50,6 @@ class DataSet:
     nodules: dict[tuple[str, int], dict[str, dict[int, str]]]  # folder -> slice number -> file
     read_bytes: Callable[[str], bytes]
 
-    def identity(self) -> str:
-        """The zip's SHA-256, or the hash of the folder's names and sizes."""
-        if self.where.is_file():
-            return f"zip sha256 {sha256(self.where)}"
-        listing = "".join(f"{name} {self.sizes[name]}\n" for name in sorted(self.sizes))
-        return f"folder sha256 {hashlib.sha256(listing.encode()).hexdigest()}"
-
     def slices(self, nodule: tuple[str, int]) -> tuple[Grey, NDArray[np.bool_]]:
         """A nodule's images (n, 128, 128) and masks (4, n, 128, 128).
 
@@ -162,6 +155,29 @@ def open_data(data: Path | None) -> Iterator[DataSet]:
         raise InputError(f"{where}: not a whole zip file ({error}); {_AGAIN}") from None
     with archive:
         yield _sorted_into_nodules(where, _zip_sizes(where, archive), archive.read)
+
+
+def identity(data: Path | None) -> str:
+    """The zip's SHA-256, or the hash of the unpacked folder's names and sizes.
+
+    A process reads a zip only once, unless it changes.
+
+    Raises:
+        InputError: as for `open_data`.
+    """
+    where = _locate(data)
+    if where.is_file():
+        about = where.stat()
+        return _zip_identity(where.resolve(), about.st_size, about.st_mtime_ns)
+    with open_data(where) as found:
+        listing = "".join(f"{name} {found.sizes[name]}\n" for name in sorted(found.sizes))
+    return f"folder sha256 {hashlib.sha256(listing.encode()).hexdigest()}"
+
+
+@lru_cache(maxsize=4)
+def _zip_identity(where: Path, _size: int, _mtime_ns: int) -> str:
+    with open_data(where):  # refuses what is not the data set
+        return f"zip sha256 {sha256(where)}"
 
 
 def _folder_sizes(folder: Path) -> dict[str, int]:
