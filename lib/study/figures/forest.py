@@ -53,7 +53,7 @@ def forest_figure(
     if "ruler" in styles:
         styles["ruler"] = (styles["ruler"][0], RULER)
     # Many rows are set closer, so that the figure fits on a page with its caption.
-    row = (0.44 if len(first) < 15 else 0.37 if len(first) <= 20 else 0.27) if single else 0.3
+    row = (0.44 if len(first) < 15 else 0.37 if len(first) <= 20 else 0.26) if single else 0.3
     height = 1.1 + row * len(first)
     width = width or (4.6 if single else 7.2)
     figure, axes = new_figure(1, len(panels), (width, height), sharey=True)
