@@ -31,12 +31,12 @@ def over_cores(one: Callable[..., Any], members: int) -> Callable[..., Any]:
         A compiled function of (states, batches, patches, voxels); the last two are for all.
     """
     import jax
-    from jax import numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     cores = jax.devices()[:members]
     mesh = Mesh(np.array(cores), ("core",))
-    split, whole = PartitionSpec("core"), PartitionSpec()  # type: ignore[no-untyped-call]
+    by_core, whole = PartitionSpec("core"), PartitionSpec()  # type: ignore[no-untyped-call]
+    split, on_all = NamedSharding(mesh, by_core), NamedSharding(mesh, whole)
 
     def share(states: Any, batches: Any, patches: Any, voxels: Any) -> Any:
         return jax.lax.map(lambda of: one(*of, patches, voxels), (states, batches))
@@ -45,20 +45,24 @@ def over_cores(one: Callable[..., Any], members: int) -> Callable[..., Any]:
         jax.shard_map(
             share,
             mesh=mesh,
-            in_specs=(split, split, whole, whole),
-            out_specs=split,
+            in_specs=(by_core, by_core, whole, whole),
+            out_specs=by_core,
             check_vma=False,
         )
     )
 
+    shared: list[Any] = []  # patches and voxels, once they have been given to every core
+
     def all_of_them(states: Any, batches: Any, patches: Any, voxels: Any) -> Any:
+        if not shared:
+            shared.append(jax.device_put(jax.device_get((patches, voxels)), on_all))
         n = len(batches[0])
         # All cores take as many; where places are left over, the last member takes them too.
         rows = np.minimum(np.arange(-(-n // len(cores)) * len(cores)), n - 1)
-        filled = jax.tree.map(lambda part: jnp.asarray(part)[rows], (states, batches))
-        # Put where they are needed: for other places it would be compiled again.
-        filled = jax.device_put(filled, NamedSharding(mesh, split))
-        shown = jax.device_put((patches, voxels), NamedSharding(mesh, whole))
-        return jax.tree.map(lambda part: part[:n], compiled(*filled, *shown))
+        # Members are put in their places here and not by JAX, whose devices would wait for each
+        # other, and end the process where a busy machine keeps one of them waiting.
+        filled = jax.tree.map(lambda part: part[rows], jax.device_get((states, batches)))
+        done = jax.device_get(compiled(*jax.device_put(filled, split), *shared[0]))
+        return jax.tree.map(lambda part: part[:n], done)
 
     return all_of_them
