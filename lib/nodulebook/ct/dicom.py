@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from nodulebook.ct.volume import ASIDE_MM, STRAY_MM, Box, Geometry, Three, Volum
 MAX_ASIDE_MM = 0.5
 """So far may a slice lie aside of the line of the others."""
 
+_SOURCE = ("PatientID", "FrameOfReferenceUID", "AcquisitionNumber")
 _FEW = 5  # slices: fewer original ones among derived ones are no scan
 
 
@@ -35,7 +37,6 @@ class DicomSlice:
 
     path: Path
     frame: int | None  # in an enhanced file
-    sop_uid: str  # and its frame; "" where it has none
     number: int  # InstanceNumber; -1 where it does not say
     derived: bool
     position_xyz_mm: NDArray[np.float64]  # centre of the first pixel
@@ -46,6 +47,7 @@ class DicomSlice:
     slope: float
     intercept: float
     unit: str  # RescaleType
+    source: tuple[str, ...]  # what a single acquisition has throughout, as `_SOURCE`
 
     def corners(self) -> NDArray[np.float64]:
         """(3, 3): last pixels of the first row and column and the diagonal, from the first."""
@@ -109,11 +111,9 @@ def _slice(
     unit = next(filter(None, (text_of(place, "RescaleType").upper() for place in places)), "")
     if unit not in HU + UNSPECIFIED:
         raise InputError(f"{path}: RescaleType is {unit}: no Hounsfield units; leave it out")
-    sop_uid = text_of(header, "SOPInstanceUID")
     one = DicomSlice(
         path=path,
         frame=frame,
-        sop_uid=sop_uid and f"{sop_uid} {frame}",
         number=int(_numbers(path, [header], "InstanceNumber", 1, -1.0)[0]) if frame is None else -1,
         derived=bool(image_type(header) & {"DERIVED", "MPR"}),
         position_xyz_mm=position,
@@ -124,6 +124,7 @@ def _slice(
         slope=slope,
         intercept=intercept,
         unit=unit,
+        source=tuple(text_of(header, tag) for tag in _SOURCE),
     )
     reach_mm = max(columns * column_mm, rows * row_mm)
     error = np.abs(orientation @ orientation.T - np.eye(2)) * reach_mm
@@ -183,7 +184,8 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
 
     Raises:
         InputError: there is no file; a header is damaged; no kind of image is the most frequent;
-            two different images in one place; slices that do not lie one above the other.
+            two different images in one place; slices that do not lie one above the other, or those
+            of several acquisitions in turn.
     """
     if not files:
         raise InputError(f"series {series_uid}: no file of it is there; download the series")
@@ -198,13 +200,14 @@ def read_dicom_series(files: Sequence[Path], series_uid: str) -> DicomSeries:
         along = float(step @ normal)
         if along >= 1e-3:
             kept.append(here)
-        elif not _same_image(here, kept[-1]):
+        elif not np.array_equal(_slice_hu(here), _slice_hu(kept[-1])):
             raise InputError(
                 f"{here.path}: another image in the same place as {kept[-1].path.name}; "
                 "leave one of them in the folder"
             )
     positions = np.array([float(s.position_xyz_mm @ normal) for s in kept])
     _check_straight(kept, positions)
+    _check_one_acquisition(kept)
     said = [s.thickness_mm for s in kept if math.isfinite(s.thickness_mm)]
     thickness = float(np.median(said)) if said else math.nan
     notes += missing_notes(positions, thickness, [s.number for s in kept])
@@ -237,6 +240,23 @@ def _check_straight(slices: Sequence[DicomSlice], positions_mm: NDArray[np.float
         raise InputError(
             f"{slices[int(off.argmax())].path}: lies {off.max():.1f} mm aside of the line of the "
             "other slices, so that it may be of another scan; leave one scan in the series"
+        )
+
+
+def _check_one_acquisition(slices: Sequence[DicomSlice]) -> None:
+    """Refuse acquisitions of the same region: the patient moved, or is another one.
+
+    Those of neighbouring regions are a scan, and so are slices whose InstanceNumber counts through.
+    """
+    steps = np.diff([one.number for one in slices])
+    runs = [source for source, _ in groupby(one.source for one in slices)]
+    if len(runs) > len(set(runs)) and not ((steps > 0).all() or (steps < 0).all()):
+        other = next(one for one in slices if one.source != slices[0].source)
+        what = next(k for k in range(len(_SOURCE)) if other.source[k] != slices[0].source[k])
+        raise InputError(
+            f"{other.path}: its slices alternate with those of another acquisition, such as "
+            f"{slices[0].path.name} ({_SOURCE[what]} {other.source[what] or 'missing'} and "
+            f"{slices[0].source[what] or 'missing'}); leave one acquisition in the folder"
         )
 
 
@@ -286,13 +306,6 @@ def _one_stack(slices: list[DicomSlice], uid: str) -> tuple[list[DicomSlice], li
             ),
         )
     return slices, notes
-
-
-def _same_image(a: DicomSlice, b: DicomSlice) -> bool:
-    """By their names; by their pixels where one has none, or programs gave it to many images."""
-    if a.sop_uid and a.number != -1 and (a.sop_uid, a.number) == (b.sop_uid, b.number):
-        return True
-    return bool(np.array_equal(_slice_hu(a), _slice_hu(b)))
 
 
 @lru_cache(maxsize=1)  # the frames of an enhanced file are asked for one after the other

@@ -156,13 +156,14 @@ def _says_no_ct(path: Path) -> bool:
 
 _TAGS = [
     "SOPClassUID",
-    "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesDescription",
     "PatientID",
     "Modality",
     "ImageType",
     "InstanceNumber",
+    "AcquisitionNumber",
+    "FrameOfReferenceUID",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",

@@ -13,7 +13,7 @@ from scipy.ndimage import center_of_mass, find_objects, label
 from nodulebook.core.errors import InputError
 from nodulebook.ct.find import FoundScan, find_images, open_image
 from nodulebook.ct.folder import files_below, listed
-from nodulebook.ct.volume import Volume, box_of, even_geometry
+from nodulebook.ct.volume import Volume, box_of, even_geometry, numbers
 from nodulebook.data.patients import lidc_patient
 from study.own_scans.positions import OURS, WORLD, given_columns, scan_name, stem
 from study.own_scans.scans import Folder, check_inside
@@ -24,6 +24,9 @@ AXES = {
 }  # fmt: skip
 """What a letter of an axis order says: the axis of the world, and which way along it. x, y, z run
 to the patient's left, back and head; L, R, P, A, S, I are the way in which the index counts."""
+
+WIDEST_MM = 200
+"""A cube is narrower along an axis at least; a scan of the chest is not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,7 @@ def read_cubes(
 
     Raises:
         InputError: there is no cube, or one is damaged, holds objects, has another number of axes,
-            no spacing, or values that are not HU.
+            no spacing or another than its header, values that are not HU, or a whole scan's size.
     """
     path = path.expanduser()
     if not path.exists():
@@ -73,6 +76,12 @@ def read_cubes(
     def add(name: str, volume: Volume, extra: dict[str, object]) -> None:
         if name in scans:
             raise InputError(f"{path}: cube {name} is there twice; rename one")
+        mm = np.array(volume.geometry.size_xyz) * volume.geometry.spacing_xyz_mm
+        if mm.min() > WIDEST_MM:
+            raise InputError(
+                f"{volume.name}: {numbers(mm)} mm are a whole scan and no cube around a nodule; "
+                "give scans with --scans and --positions"
+            )
         scans[name] = Cube(name, patient_id=lidc_patient(name, volume.name, name), volume=volume)
         size = np.array(volume.geometry.size_xyz, float)
         middle = volume.geometry.to_world((size - 1) / 2)
@@ -90,7 +99,14 @@ def read_cubes(
                 add(name, _volume(file, voxels, spacing_mm, axes, hu_range), extra)
                 lines += 1
     for name, images in _images(path).items():
-        add(name, _only(images, name).check_is_ct(whole=False), {})
+        volume = _only(images, name).check_is_ct(whole=False)
+        own_mm = volume.geometry.spacing_xyz_mm
+        if spacing_mm and not np.allclose(np.sort(spacing_mm), np.sort(own_mm), atol=0.01):
+            raise InputError(
+                f"{volume.name}: its header says that voxels are {numbers(own_mm)} mm apart, not "
+                f"{numbers(np.array(spacing_mm))}; correct the header, or leave --spacing out"
+            )
+        add(name, volume, {})
     if not scans:
         raise InputError(f"{path}: holds no cube (.npy, .npz, .nii, .nii.gz, .mha, .mhd)")
     return Folder(path, scans, {}, [], dict.fromkeys(scans, "")), pd.DataFrame(rows)

@@ -131,6 +131,8 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
         table["scan"] = table[named]
     for name in {"id", "scan", "patient_id"} & set(table):  # a spreadsheet may write 1 as 1.0
         table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
+        cut = table[name].str.fullmatch(r"\d[.,]\d+E\+\d+")
+        refuse(path, table, cut, "must not be shortened by a spreadsheet: store it as text", name)
     if "scan" in table:
         _check_folders(path, table)
         scan = map(scan_name, table["scan"])

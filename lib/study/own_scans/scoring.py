@@ -194,7 +194,8 @@ def by_scan(
             rows_of.setdefault(folder.one(name).name, {})[name] = rows
         except InputError as error:
             # Of a table of all scans most are elsewhere: said once, not with each name.
-            reason[rows] = ABSENT if name and name not in folder.others else str(error)
+            absent = str(error).startswith(f"scan {name!r} is not in ")
+            reason[rows] = ABSENT if absent else str(error)
     for name, parts in rows_of.items():
         # a/CT1 and b/CT1 are two scans, of which the folder has one under that name.
         paths = [one for one in parts if one != name == stem(one)]

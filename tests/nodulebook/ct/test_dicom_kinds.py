@@ -209,6 +209,29 @@ def test_overlapping_and_touching_slices_are_not_said_to_be_missing(tmp_path: Pa
     assert opened(tmp_path / "b").notes == ()
 
 
+@pytest.mark.parametrize("of", ["PatientID", "FrameOfReferenceUID", "AcquisitionNumber"])
+def test_acquisitions_of_one_region_in_a_series_are_refused(tmp_path: Path, of: str) -> None:
+    """Of two patients, or before and after a breath: slice by slice in turn, they show neither."""
+    files = [*series(tmp_path / "a"), *series(tmp_path / "b")]
+    for k, path in enumerate(files):
+        aside = k >= COUNT
+        place = (
+            {"ImagePositionPatient": [-20, -30, -100 + STEP * (k - COUNT + 0.5)]} if aside else {}
+        )
+        edit(path, **place, **{of: "12" if aside else "11"})
+    with pytest.raises(InputError, match=rf"{of}.*leave one acquisition"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("number", [lambda k: k // 22, lambda k: k % 2])
+def test_acquisitions_of_neighbouring_regions_or_counted_through_are_a_scan(
+    tmp_path: Path, number: Callable[[int], int]
+) -> None:
+    for k, path in enumerate(series(tmp_path)):
+        edit(path, AcquisitionNumber=number(k))
+    assert off_mm(opened(tmp_path)) < 0.5
+
+
 @pytest.mark.parametrize(("aside_mm", "refused"), [(0.2, False), (2.0, True), (40.0, True)])
 def test_a_slice_aside_of_the_others_is_refused(
     tmp_path: Path, aside_mm: float, refused: bool

@@ -268,14 +268,16 @@ def cut(length: int) -> Callable[[list[Path]], None]:
     return lambda files: files[2].write_bytes(files[2].read_bytes()[:length]) and None
 
 
-def other_image_in_its_place(uids: tuple[str, str]) -> Callable[[list[Path]], None]:
-    """Two files with these SOPInstanceUIDs, the second with other pixels and another number."""
+def other_image_in_its_place(
+    uids: tuple[str, str], number: int = 15
+) -> Callable[[list[Path]], None]:
+    """Two files with these SOPInstanceUIDs, the second with other pixels and this number."""
 
     def change(files: list[Path]) -> None:
         header = pydicom.dcmread(files[2])
         header.SOPInstanceUID, header.InstanceNumber = uids[0], 3
         header.save_as(files[2])
-        header.SOPInstanceUID, header.InstanceNumber = uids[1], 15
+        header.SOPInstanceUID, header.InstanceNumber = uids[1], number
         header.PixelData = bytes(len(header.PixelData))
         files.append(files[2].with_name("other.dcm"))
         header.save_as(files[-1])
@@ -318,6 +320,10 @@ BROKEN_SERIES: dict[str, tuple[Callable[[list[Path]], None], str]] = {
     ),
     "two images in one place, all of one UID": (
         other_image_in_its_place(("1.2.3.3", "1.2.3.3")),
+        "another image in the same place as",
+    ),
+    "a processed copy under the original's UID and number": (
+        other_image_in_its_place(("1.2.3.3", "1.2.3.3"), 3),
         "another image in the same place as",
     ),
 }

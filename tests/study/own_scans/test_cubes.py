@@ -205,6 +205,7 @@ class _Runs:
         ("a.npy", marked(), ((1.0, 0.0, 1.0),), "above 0"),
         ("a.npy", marked(), ((1.0, -1.0, 1.0),), "above 0"),
         ("a.npy", marked(), ((1.0, float("nan"), 1.0),), "above 0"),
+        ("a.npy", marked(), ((9.0, 8.0, 9.0),), "whole scan"),
         ("a.npy", marked(), (ONE, "zyz"), "axes 'zyz'"),
         ("a.npy", marked(), (ONE, "zy"), "axes 'zy'"),
         ("a.npy", marked(), (ONE, "abc"), "axes 'abc'"),
@@ -238,6 +239,16 @@ def test_wrong_cubes_are_refused(
         np.save(path, content)
     with pytest.raises(InputError, match=message):
         read_cubes(path, *given)
+
+
+def test_a_spacing_that_an_image_contradicts_is_refused(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(marked())
+    image.SetSpacing([0.7, 0.7, 1.25])
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    for given in (None, (1.25, 0.7, 0.7)):
+        assert len(read_cubes(tmp_path, given)[1]) == 1
+    with pytest.raises(InputError, match=r"a\.nii\.gz.*0\.7 0\.7 1\.25 mm.*--spacing"):
+        read_cubes(tmp_path, ONE)
 
 
 def test_a_cube_of_no_hu_is_refused_when_it_is_read(tmp_path: Path) -> None:

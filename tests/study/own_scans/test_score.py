@@ -781,6 +781,16 @@ def test_names_with_slashes_are_the_patients_or_else_paths(lab: Lab, tmp_path: P
     assert scored.left_out["id"].tolist() == ["a", "b"]
 
 
+def test_a_patient_of_several_scans_is_not_called_absent(lab: Lab, tmp_path: Path) -> None:
+    for uid in ("1.2.4", "1.2.5"):
+        write_dicom(tmp_path / "scans" / uid, uid)
+        for path in (tmp_path / "scans" / uid).iterdir():
+            edit(path, PatientID="P7")
+    rows = write_positions(tmp_path / "p.csv", "a,P7,12,-7,30")
+    with pytest.raises(InputError, match=r"'P7' has 2 scans: say which .*1\.2\.4.*1\.2\.5"):
+        score(tmp_path / "scans", rows, tmp_path / "out", lab.networks)
+
+
 def test_columns_that_are_called_like_results_are_kept_under_another_name(
     lab: Lab, tmp_path: Path
 ) -> None:
