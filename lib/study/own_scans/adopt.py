@@ -19,7 +19,7 @@ from nodulebook.data.patients import check_spelling
 from nodulebook.model.parts import CLASSES
 from nodulebook.patches.sources.own import CUBES
 from study.own_scans.evaluate import FEWEST
-from study.own_scans.labels import labels_of
+from study.own_scans.labels import by_rating, labels_of
 from study.own_scans.networks import Networks, Report
 from study.own_scans.page import LEFT_OUT, check_target
 from study.own_scans.scans import Folder
@@ -108,6 +108,8 @@ def adopt(
         report(
             f"{to}: the cohort there is replaced; patches that were cut for training are removed"
         )
+    if rated := by_rating(positions):
+        report(rated)
     if without := int(table["label"].isna().sum()):
         report(f"positions without a label, which are not in the cohort: {without}")
     for line in _few(folds):
@@ -354,10 +356,7 @@ def _check_place(to: Path, given: Mapping[str, Path | None]) -> bool:
         InputError: what is given is inside it, or it holds runs or files not written by `adopt`.
     """
     place, elsewhere = to.expanduser().resolve(), "name a new folder with --to"
-    for option, path in given.items():
-        if path is not None and path.expanduser().resolve().is_relative_to(place):
-            raise InputError(f"{option} {path}: is inside {to}, which is replaced: {elsewhere}")
-    check_target(to, {NODULES, FOLDS, CUBES, LEFT_OUT, "patches", "runs"})
+    check_target(to, {NODULES, FOLDS, CUBES, LEFT_OUT, "patches", "runs"}, given)
     runs = place / "runs"
     for path in runs.rglob("[!.]*") if runs.is_dir() else runs.parent.glob(runs.name):
         within = path.relative_to(place).parts

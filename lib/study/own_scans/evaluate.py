@@ -27,7 +27,7 @@ from nodulebook.stats.added_value import (
 )
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
-from study.own_scans.labels import labels_of
+from study.own_scans.labels import by_rating, labels_of
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
 from study.own_scans.positions import (
     WORLD,
@@ -41,6 +41,9 @@ from study.own_scans.positions import (
 EVALUATION, NODULES = "evaluation.csv", "nodules.csv"
 FEWEST = 10
 """Nodules of each label, and patients, that a measure needs: of fewer, intervals say nothing."""
+PATIENTS = 5
+"""Patients of each label that it needs: among k, a percentile is right at best 1 - 2^(1-k) of the
+time, and draws without any of them are dropped."""
 DRAWS = 2000
 AUTO = "diameter_auto_mm"
 
@@ -61,14 +64,16 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
     Raises:
         InputError: a table is missing or wrong, no nodule has a label, or no label a nodule.
     """
-    check_target(to, {EVALUATION, NODULES, PAGE})
+    check_target(to, {EVALUATION, NODULES, PAGE}, {"--scored": scored, "--labels": labels})
     of_run = scored.is_dir() and any(scored.glob("fold-*"))
     path = scored / PROBABILITIES if scored.is_dir() and not of_run else scored
-    table = _of_run(path) if of_run else _scores(path)
-    elsewhere = 0
+    table, remark = _of_run(path) if of_run else (_scores(path), "")
+    remarks = [remark]
     if labels is not None:
         named = {"id"} if of_run else given_columns(path)
-        table, elsewhere = _with_labels(table, labels, named)
+        table, remark = _with_labels(table, labels, named)
+        remarks.append(remark)
+    remarks = [one for one in (*remarks, by_rating(table)) if one]
     table["label"] = labels_of(table)
     table = table[table["label"].notna()].reset_index(drop=True)
     if table.empty:
@@ -100,9 +105,11 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         "seen": int(seen),
         "again": int(table.duplicated(["scan", *placed]).sum()) if placed else 0,
         "fewest": FEWEST,
+        "patients": PATIENTS,
+        "remarks": remarks,
     }
     bins = []
-    if min(counts.min(), facts["groups"]) >= FEWEST:
+    if measures.set_index("measure")["value"].notna()["Brier score"]:
         bins = calibration_curve(nodules, n_groups=5, n_draws=DRAWS).to_dict("records")
     with folder_written_aside(to.expanduser().resolve()) as aside:
         write_csv(measures, aside / EVALUATION)
@@ -113,8 +120,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         f"{facts['n']} nodules with a label, {facts['malignant']} malignant; intervals over "
         f"{facts['groups']} {facts['group']}s; ruler: {facts['ruler']}"
     ]
-    if elsewhere:
-        lines.append(f"{labels}: {elsewhere} more rows with a label are of no scored nodule")
+    lines += remarks
     if facts["again"]:
         lines.append(f"{facts['again']} rows are at the place of another: each counts as a nodule")
     if seen:
@@ -126,18 +132,25 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
     return lines
 
 
-def _of_run(folder: Path) -> pd.DataFrame:
-    """The predictions of a run's folds on their held-out patients, with the cohort's diameters."""
-    run = read_run(folder.resolve().name, folder.resolve().parent).probabilities
-    nodules = read_nodules().set_index("nodule_id")
-    if not run["nodule_id"].isin(nodules.index).any():
+def _of_run(folder: Path) -> tuple[pd.DataFrame, str]:
+    """The predictions of a run's folds on their held-out patients, with the cohort's diameters.
+
+    Also returns a remark on the folds that are missing.
+    """
+    found = read_run(folder.resolve().name, folder.resolve().parent)
+    run, nodules = found.probabilities, read_nodules().set_index("nodule_id")
+    patient = run["nodule_id"].map(nodules["patient_id"])
+    if (other := patient != run["patient_id"]).any():
         raise InputError(
-            f"{folder}: its nodules, such as {run['nodule_id'].iloc[0]}, are not of the cohort "
-            f"here (such as {nodules.index[0]}); name the run's with NODULEBOOK_COHORT"
+            f"{folder}: its nodules, such as {run['nodule_id'][other].iloc[0]} of patient "
+            f"{run['patient_id'][other].iloc[0]}, are not of the cohort here (such as "
+            f"{nodules.index[0]}); name the run's with NODULEBOOK_COHORT"
         )
+    missing = ", ".join(map(str, found.missing_folds))
+    remark = f"folds {missing} are not there: their patients take no part" if missing else ""
     diameter = run["nodule_id"].map(nodules["diameter_mm"])
     table = run.assign(scan="", id=run["nodule_id"], diameter_mm=diameter)
-    return table.dropna(axis="columns", how="all")
+    return table.dropna(axis="columns", how="all"), remark
 
 
 def _scores(path: Path) -> pd.DataFrame:
@@ -155,11 +168,11 @@ def _scores(path: Path) -> pd.DataFrame:
 
 def _with_labels(
     table: pd.DataFrame, labels: Path, named: Collection[str]
-) -> tuple[pd.DataFrame, int]:
+) -> tuple[pd.DataFrame, str]:
     """The nodules that a table of labels labels, with its label, patient and diameter.
 
-    `named` are the columns that the scores have. Also returns how many labelled rows meet no
-    nodule.
+    `named` are the columns that the scores have. Also returns a remark on labelled rows that meet
+    no nodule.
     """
     given = read_positions(labels, coordinates=False)
     label = labels_of(given)
@@ -189,6 +202,7 @@ def _with_labels(
     row = pd.Series(np.flatnonzero(once), theirs[once]).reindex(mine).to_numpy()
     met = ~np.isnan(row)
     found = given.iloc[row[met].astype(int)].set_index(table.index[met])
+    _check_patients(labels, table[met], found)
     kept = table[met].drop(columns=["label", "rating"], errors="ignore")
     for name in ("label", "rating", "patient_id", "diameter_mm"):
         if name in found:
@@ -196,7 +210,35 @@ def _with_labels(
             kept[name] = found[name].where(there, kept.get(name, found[name]))
     if "patient_id" in kept:
         check_spelling(labels, kept["patient_id"])
-    return kept.reset_index(drop=True), int((label.notna() & ~theirs.isin(mine)).sum())
+    more = label.notna().to_numpy() & ~theirs.isin(mine)
+    if not more.any():
+        return kept.reset_index(drop=True), ""
+    remark = f"{labels}: {more.sum()} more rows with a label are of no scored nodule, the first is "
+    remark += repr(", ".join(map(str, theirs[more][0])))
+    if not met.all():
+        first = ", ".join(map(str, mine[~met][0]))
+        remark += f"; {(~met).sum()} scored nodules have no row, the first is {first!r}"
+    return kept.reset_index(drop=True), remark
+
+
+def _check_patients(labels: Path, table: pd.DataFrame, found: pd.DataFrame) -> None:
+    """Refuse labels that give a nodule to another patient of the scores: ids that number the rows
+    of two tables in another order would meet.
+
+    Raises:
+        InputError: they do; names line and patients.
+    """
+    if "patient_id" in table and "patient_id" in found:
+        theirs, ours = found["patient_id"], table["patient_id"]
+        other = (theirs != "") & (ours != "") & (theirs != ours) & theirs.isin(set(ours))
+        if other.any():
+            row = other.idxmax()
+            raise InputError(
+                f"{labels}: line {found['line'][row]}: patient_id is {theirs[row]!r}, but "
+                f"{ours[row]!r} in the scores, whose id {table['id'][row]!r} it has. If ids are "
+                "row numbers of tables in another order, give both tables id and scan; if they "
+                "name patients in two ways, leave the column out of the labels"
+            )
 
 
 def _keys(table: pd.DataFrame, given: pd.DataFrame, named: set[str], has: set[str]) -> list[str]:
@@ -266,15 +308,22 @@ def _measures(nodules: pd.DataFrame) -> list[dict[str, object]]:
             texts = {name: round(value, 4) for name, value in values}
         rows.append({"measure": measure, "nodules": len(part)} | texts | {"remark": remark})
 
-    def add(measure: str, compute: Callable[[], Interval], ruler: bool = False) -> None:
+    def add(
+        measure: str, compute: Callable[[], Interval], ruler: bool = False, labels: bool = True
+    ) -> None:
         part = sized if ruler else nodules
         counts = part["label"].value_counts().reindex([0, 1], fill_value=0)
+        few = part.groupby("label")["patient_id"].nunique().min() < PATIENTS
         remarks = {
             "no nodule has a diameter": part.empty,
             f"fewer than {FEWEST} patients: not computed": part["patient_id"].nunique() < FEWEST,
-            "all nodules have the same label: not computed": counts.min() == 0,
-            f"fewer than {FEWEST} nodules of one label: not computed": counts.min() < FEWEST,
         }
+        if labels:
+            remarks |= {
+                "all nodules have the same label: not computed": counts.min() == 0,
+                f"fewer than {FEWEST} nodules of one label: not computed": counts.min() < FEWEST,
+                f"fewer than {PATIENTS} patients have one of the labels: not computed": few,
+            }
         if remark := next((text for text, holds in remarks.items() if holds), ""):
             row(measure, part, None, remark)
             return
@@ -286,8 +335,6 @@ def _measures(nodules: pd.DataFrame) -> list[dict[str, object]]:
         except InputError as error:
             row(measure, part, None, f"not computed: {error}")
 
-    means = bootstrap_means(nodules[["p_malignant"]], nodules["patient_id"], DRAWS)["p_malignant"]
-    row("mean score", nodules, means)
     ruled = sized.assign(p_malignant=sized["diameter_mm"].rank(pct=True))
     diameter = sized.set_index("nodule_id")["diameter_mm"]
 
@@ -304,6 +351,11 @@ def _measures(nodules: pd.DataFrame) -> list[dict[str, object]]:
         both, alone = combined_score(folded, diameter), ruler_score(folded, diameter)
         return seeds_difference([both], [alone], DRAWS)
 
+    def mean() -> Interval:
+        column = nodules[["p_malignant"]]
+        return bootstrap_means(column, nodules["patient_id"], DRAWS)["p_malignant"]
+
+    add("mean score", mean, labels=False)
     add("AUC of the score", lambda: patient_bootstrap(nodules, "roc_auc", DRAWS))
     add("AUC of the ruler", lambda: patient_bootstrap(ruled, "roc_auc", DRAWS), True)
     add("AUC, score minus ruler", minus_ruler, True)

@@ -22,25 +22,30 @@ _NEUTRAL = {
 
 _STAGE = re.compile(r"i{1,3}[abc]?|iv[abc]?")
 _OPEN = re.compile(
-    r"[?/]|\b(or|vs|versus|not|(un|im)?(likely|certain|clear|prob\w*|poss\w*)|susp\w*)\b"
+    r"[?/]|\b(or|vs|versus|not|(un|im)?(likely|certain|clear|prob\w*|poss\w*)|susp\w*|exclu\w*"
+    r"|ruled out|rejected)\b"
 )
+_DENIED = re.compile(r"\b(no|without|negative for|history of|patients? with)\b[^,;:.>]*")
+"""With what follows: of a benign nodule, this tells of no cancer in it."""
 
 
 def label_of(text: str) -> float | None:
     """1, 0, NaN where a cell says that there is no label, or None where it is no label.
 
-    Words that begin with "benign" are benign; words that name a cancer are malignant if nothing
-    else is among them. So "no cancer", "cancer unlikely" and "history of cancer" are no label.
+    Words that begin with "benign" are benign, unless they also find a cancer ("benign biopsy,
+    carcinoma at resection"); words that name a cancer are malignant if nothing else is among them.
+    So "no cancer", "cancer unlikely" and "history of cancer" are no label.
     """
     said = text.strip().casefold()
     if said in {"", "nan", "na", "unknown"}:
         return math.nan
-    if re.fullmatch(r"0([.,]0)?|false|no", said):
+    if re.fullmatch(r"0([.,]0+)?|false|no", said):
         return 0.0
-    if re.fullmatch(r"1([.,]0)?|true|yes", said):
+    if re.fullmatch(r"1([.,]0+)?|true|yes", said):
         return 1.0
     if said.startswith("benign"):
-        return None if _OPEN.search(said) else 0.0
+        cancers = _CANCERS.intersection(re.findall(r"[a-z]+", _DENIED.sub(" ", said)))
+        return None if cancers or _OPEN.search(said) else 0.0
     said = re.sub(r"\bnot otherwise specified\b", "nos", said)
     said = re.sub(r"\bnon[- ]small[- ]cell\b", "non-small cell", said)
     if not re.fullmatch(r"[a-z]+(-[a-z]+)*([ ,;:.()]+[a-z]+(-[a-z]+)*)*[.)]?", said):
@@ -59,3 +64,12 @@ def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
     if "label" in table:
         label = pd.to_numeric(table["label"], errors="coerce").fillna(label)
     return label
+
+
+def by_rating(table: pd.DataFrame) -> str:
+    """How many rows of a table with labels have none and take that of their rating; "" if none."""
+    without = table["label"].isna() if "label" in table else pd.Series(False, table.index)
+    rated = int((without & labels_of(table).notna()).sum())
+    if not rated or without.all():
+        return ""
+    return f"{rated} nodules without a label are labelled by their rating: is that meant?"

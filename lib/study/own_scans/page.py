@@ -53,13 +53,23 @@ class Item:
     explained: str  # the class that the map is for
 
 
-def check_target(to: Path, ours: set[str]) -> None:
-    """Refuse a folder that holds other files than `ours`: it would be replaced.
+def check_target(to: Path, ours: set[str], given: Mapping[str, Path | None] | None = None) -> None:
+    """Refuse a folder that holds other files than `ours`, or what is given: it would be replaced.
+
+    Args:
+        to: the folder.
+        ours: the names of what it may hold.
+        given: what is read, by the option that names it.
 
     Raises:
         InputError: it does, or is a file.
     """
     to = to.expanduser()
+    for option, path in (given or {}).items():
+        if path is not None and path.expanduser().resolve().is_relative_to(to.resolve()):
+            raise InputError(
+                f"{option} {path}: is inside {to}, which is replaced: name a new folder with --to"
+            )
     if to.is_dir():
         other = sorted({p.name for p in to.iterdir()} - ours)
         if other:

@@ -90,13 +90,14 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     Args:
         path: the table, in one of `LAYOUTS`.
         ras: x and y are those of RAS (3D Slicer, NIfTI) and change their sign.
-        coordinates: False: a table for cubes, in which the columns of the position may be absent.
+        coordinates: False: a table for cubes or of labels, in which positions may be absent.
 
     Returns:
         Columns line (in the file), id (the row's number where there is none), scan (or the patient,
         where only that is named; "" where neither is), x_mm, y_mm, z_mm (NaN where given as
         column_px, row_px, slice); where given patient_id, label (1, 0 or NaN), rating (1 to 5 or
-        NaN), diameter_mm; and the others as text. Rows without any coordinate are left out.
+        NaN), diameter_mm; and the others as text. Where `coordinates`, rows without any are left
+        out.
 
     Raises:
         InputError: no such file, not CSV, no row, an unknown kind of table, or a wrong cell; the
@@ -116,12 +117,12 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if "place" in table:
         table = _split_place(path, table)
     placed = [name for name in (*WORLD, *PIXELS) if name in table]
-    if placed:
+    if placed and coordinates:
         table = table[(table[placed] != "").any(axis=1)].reset_index(drop=True)
     if table.empty:
         raise InputError(f"{path}: has no position: one row for each, below the columns' names")
     for name in placed:
-        table[name] = numbers(path, table, name, "a number, such as -84.3")
+        table[name] = numbers(path, table, name, "a number, such as -84.3", not coordinates)
     if ras and set(WORLD) <= set(placed):
         table[["x_mm", "y_mm"]] *= -1
     for name in WORLD:
@@ -148,12 +149,13 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if "label" in table:
         labels = [label_of(cell) for cell in table["label"]]
         bad = pd.Series([one is None for one in labels], table.index)
-        refuse(path, table, bad, "must be 0 or 1, benign or malignant", "label")
+        refuse(path, table, bad, "must be 0 or 1, benign or malignant, or empty", "label")
         table["label"] = pd.Series(labels, table.index, float)
     if "rating" in table:
         table["rating"] = numbers(path, table, "rating", "a rating from 1 to 5", empty=True)
         bad = ~table["rating"].between(1, 5) & table["rating"].notna()
-        refuse(path, table, bad, "rating is not between 1 and 5")
+        why = f"rating is not between 1 and 5; if {found['rating']} is 0 or 1, call it label"
+        refuse(path, table, bad, why)
     if "diameter_mm" in table:
         table["diameter_mm"] = numbers(path, table, "diameter_mm", "a diameter in mm", empty=True)
         refuse(path, table, table["diameter_mm"] <= 0, "diameter_mm must be above 0")

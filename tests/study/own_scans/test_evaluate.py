@@ -1,5 +1,6 @@
 """`nodulebook evaluate`: which labels count for which nodules, and its sums on few patients."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,86 @@ def test_few_patients_with_labels_of_one_kind_lose_no_measure(tmp_path: Path) ->
     assert value["AUC, both minus fitted ruler"] == pytest.approx(
         value["AUC of both together"] - value["AUC of the ruler, fitted"], abs=2e-4
     )
+
+
+def said_of(tmp_path: Path, table: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    table.to_csv(tmp_path / "s.csv", index=False)
+    said = evaluate_scores(tmp_path / "s.csv", tmp_path / "ev")
+    return said, pd.read_csv(tmp_path / "ev" / "evaluation.csv").set_index("measure")
+
+
+@pytest.mark.parametrize("given", ["--scored", "--labels"])
+def test_what_is_evaluated_is_not_replaced(tmp_path: Path, given: str) -> None:
+    table = tmp_path / "own" / "nodules.csv"
+    table.parent.mkdir()
+    SCORED.assign(label=PATHOLOGY).to_csv(table, index=False)
+    SCORED.to_csv(tmp_path / "s.csv", index=False)
+    scored = table if given == "--scored" else tmp_path / "s.csv"
+    with pytest.raises(InputError, match=f"{given} .*nodules.csv: is inside"):
+        evaluate_scores(scored, table.parent, table)
+    assert "diameter_mm" in table.read_text()
+
+
+@pytest.mark.parametrize("patients", [1, 4])
+def test_a_label_of_few_patients_has_no_interval(tmp_path: Path, patients: int) -> None:
+    """Draws without any of them would be dropped: the interval would be too narrow."""
+    whose = [f"M{k % patients}" if one else f"B{k}" for k, one in enumerate(PATHOLOGY)]
+    _, rows = said_of(tmp_path, SCORED.assign(patient_id=whose, label=PATHOLOGY))
+    assert rows.drop("mean score")["value"].isna().all()
+    assert rows.drop("mean score")["remark"].str.contains("fewer than 5 patients").all()
+
+
+def test_the_mean_score_of_few_patients_has_no_interval(tmp_path: Path) -> None:
+    _, rows = said_of(tmp_path, SCORED.head(6).assign(label=PATHOLOGY[:6]))
+    assert rows["value"].isna().all()
+    _, rows = said_of(tmp_path, SCORED.assign(label=1))
+    assert rows["value"].notna().tolist() == [True] + [False] * (len(rows) - 1)
+
+
+def test_rows_without_a_place_are_evaluated(tmp_path: Path) -> None:
+    places = pd.DataFrame({name: ["", *map(str, range(1, N))] for name in WORLD})
+    placed = pd.concat([SCORED, places], axis=1).assign(label=PATHOLOGY)
+    said, _ = said_of(tmp_path, placed)
+    assert said[0].startswith("60 nodules")
+    found = evaluated(tmp_path, SCORED, placed.drop(columns="p_malignant"))
+    assert found["label"].tolist() == PATHOLOGY.tolist()
+
+
+def test_labels_that_are_of_ratings_are_counted(tmp_path: Path) -> None:
+    label = pd.Series(PATHOLOGY, dtype=object).where(np.arange(N) < 40, "unknown")
+    said, _ = said_of(tmp_path, SCORED.assign(label=label, rating=1 + 4 * PATHOLOGY))
+    assert any("20 nodules without a label" in line for line in said)
+    assert "20 nodules without a label" in (tmp_path / "ev" / "index.html").read_text()
+    for whole in (SCORED.assign(label=PATHOLOGY, rating=2), SCORED.assign(rating=5)):
+        said, _ = said_of(tmp_path, whole)
+        assert not any("rating" in line for line in said)
+
+
+def test_row_numbers_of_tables_in_another_order_do_not_meet(tmp_path: Path) -> None:
+    scored = SCORED.assign(id=range(N))
+    labels = SCORED[["patient_id"]].assign(label=PATHOLOGY).iloc[::-1]
+    with pytest.raises(InputError, match=r"l\.csv: line 2: patient_id is 'P29', but 'P0'"):
+        evaluated(tmp_path, scored, labels.assign(id=range(N)))
+
+
+def test_ids_that_differ_in_part_are_shown(tmp_path: Path) -> None:
+    scored = SCORED.assign(id=[f"{k:03d}" for k in range(60, 60 + N)])
+    scored.to_csv(tmp_path / "s.csv", index=False)
+    labels = scored[["id"]].assign(label=PATHOLOGY, id=range(60, 60 + N))
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    said = evaluate_scores(tmp_path / "s.csv", tmp_path / "ev", tmp_path / "l.csv")
+    assert any("40 more rows" in line and "'60'" in line and "'060'" in line for line in said)
+
+
+def test_folds_that_a_run_lacks_are_said(tmp_path: Path) -> None:
+    for k in (2, 5):
+        shutil.copytree(RUN / f"fold-{k}", tmp_path / RUN.name / f"fold-{k}")
+    said = evaluate_scores(tmp_path / RUN.name, tmp_path / "ev")
+    assert any("folds 0, 1, 3, 4, 6, 7, 8, 9 are not there" in line for line in said)
+
+
+def test_nodules_of_other_patients_are_another_cohort(tmp_path: Path, monkeypatch) -> None:
+    nodules = cohorts.read_nodules()
+    monkeypatch.setattr(evaluate, "read_nodules", lambda: nodules.assign(patient_id="P1"))
+    with pytest.raises(InputError, match="NODULEBOOK_COHORT"):
+        evaluate_scores(RUN, tmp_path / "ev")

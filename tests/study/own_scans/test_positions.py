@@ -249,7 +249,9 @@ def test_a_scan_is_named_by_a_column_of_any_name(
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("benign", 0), ("Benign (no evidence of cancer)", 0), ("0,0", 0), ("No", 0),
+        ("benign", 0), ("benign (false positive PET)", 0),
+        ("1.00", 1), ("0,00", 0), ("benign, negative for malignancy", 0),
+        ("Benign (no evidence of cancer)", 0), ("0,0", 0), ("No", 0),
         ("benign nodule in a patient with colon cancer", 0),
         ("1,0", 1), ("TRUE", 1), ("Malignant", 1), ("metastasis of melanoma", 1),
         ("Primary lung cancer", 1), ("NSCLC (stage IIIa)", 1), ("non small cell carcinoma", 1),
@@ -271,6 +273,8 @@ def test_diagnoses_are_labels(tmp_path: Path, text: str, label: int) -> None:
         "negative for carcinoma", "nodule", "carcinoma unlikely", "carcinoma: absent", "cancer (-)",
         "r/o carcinoma", "no_cancer", "prior carcinoma, now granuloma", "malignant: false",
         "malignant: 0", "malignancy: none", "precancerous", "benign/malignant", "benign unlikely",
+        "benign biopsy, adenocarcinoma at resection", "benign; malignant in 2020",
+        "benign excluded", "benign > carcinoma in situ", "benign, no change, then cancer",
         "carcinoembryonic antigen normal", "cancer screening, negative", "not malignant",
     ],
 )  # fmt: skip
