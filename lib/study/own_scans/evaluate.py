@@ -127,8 +127,8 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         lines.append(f"{seen} nodules are of patients that the network was trained on")
     for row in measures.dropna(subset="value").itertuples():
         lines.append(f"{row.measure}: {row.value:.3f} ({row.low:.3f} to {row.high:.3f})")
-    for remark, part in measures[measures["remark"] != ""].groupby("remark"):
-        lines.append(f"{remark}: {'; '.join(part['measure'])}")
+    for why, part in measures[measures["remark"] != ""].groupby("remark"):
+        lines.append(f"{why}: {'; '.join(part['measure'])}")
     return lines
 
 
@@ -231,14 +231,13 @@ def _check_patients(labels: Path, table: pd.DataFrame, found: pd.DataFrame) -> N
     if "patient_id" in table and "patient_id" in found:
         theirs, ours = found["patient_id"], table["patient_id"]
         other = (theirs != "") & (ours != "") & (theirs != ours) & theirs.isin(set(ours))
-        if other.any():
-            row = other.idxmax()
-            raise InputError(
-                f"{labels}: line {found['line'][row]}: patient_id is {theirs[row]!r}, but "
-                f"{ours[row]!r} in the scores, whose id {table['id'][row]!r} it has. If ids are "
-                "row numbers of tables in another order, give both tables id and scan; if they "
-                "name patients in two ways, leave the column out of the labels"
-            )
+        row = int(other.to_numpy().argmax())
+        why = (
+            f"{ours.iloc[row]!r} in the scores. If ids are row numbers of tables in another order, "
+            "give both tables id and scan; if they name patients in two ways, leave the column out "
+            "of the labels"
+        )
+        refuse(labels, found, other, why, "patient_id")
 
 
 def _keys(table: pd.DataFrame, given: pd.DataFrame, named: set[str], has: set[str]) -> list[str]:

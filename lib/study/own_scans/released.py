@@ -32,6 +32,7 @@ from nodulebook.runs.network_fold import open_fold
 from nodulebook.runs.weights import Weights, put_weights, read_weights, save_weights
 from nodulebook.stats.calibration import logit, plain_logistic
 from study.own_scans.networks import ALL, Network, Networks, Report
+from study.own_scans.page import check_target
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 12 * 1024**2
@@ -41,6 +42,12 @@ LICENCE = (
 )
 TOLERANCE = 0.02
 """By so much may half precision and another processor change a probability."""
+
+
+def licence_of(source: str) -> str:
+    """The licence of networks that were trained on a source."""
+    own = "Not stated: trained on a cohort of a user's own, whose owner decides. No clinical use."
+    return own if source == "own" else LICENCE
 
 
 class WeightsFile(BaseModel):
@@ -192,7 +199,8 @@ def release(
         InputError: a fold or its weights are missing, the runs were made with different settings,
             a packed network gives other predictions than its fold, or the files are too large.
     """
-    folder = folder or weights_folder()
+    folder = (folder or weights_folder()).expanduser()
+    check_target(folder, {MANIFEST, *(one.name for one in folder.glob("fold-*-seed-*.npz"))})
     runs = [run, *(name for name in list_runs() if name.startswith(f"{run}-seed"))][:seeds]
     folds = {name: _folds_of(name) for name in runs}
     about = folds[run][0].run
@@ -234,7 +242,8 @@ def release(
             if sum(entry.bytes for entry in entries) > MOST_BYTES:
                 raise InputError(f"{run!r}: above 12 MB with run {name!r}; pack fewer with --seeds")
         manifest = Manifest(
-            run=run, licence=LICENCE, source=about["source"], trained_on=SOURCES[about["source"]],
+            run=run, licence=licence_of(about["source"]),
+            source=about["source"], trained_on=SOURCES[about["source"]],
             profile=about["profile"], profile_hash=profile.hash(), patch_voxels=PATCH_SIZE,
             patch_spacing_mm=1.0, window_hu=WINDOW_HU, max_spacing_mm=2.5,
             max_shift_mm=float(getattr(settings, "shift_mm", 0)),
@@ -245,6 +254,11 @@ def release(
             calibration=_calibration(folds), versions=versions(), files=entries,
         )  # fmt: skip
         write_json(json.loads(manifest.model_dump_json()), aside / MANIFEST)
+    if about["source"] == "own":
+        report(
+            f"{folder / MANIFEST}: names your cohort's {len(manifest.patients)} patients, so that "
+            "they are recognised: check this, and fill in the licence, before you pass it on"
+        )
     return manifest
 
 

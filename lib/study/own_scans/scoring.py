@@ -38,7 +38,7 @@ from study.own_scans.page import (
     write_page,
 )
 from study.own_scans.positions import PIXELS, WORLD, stem
-from study.own_scans.scans import check_inside, pixel_world
+from study.own_scans.scans import Folder, check_inside, pixel_world
 
 _ENDS = "trained on slices that end at the readers' marks, with"
 CAVEATS = {
@@ -209,7 +209,13 @@ def by_scan(
         if not scan.patient_id:
             named = ("id", "patient_id", "scan as given", "id as given")
             told = table.loc[rows, [column for column in named if column in table]]
-            scan = replace(scan, patient_id=lidc_patient("", *np.unique(told.to_numpy(str))))
+            patient = lidc_patient("", *np.unique(told.to_numpy(str)))
+            # A patient of the cohort that the networks were trained on, named as `adopt` does.
+            named_so = [*told.get("patient_id", []), name]
+            if isinstance(folder, Folder):
+                named_so.insert(-1, folder.given_patients[name])
+            ours = (one for one in named_so if one in networks.fold_of)
+            scan = replace(scan, patient_id=patient or next(ours, ""))
         scans.append((scan, rows))
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
 

@@ -182,6 +182,21 @@ def test_a_run_that_lacks_a_fold_or_weights_is_not_packed(
     assert not (tmp_path / "w").exists()
 
 
+def test_a_folder_of_other_files_is_not_replaced(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds other files \(mine\.txt\)"):
+        released.release("tiny-phantom", folder=tmp_path, report=quiet)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="fold 0 is missing"):  # an older release may be replaced
+        released.release("absent", folder=packed, report=quiet)
+
+
+def test_an_own_cohorts_weights_are_not_said_to_be_of_lidc(packed: Path) -> None:
+    assert "LIDC" not in released.licence_of("own")
+    assert released.read_manifest(packed).licence == released.licence_of("phantom")
+    assert "CC BY" in released.licence_of("lidc_exact")
+
+
 def test_the_committed_release_is_whole_and_small() -> None:
     folder = released.weights_folder()
     if not (folder / "manifest.json").is_file():

@@ -231,6 +231,25 @@ def test_a_scan_is_scored_by_the_fold_that_never_saw_its_patient(lab: Lab, tmp_p
     assert seen.tolist() == [False, True, False]
 
 
+def test_patients_of_an_own_cohort_are_recognised(lab: Lab, tmp_path: Path) -> None:
+    """Networks that were trained on a user's cohort know its patients as `adopt` names them."""
+    for name in ("a", "s9", "new"):
+        write_mhd(tmp_path / "scans", name)
+    write_dicom(tmp_path / "scans" / "dicom", "1.2.4")
+    for path in (tmp_path / "scans" / "dicom").iterdir():
+        edit(path, PatientID="P3")
+    rows = write_positions(
+        tmp_path / "p.csv", *(f"{n},{n},12,-7,30,{p}" for n, p in
+        (("a", "P7"), ("1.2.4", ""), ("s9", ""), ("new", "P99"))),
+        header="id,scan,x_mm,y_mm,z_mm,patient_id",
+    )  # fmt: skip
+    lab.patients = frozenset({"P3", "P7", "s9"})
+    own = Networks(lab.networks.load, (0, 2, 4), {"P7": 4, "P3": 2, "s9": 5})
+    table = score(tmp_path / "scans", rows, tmp_path / "out", own, pictures=0).table
+    assert table["fold"].tolist() == ["4", "2", "0", "0"]
+    assert table["patient_in_training"].tolist() == ["yes", "yes", "yes", "unknown"]
+
+
 def test_a_patient_is_asked_of_the_fold_that_held_them_out() -> None:
     held_out = sources.held_out_folds()
     networks = Networks(lambda k: None, range(10), held_out)  # type: ignore[arg-type,return-value]
