@@ -130,7 +130,8 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
             table[name] = np.nan
     if "scan" not in table and (named := _naming_column(table)):
         table["scan"] = table[named]
-    for name in {"id", "scan", "patient_id"} & set(table):  # a spreadsheet may write 1 as 1.0
+    # A spreadsheet may write 1 as 1.0. The patient goes first: the scan may be its copy.
+    for name in [one for one in ("patient_id", "id", "scan") if one in table]:
         table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
         cut = table[name].str.fullmatch(r"\d[.,]\d+E\+\d+")
         refuse(path, table, cut, "must not be shortened by a spreadsheet: store it as text", name)
