@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,15 +115,15 @@ def wait_for_lock(path: Path, waiting: str) -> BaseFileLock:
     """Take the lock of a file, which the operating system gives back when the process ends.
 
     It also holds between the computers that share a file system, where that passes on flock (NFS
-    and Lustre do by default or by option). `waiting` is printed once, where another process has the
-    lock; the file stays when it is released.
+    and Lustre do by default or by option). `waiting` is said once, on stderr (a page of the book
+    shows stdout), where another process has the lock; the file stays when it is released.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(waiting, flush=True)
+        print(waiting, file=sys.stderr, flush=True)
         lock.acquire(poll_interval=0.2)
     return lock
 

@@ -111,6 +111,10 @@ def find_images(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+class AbsentScanError(InputError):
+    """A folder has no scan of a name."""
+
+
 @dataclass(frozen=True, eq=False)
 class FoundFolder:
     """What was found in a folder."""
@@ -124,7 +128,8 @@ class FoundFolder:
         """A scan by its name; by "" the only scan in the folder.
 
         Raises:
-            InputError: there is no such scan, or without a name there are several.
+            AbsentScanError: there is no such scan.
+            InputError: it is no CT scan, or without a name there are several.
         """
         if not name and len(self.scans) == 1:
             return next(iter(self.scans.values()))
@@ -138,7 +143,7 @@ class FoundFolder:
             return self.scans[name]
         if name in self.others:
             raise InputError(f"scan {name} is {self.others[name]}; not a usable CT scan")
-        raise InputError(f"scan {name!r} is not in {self.path}, which holds {known}")
+        raise AbsentScanError(f"scan {name!r} is not in {self.path}, which holds {known}")
 
 
 def find_scans(folder: Path, index_json: Path | None = None) -> FoundFolder:

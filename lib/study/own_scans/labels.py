@@ -72,4 +72,4 @@ def by_rating(table: pd.DataFrame) -> str:
     rated = int((without & labels_of(table).notna()).sum())
     if not rated or without.all():
         return ""
-    return f"{rated} nodules without a label are labelled by their rating: is that meant?"
+    return f"{rated} nodules without a label take that of their rating"

@@ -133,7 +133,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     # A spreadsheet may write 1 as 1.0. The patient goes first: the scan may be its copy.
     for name in [one for one in ("patient_id", "id", "scan") if one in table]:
         table[name] = table[name].str.replace(r"^(\d+)[.,]0$", r"\1", regex=True)
-        cut = table[name].str.fullmatch(r"\d[.,]\d+E\+\d+")
+        cut = table[name].str.fullmatch(r"\d([.,]\d+)?E\+\d+")
         refuse(path, table, cut, "must not be shortened by a spreadsheet: store it as text", name)
     if "scan" in table:
         _check_folders(path, table)

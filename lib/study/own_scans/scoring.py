@@ -13,7 +13,7 @@ from scipy.ndimage import distance_transform_edt, label, maximum_filter
 
 from nodulebook.core.errors import InputError
 from nodulebook.core.files import folder_written_aside, write_csv
-from nodulebook.ct.find import FoundFolder, FoundScan
+from nodulebook.ct.find import AbsentScanError, FoundFolder, FoundScan
 from nodulebook.ct.folder import listed
 from nodulebook.ct.spacing import check_spacing
 from nodulebook.ct.volume import Volume
@@ -192,10 +192,10 @@ def by_scan(
             continue
         try:
             rows_of.setdefault(folder.one(name).name, {})[name] = rows
+        except AbsentScanError:
+            reason[rows] = ABSENT  # of a table of all scans, most: said once, not with each name
         except InputError as error:
-            # Of a table of all scans most are elsewhere: said once, not with each name.
-            absent = str(error).startswith(f"scan {name!r} is not in ")
-            reason[rows] = ABSENT if absent else str(error)
+            reason[rows] = str(error)
     for name, parts in rows_of.items():
         # a/CT1 and b/CT1 are two scans, of which the folder has one under that name.
         paths = [one for one in parts if one != name == stem(one)]

@@ -6,11 +6,13 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -258,3 +260,21 @@ def test_sha256_is_of_the_contents_in_order(tmp_path):
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256(tmp_path / "a", tmp_path / "b") == known
     assert sha256(tmp_path / "b", tmp_path / "a") != known
+
+
+def test_a_process_that_waits_for_a_lock_leaves_the_output_alone(tmp_path, capsys):
+    """Two pages of the book may wait for one another; what they print is shown."""
+    path, held, inside = tmp_path / ".fold-0.lock", threading.Event(), threading.Event()
+
+    def other():
+        with FileLock(path):
+            held.set()
+            assert not inside.wait(0.3)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    with files.exclusive(path, "waiting for the other"):
+        inside.set()
+    thread.join()
+    assert capsys.readouterr() == ("", "waiting for the other\n")

@@ -178,6 +178,7 @@ def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) 
         (HEADER + ",one,1,2,3\n", "line 2: id is empty"),
         (HEADER + 'a,"1,23457E+12",1,2,3\n', "line 2: scan is '1,23457E.12', .*as text"),
         ("x_mm,y_mm,z_mm,PatientID\n1,2,3,2.02E+11\n", "line 2: patient_id is .*as text"),
+        (HEADER + "1E+12,s,1,2,3\n", "line 2: id is '1E.12', .*as text"),
         (HEADER + 'a,"one,1,2,3\n', "not a CSV file"),
         (HEADER.encode() + b"a\xe4,one,1,2,3\n", "UTF-8"),
         (b"PK\x03\x04\x14\x00\x06\x00xl/worksheets", "spreadsheet"),
