@@ -40,11 +40,12 @@ SPLITS = (
 class Trial(Entry):
     """An entry of `profiles/trials/trials.yaml`: a recipe to be judged on validation patients."""
 
-    group: Literal["seed", "why", "recipe", "slices", "robust", "pretrained"]
+    group: Literal["seed", "why", "recipe", "slices", "robust", "pretrained", "average"]
     """seed: the paper's recipe from another seed; why: one thing changed in it; recipe: a
     candidate for the honest one; slices: the honest one with another work's network; robust: a
     candidate for the one that is trained with random shifts; pretrained: the same, with a network
-    that starts from ImageNet weights."""
+    that starts from ImageNet weights; average: a further member of the averages over networks of
+    several kinds."""
     source: Literal["phantom", "lidc_slices", "lidc_exact", "lidc_grey"] = "lidc_slices"
 
 
