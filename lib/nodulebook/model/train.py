@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import Profile, RivalSettings, TrainingSettings
 from nodulebook.model.augment import Moves, augmented_epoch, symmetries
-from nodulebook.model.backend import make_deterministic
+from nodulebook.model.backend import brief_compilation, make_deterministic
 from nodulebook.model.checkpoint import (
     checkpoint_key,
     load_checkpoint,
@@ -58,6 +58,11 @@ def learning_rate(profile: Profile, epoch: float) -> float:
 def build_model(profile: Profile) -> keras.Model:
     """The network of a profile, compiled with its optimiser and softmax cross-entropy (Eq. 10)."""
     make_deterministic(profile.seed)
+    with brief_compilation():
+        return _build_model(profile)
+
+
+def _build_model(profile: Profile) -> keras.Model:
     settings = profile.training
     adam = settings.optimizer == "adamw"
     model = build_network(profile.network, 0.0 if adam else settings.weight_decay)

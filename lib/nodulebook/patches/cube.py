@@ -28,7 +28,8 @@ LUNG_HU = -860
 def scale_to_unit(volume_hu: NDArray[Any]) -> NDArray[np.float32]:
     """Clip to the window [-1200, 600] HU, then scale to [0, 1] (paper 5.1, order mended)."""
     low, high = WINDOW_HU
-    scaled: NDArray[np.float32] = np.clip(volume_hu, low, high).astype(np.float32)
+    scaled = np.array(volume_hu, dtype=np.float32)  # a copy, on which the rest works in place
+    np.clip(scaled, low, high, out=scaled)
     scaled -= np.float32(low)
     scaled /= np.float32(high - low)
     return scaled
