@@ -99,6 +99,19 @@ def score(
     """
     if run and (profile or source):
         raise InputError("--run names a trained run; leave --profile and --source out")
+    here = bool(run or profile or source)
+    without_effect = {
+        "--weights": (weights and here, "with --run, --profile or --source"),
+        "--train-again": (train_again and not run, "without --run"),
+        "--data": (data and not here, "without --run, --profile or --source"),
+        "--spacing": (spacing and cubes is None, "without --cubes"),
+        "--axes": (axes != "zyx" and cubes is None, "without --cubes"),
+        "--hu": (hu and cubes is None, "without --cubes"),
+        "--ras": (ras and cubes is not None, "with --cubes"),
+    }
+    for option, (useless, where_not) in without_effect.items():
+        if useless:
+            raise InputError(f"{option} has no effect {where_not}: leave it out")
     if (scans is None) == (cubes is None) or (cubes is None and positions is None):
         raise InputError("give --scans and --positions, or --cubes")
     from study.own_scans import networks as sources

@@ -106,6 +106,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     header, lines, columns = _read_cells(path)
     layout, found = _recognised(path, header, coordinates)
     cells = dict(zip(header, columns, strict=True))
+    _check_once(path, found, cells)
     kept = {name: cells[theirs] for name, theirs in found.items()}
     others = {
         name if name not in (*OURS, "line") else f"{name} as given": column
@@ -266,6 +267,17 @@ def _recognised(
         f"{path}: not a known kind of table; its columns are {', '.join(header)}. Wanted are, by "
         f"kind of table, {kinds}"
     )
+
+
+def _check_once(path: Path, found: dict[str, str], cells: dict[str, list[str]]) -> None:
+    """Raise an InputError where two columns give one measure, and do not say the same."""
+    for name in ("label", "rating", "patient_id", "diameter_mm"):
+        for other, column in cells.items():
+            twice = name in found and other != found[name] and other.lower() in _EVERYWHERE[name]
+            if twice and column != cells[found[name]]:
+                raise InputError(
+                    f"{path}: {found[name]} and {other} are both the {name}, and differ: leave one"
+                )
 
 
 def _wanted(layout: Layout) -> list[str]:

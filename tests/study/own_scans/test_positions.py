@@ -139,6 +139,11 @@ def test_a_label_comes_before_a_rating_and_three_has_none(tmp_path: Path) -> Non
     assert labels.fillna(-1).tolist() == [0, -1, 1, 1]
 
 
+def test_two_columns_that_say_the_same_are_one(tmp_path: Path) -> None:
+    table = read_positions(written(tmp_path, "x_mm,y_mm,z_mm,rating,malignancy\n1,2,3,4,4\n"))
+    assert table["rating"].tolist() == [4]
+
+
 def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) -> None:
     table = read_positions(written(tmp_path, "x_mm,y_mm,z_mm,line,note\n1,2,3,old,b\n"))
     assert table["line"].tolist() == [2] and "b" in table["note"].tolist()
@@ -160,6 +165,8 @@ def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) 
         ("x_mm,coordX,y_mm,z_mm\n1,1,2,3\n", "leave one"),
         ("x_mm,X_mm,y_mm,z_mm\n1,1,2,3\n", "x_mm occurs twice"),
         ("x_mm,x_mm,y_mm,z_mm\n1,1,2,3\n", "x_mm occurs twice"),
+        ("x_mm,y_mm,z_mm,rating,Malignancy\n1,2,3,4,2\n", "Malignancy and rating are both the rating"),
+        ("x_mm,y_mm,z_mm,PatientID,patient_id\n1,2,3,a,b\n", "both the patient_id"),
         (",,x_mm,y_mm,z_mm\n1,1,1,2,3\n", r"\(without a name\) occurs twice"),
         ("x_mm,y_mm,z_mm,,\n1,2,3,,\n", "without a name"),
         (HEADER + "a,one,1,2,3\nb,one,left,2,3\n", "line 3: x_mm is 'left'"),

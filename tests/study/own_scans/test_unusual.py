@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from click.testing import CliRunner
 from test_score import (  # noqa: F401
     BALL,
     FIRST,
@@ -22,6 +23,7 @@ from test_score import (  # noqa: F401
 )
 
 from nodulebook.core.errors import InputError
+from study.cli import scans as commands
 from study.own_scans import scoring
 from study.own_scans.adopt import adopt
 from study.own_scans.cubes import read_cubes, with_table
@@ -170,3 +172,25 @@ def test_intervals_over_few_patients_and_slopes_that_are_not_defined_are_not_giv
     slope = evaluated(tmp_path).loc["calibration slope"]
     assert np.isnan(slope["value"]) and "not defined" in slope["remark"]
     assert ">nan" not in (tmp_path / "ev" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--scans S --positions P --run mine --weights W", "--weights has no effect with --run"),
+        ("--scans S --positions P --profile quick --weights W", "--weights has no effect with"),
+        ("--scans S --positions P --train-again", "--train-again has no effect without --run"),
+        ("--scans S --positions P --data D", "--data has no effect without"),
+        ("--scans S --positions P --spacing 2", "--spacing has no effect without --cubes"),
+        ("--scans S --positions P --hu -1024,1024", "--hu has no effect without --cubes"),
+        ("--scans S --positions P --axes xyz", "--axes has no effect without --cubes"),
+        ("--cubes C --positions P --ras", "--ras has no effect with --cubes"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    tmp_path: Path, options: str, message: str
+) -> None:
+    given = [*options.split(), "--to", str(tmp_path / "out")]
+    done = CliRunner().invoke(commands.score, given)
+    assert isinstance(done.exception, InputError) and message in str(done.exception)
+    assert not (tmp_path / "out").exists()
