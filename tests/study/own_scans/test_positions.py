@@ -165,7 +165,10 @@ def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) 
         ("x_mm,coordX,y_mm,z_mm\n1,1,2,3\n", "leave one"),
         ("x_mm,X_mm,y_mm,z_mm\n1,1,2,3\n", "x_mm occurs twice"),
         ("x_mm,x_mm,y_mm,z_mm\n1,1,2,3\n", "x_mm occurs twice"),
-        ("x_mm,y_mm,z_mm,rating,Malignancy\n1,2,3,4,2\n", "Malignancy and rating are both the rating"),
+        (
+            "x_mm,y_mm,z_mm,rating,Malignancy\n1,2,3,4,2\n",
+            "Malignancy and rating are both the rating",
+        ),
         ("x_mm,y_mm,z_mm,PatientID,patient_id\n1,2,3,a,b\n", "both the patient_id"),
         (",,x_mm,y_mm,z_mm\n1,1,1,2,3\n", r"\(without a name\) occurs twice"),
         ("x_mm,y_mm,z_mm,,\n1,2,3,,\n", "without a name"),

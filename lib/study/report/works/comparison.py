@@ -112,8 +112,8 @@ def _chosen(run: Run) -> "Counter[str]":
     return Counter(str(one["classifier"]) for one in chosen)
 
 
-def networks_table(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
-    """`rows_table` with the epochs, and the parameters of a rival (`parameters`).
+def networks_table(runs: Mapping[str, Run], source: str, seeds: Mapping[str, int]) -> pd.DataFrame:
+    """`rows_table` with epochs, a rival's parameters (`parameters`), and `seeds` by run.
 
     The ruler has no epochs, and the networks of this book and the ruler no parameters here: "–".
     """
@@ -123,6 +123,7 @@ def networks_table(runs: Mapping[str, Run], source: str) -> pd.DataFrame:
     counts = parameters()
     profiles = [name.removesuffix(f"-{source}") for name in runs]
     table.insert(4, "parameters", [counts.get(name, NONE) for name in profiles])
+    table.insert(5, "seeds", [NONE if name == DIAMETER else str(seeds[name]) for name in runs])
     return table
 
 

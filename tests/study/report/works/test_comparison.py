@@ -76,8 +76,10 @@ def test_a_row_has_title_key_and_pooled_numbers(runs):
     best = runs["features-all-lidc_slices"].probabilities
     auc = metrics.roc_auc(best["label"], best["p_malignant"])
     assert table["AUC"].iloc[1].startswith(f"{auc:.3f} (")
-    networks = comparison.networks_table(comparison.rival_runs(runs, SOURCE), SOURCE)
+    rivals = comparison.rival_runs(runs, SOURCE)
+    networks = comparison.networks_table(rivals, SOURCE, dict(zip(rivals, (1, 2), strict=True)))
     assert networks["epochs"].tolist() == ["3", "3"]
+    assert networks["seeds"].tolist() == ["1", "2"]
     for one in (table, networks):
         assert list(one)[:3] == ["classified by", "AUC", "accuracy"]
     rivals = comparison.read_rivals().set_index("profile")["parameters"]
@@ -90,9 +92,12 @@ def test_what_a_row_does_not_have_is_a_dash(runs):
     features = comparison.features_table({"diameter": ruler})
     assert features[["features", "chosen (folds)"]].iloc[0].tolist() == ["–", "–"]
     networks = comparison.networks_table(
-        {"diameter": ruler, "paper-lidc_slices": runs["paper-lidc_slices"]}, SOURCE
+        {"diameter": ruler, "paper-lidc_slices": runs["paper-lidc_slices"]},
+        SOURCE,
+        {"paper-lidc_slices": 3},
     )
     assert networks["epochs"].tolist() == ["–", "3"]
+    assert networks["seeds"].tolist() == ["–", "3"]
     assert networks["parameters"].tolist() == ["–", "–"]
 
 
