@@ -2,8 +2,9 @@
 
 Patches are sent to the device once and augmented there, and an epoch of all members is one
 compiled loop over its steps. Each member is trained as `nodulebook.model.train` would train it:
-same first weights, same order, same symmetries, same rate at each step. Its checkpoint is a file of
-its own, so that a stopped training goes on, on this machine or another.
+same first weights, same order, same symmetries, same rate at each step. What remains is rounding,
+which a large learning rate enlarges from step to step (`benchmarks/stacked_auc.py`). Its checkpoint
+is a file of its own, so that a stopped training goes on, on this machine or another.
 """
 
 import time
