@@ -97,6 +97,9 @@ def score(
     are needed. A scan of LIDC-IDRI is scored by the fold that held its patient out. Positions that
     cannot be scored are named, and end the command with exit code 2; the others are done.
     """
+    for option, text in {"--run": run, "--profile": profile, "--source": source}.items():
+        if text == "":  # as from --run "$RUN" without RUN
+            raise InputError(f"{option} is empty: name one, or leave it out")
     if run and (profile or source):
         raise InputError("--run names a trained run; leave --profile and --source out")
     here = bool(run or profile or source)

@@ -107,6 +107,8 @@ def read_cubes(
                 f"{numbers(np.array(spacing_mm))}; correct the header, or leave --spacing out"
             )
         add(name, volume, {})
+    if (hu_range or axes != "zyx") and not any(f.suffix.lower() in (".npy", ".npz") for f in files):
+        raise InputError(f"{path}: holds no arrays, which --axes and --hu are for: leave them out")
     if not scans:
         raise InputError(f"{path}: holds no cube (.npy, .npz, .nii, .nii.gz, .mha, .mhd)")
     return Folder(path, scans, {}, [], dict.fromkeys(scans, "")), pd.DataFrame(rows)

@@ -55,6 +55,16 @@ def label_of(text: str) -> float | None:
     return 1.0 if known and _CANCERS.intersection(words) else None
 
 
+def value_of(name: str, cell: str) -> str:
+    """A cell of a column, in the form in which it is compared: 1 and 1.0 are the same."""
+    if name == "label":
+        return str(label_of(cell))
+    try:
+        return str(float(cell.replace(",", ".")))
+    except ValueError:
+        return cell
+
+
 def labels_of(table: pd.DataFrame) -> "pd.Series[float]":
     """1, 0 or NaN (none) per row: the label, else the rating's side of 3 (3 itself has none)."""
     label = pd.Series(math.nan, table.index)

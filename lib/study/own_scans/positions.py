@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from nodulebook.core.errors import InputError
 from nodulebook.data.patients import check_spelling
-from study.own_scans.labels import label_of
+from study.own_scans.labels import label_of, value_of
 
 WORLD = ("x_mm", "y_mm", "z_mm")
 PIXELS = ("column_px", "row_px", "slice")
+
+MOST_MM = 300.0
+"""A lung is not wider: a larger diameter has lost its decimal mark, or is not in mm."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     header, lines, columns = _read_cells(path)
     layout, found = _recognised(path, header, coordinates)
     cells = dict(zip(header, columns, strict=True))
-    _check_once(path, found, cells)
+    _check_once(path, found, cells, lines)
     kept = {name: cells[theirs] for name, theirs in found.items()}
     others = {
         name if name not in (*OURS, "line") else f"{name} as given": column
@@ -124,7 +127,9 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
         raise InputError(f"{path}: has no position: one row for each, below the columns' names")
     for name in placed:
         table[name] = numbers(path, table, name, "a number, such as -84.3", not coordinates)
-    if ras and set(WORLD) <= set(placed):
+    if ras and not set(WORLD) <= set(placed):
+        raise InputError(f"{path}: gives places in pixels, which --ras does not apply to")
+    if ras:
         table[["x_mm", "y_mm"]] *= -1
     for name in WORLD:
         if name not in table:
@@ -161,6 +166,8 @@ def read_positions(path: Path, ras: bool = False, coordinates: bool = True) -> p
     if "diameter_mm" in table:
         table["diameter_mm"] = numbers(path, table, "diameter_mm", "a diameter in mm", empty=True)
         refuse(path, table, table["diameter_mm"] <= 0, "diameter_mm must be above 0")
+        above = table["diameter_mm"] > MOST_MM  # 8.125 may have become 8125
+        refuse(path, table, above, f"must be in mm, and at most {MOST_MM:g}", "diameter_mm")
     first = ["line", "id", "scan", *WORLD]
     return table[first + [name for name in table.columns if name not in first]]
 
@@ -269,15 +276,22 @@ def _recognised(
     )
 
 
-def _check_once(path: Path, found: dict[str, str], cells: dict[str, list[str]]) -> None:
-    """Raise an InputError where two columns give one measure, and do not say the same."""
+def _check_once(
+    path: Path, found: dict[str, str], cells: dict[str, list[str]], lines: list[int]
+) -> None:
+    """Raise an InputError where two columns give one measure, and a line has two values of it."""
     for name in ("label", "rating", "patient_id", "diameter_mm"):
-        for other, column in cells.items():
-            twice = name in found and other != found[name] and other.lower() in _EVERYWHERE[name]
-            if twice and column != cells[found[name]]:
-                raise InputError(
-                    f"{path}: {found[name]} and {other} are both the {name}, and differ: leave one"
-                )
+        mine = found.get(name, "")
+        # Beside a mean rating, "malignancy" may be the ratings that it is the mean of.
+        if not mine or mine.lower() == "malignancy_mean":
+            continue
+        for other in [one for one in cells if one != mine and one.lower() in _EVERYWHERE[name]]:
+            for line, *both in zip(lines, cells[mine], cells[other], strict=True):
+                if all(both) and len({value_of(name, cell) for cell in both}) > 1:
+                    raise InputError(
+                        f"{path}: line {line}: {mine} is {both[0]!r} and {other} is {both[1]!r}, "
+                        f"but both columns are the {name}: leave one out"
+                    )
 
 
 def _wanted(layout: Layout) -> list[str]:

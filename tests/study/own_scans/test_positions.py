@@ -139,9 +139,23 @@ def test_a_label_comes_before_a_rating_and_three_has_none(tmp_path: Path) -> Non
     assert labels.fillna(-1).tolist() == [0, -1, 1, 1]
 
 
-def test_two_columns_that_say_the_same_are_one(tmp_path: Path) -> None:
-    table = read_positions(written(tmp_path, "x_mm,y_mm,z_mm,rating,malignancy\n1,2,3,4,4\n"))
-    assert table["rating"].tolist() == [4]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x_mm,y_mm,z_mm,rating,malignancy\n1,2,3,4,4.0\n",
+        "x_mm,y_mm,z_mm,patient_id,PatientID,rating\n1,2,3,one,,4\n",
+        "x_mm,y_mm,z_mm,label,malignant_lbl,rating\n1,2,3,1,1.0,4\n",
+        "x_mm,y_mm,z_mm,malignancy,malignancy_mean\n1,2,3,5;3;4,4\n",  # as in data/nodules.csv
+    ],
+)
+def test_two_columns_that_say_the_same_are_one(tmp_path: Path, text: str) -> None:
+    assert read_positions(written(tmp_path, text))["rating"].tolist() == [4]
+
+
+def test_ras_does_not_apply_to_pixels(tmp_path: Path) -> None:
+    path = written(tmp_path, "column_px,row_px,slice\n1,2,3\n")
+    with pytest.raises(InputError, match="pixels, which --ras does not apply to"):
+        read_positions(path, ras=True)
 
 
 def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) -> None:
@@ -167,9 +181,9 @@ def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) 
         ("x_mm,x_mm,y_mm,z_mm\n1,1,2,3\n", "x_mm occurs twice"),
         (
             "x_mm,y_mm,z_mm,rating,Malignancy\n1,2,3,4,2\n",
-            "Malignancy and rating are both the rating",
+            "line 2: Malignancy is '2' and rating is '4', but both",
         ),
-        ("x_mm,y_mm,z_mm,PatientID,patient_id\n1,2,3,a,b\n", "both the patient_id"),
+        ("x_mm,y_mm,z_mm,PatientID,patient_id\n1,2,3,a,b\n", "PatientID is 'b'|patient_id is 'b'"),
         (",,x_mm,y_mm,z_mm\n1,1,1,2,3\n", r"\(without a name\) occurs twice"),
         ("x_mm,y_mm,z_mm,,\n1,2,3,,\n", "without a name"),
         (HEADER + "a,one,1,2,3\nb,one,left,2,3\n", "line 3: x_mm is 'left'"),
@@ -199,6 +213,7 @@ def test_columns_that_mean_something_else_do_not_take_our_names(tmp_path: Path) 
         (LNDB + "1,1,1,1,1,1,2,3,4,0\n", "line 2: rating is not between"),
         (LNDB + "1,1,1,1,1,1,2,3,4,high\n", "line 2: rating is 'high'"),
         (LNDB + "1,1,1,1,1,1,2,3,-4,2\n", "line 2: diameter_mm must be above 0"),
+        (LNDB + "1,1,1,1,1,1,2,3,8125,2\n", "line 2: diameter_mm is .*8125.*at most 300"),
         (LNDB + "1,1,1,1,1,1,2,3,big,2\n", "line 2: diameter_mm is 'big'"),
         (LUNGX + 'CT001,1,"135; 303",142,Benign nodule\n', "line 2: place is '135; 303'"),
         (LUNGX + "CT001,1,135,142,Benign nodule\n", "line 2: place is '135'"),

@@ -2,6 +2,7 @@
 """Unusual input: leakage under another name, other units, padding, repeats, odd files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,7 @@ def test_intervals_over_few_patients_and_slopes_that_are_not_defined_are_not_giv
         ("--scans S --positions P --hu -1024,1024", "--hu has no effect without --cubes"),
         ("--scans S --positions P --axes xyz", "--axes has no effect without --cubes"),
         ("--cubes C --positions P --ras", "--ras has no effect with --cubes"),
+        ("--scans S --positions P --run=", "--run is empty"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(
@@ -194,3 +196,12 @@ def test_an_option_that_would_be_ignored_is_refused(
     done = CliRunner().invoke(commands.score, given)
     assert isinstance(done.exception, InputError) and message in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [{"axes": "xyz"}, {"hu_range": (0.0, 100.0)}])
+def test_what_is_said_of_arrays_is_refused_where_there_are_none(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    write_mhd(tmp_path / "cubes", "one")
+    with pytest.raises(InputError, match="holds no arrays"):
+        read_cubes(tmp_path / "cubes", **options)
