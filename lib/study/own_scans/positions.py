@@ -267,8 +267,8 @@ def _recognised(
         if found.keys() >= set(layout.needs):
             return layout, found
     if not coordinates:
-        known = {t: n for n, theirs in _EVERYWHERE.items() for t in theirs if t in given}
-        return LAYOUTS[0], {name: given[theirs] for theirs, name in known.items()}
+        known = {n: [t for t in theirs if t in given] for n, theirs in _EVERYWHERE.items()}
+        return LAYOUTS[0], {name: given[theirs[0]] for name, theirs in known.items() if theirs}
     kinds = "; ".join(f"{one.name}: {', '.join(_wanted(one))}" for one in LAYOUTS)
     raise InputError(
         f"{path}: not a known kind of table; its columns are {', '.join(header)}. Wanted are, by "

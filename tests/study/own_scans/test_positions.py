@@ -152,6 +152,11 @@ def test_two_columns_that_say_the_same_are_one(tmp_path: Path, text: str) -> Non
     assert read_positions(written(tmp_path, text))["rating"].tolist() == [4]
 
 
+def test_a_table_of_labels_may_have_ratings_and_their_mean(tmp_path: Path) -> None:
+    path = written(tmp_path, "nodule_id,malignancy,malignancy_mean\na,5;3;4,4\n")
+    assert read_positions(path, coordinates=False)["rating"].tolist() == [4]
+
+
 def test_ras_does_not_apply_to_pixels(tmp_path: Path) -> None:
     path = written(tmp_path, "column_px,row_px,slice\n1,2,3\n")
     with pytest.raises(InputError, match="pixels, which --ras does not apply to"):
