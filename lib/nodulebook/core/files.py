@@ -101,14 +101,14 @@ def replace_folder(source: Path, target: Path) -> None:
     """Rename folder `source` to `target`, moving an older `target` out of the way first.
 
     Killed at any point, at least one of them is whole: the older folder is deleted only once
-    `target` is in its place.
+    `target` is in its place. Of a symbolic link, the link is replaced and not what it points to.
     """
     old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    if target.exists() or target.is_symlink():
+        remove(old)
         os.replace(target, old)
     os.replace(source, target)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def wait_for_lock(path: Path, waiting: str) -> BaseFileLock:

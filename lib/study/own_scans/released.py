@@ -43,6 +43,11 @@ LICENCE = (
 TOLERANCE = 0.02
 """By so much may half precision and another processor change a probability."""
 
+MOST_SLOPE = 10.0
+"""Of a line that calibrates: twice that of the committed release, whose mean ratings keep scores
+near one half. A steeper line comes of scores that are almost the same for all nodules, and shows
+their noise: at 10, `TOLERANCE` alone moves one half to 0.69. One below 0 turns scores round."""
+
 
 def licence_of(source: str) -> str:
     """The licence of networks that were trained on a source."""
@@ -78,7 +83,8 @@ class Manifest(BaseModel):
     patch_spacing_mm: float
     window_hu: tuple[float, float]
     max_spacing_mm: float
-    max_shift_mm: float
+    max_shift_mm: float | None
+    """None: training had no shifts. Older manifests say 0."""
     patients: list[str]
     held_out: dict[str, list[str]]
     calibration: dict[str, tuple[float, float]]
@@ -102,7 +108,7 @@ def read_manifest(folder: Path | None = None) -> Manifest:
     Raises:
         InputError: there is no release, the manifest is wrong, or a file is missing or changed.
     """
-    folder = folder or weights_folder()
+    folder = (folder or weights_folder()).expanduser()
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
@@ -139,7 +145,7 @@ def networks_of_release(
     Raises:
         InputError: as `read_manifest`; or there is no such fold.
     """
-    folder = folder or weights_folder()
+    folder = (folder or weights_folder()).expanduser()
     manifest = read_manifest(folder)
     folds = sorted({entry.fold for entry in manifest.files})
     if fold is not None and fold not in folds:
@@ -172,7 +178,8 @@ def networks_of_release(
         {p: int(k) for k, patients in manifest.held_out.items() for p in patients},
         ALL if fold is None else fold,
         manifest.max_spacing_mm,
-        manifest.max_shift_mm,
+        # After training without shifts there is no limit to warn about, as with a run's networks.
+        manifest.max_shift_mm or None,
     )
 
 
@@ -197,10 +204,12 @@ def release(
 
     Raises:
         InputError: a fold or its weights are missing, the runs were made with different settings,
-            a packed network gives other predictions than its fold, or the files are too large.
+            the data are not those of the runs, a packed network gives other predictions than its
+            fold, the files are too large, or the folder holds anything else than a release.
     """
-    folder = (folder or weights_folder()).expanduser()
-    check_target(folder, {MANIFEST, *(one.name for one in folder.glob("fold-*-seed-*.npz"))})
+    # Resolved, so that what a link points to is replaced, and not the link.
+    folder = (folder or weights_folder()).expanduser().resolve()
+    _check_replaceable(folder)
     runs = [run, *(name for name in list_runs() if name.startswith(f"{run}-seed"))][:seeds]
     folds = {name: _folds_of(name) for name in runs}
     about = folds[run][0].run
@@ -218,12 +227,14 @@ def release(
         for name in runs:
             seed = int(folds[name][0].run["seed"])
             for k, fold in folds[name].items():
+                here = {"fold": k, "source": about["source"], "data": str(data or "")}
+                test, store = open_fold(check_fold_parameters(here), profile)
+                if store.digest != fold.run["data_hash"]:
+                    raise _other_data(name, fold, "made with other patches than those there now")
                 file = aside / f"fold-{k}-seed-{seed}.npz"
                 _put_checkpoint(model, name, k, fold.run["profile_hash"])
                 save_weights(file, model)
                 put_weights(model, read_weights(file, model))
-                here = {"fold": k, "source": about["source"], "data": str(data or "")}
-                test, _ = open_fold(check_fold_parameters(here), profile)
                 p = predict_malignant(model, test.test_volumes, settings.test_views)
                 record = fold.probabilities.set_index("nodule_id")["p_malignant"]
                 away = float(np.abs(p - record.loc[test.test["nodule_id"]].to_numpy()).max())
@@ -246,12 +257,12 @@ def release(
             source=about["source"], trained_on=SOURCES[about["source"]],
             profile=about["profile"], profile_hash=profile.hash(), patch_voxels=PATCH_SIZE,
             patch_spacing_mm=1.0, window_hu=WINDOW_HU, max_spacing_mm=2.5,
-            max_shift_mm=float(getattr(settings, "shift_mm", 0)),
+            max_shift_mm=float(settings.shift_mm) or None,
             patients=sorted(set(trained["patient_id"])),
             held_out={
                 str(k): sorted(set(rows["patient_id"])) for k, rows in held_out.groupby("fold")
             },
-            calibration=_calibration(folds), versions=versions(), files=entries,
+            calibration=_calibration(folds, report), versions=versions(), files=entries,
         )  # fmt: skip
         write_json(json.loads(manifest.model_dump_json()), aside / MANIFEST)
     if about["source"] == "own":
@@ -263,11 +274,49 @@ def release(
 
 
 def _folds_of(run: str) -> dict[int, Fold]:
-    """All ten folds of a run."""
+    """All ten folds of a run, with the nodules of the fold table."""
     absent = [k for k in range(N_FOLDS) if not paths.fold_folder(run, k).is_dir()]
     if absent:
         raise InputError(f"run {run!r}: fold {absent[0]} is missing; a release has all ten")
-    return {k: read_fold(paths.fold_folder(run, k)) for k in range(N_FOLDS)}
+    found = {k: read_fold(paths.fold_folder(run, k)) for k in range(N_FOLDS)}
+    expected = read_folds()
+    for k, fold in found.items():
+        try:
+            read_fold(paths.fold_folder(run, k), expected)
+        except InputError as error:
+            raise _other_data(run, fold, str(error)) from None
+    return found
+
+
+def _other_data(run: str, fold: Fold, problem: str) -> InputError:
+    """What is said where a run's fold was not made from the data that are here."""
+    where, cohort = f"run {run!r}, fold {fold.run['fold']}", paths.OWN_COHORT
+    if fold.run["source"] == "own":
+        return InputError(
+            f"{where}: {problem}; NODULEBOOK_COHORT ({cohort or 'not set'}) is not the cohort that "
+            "the run was trained on, or has changed since: set it to that cohort, or train the run "
+            "again"
+        )
+    unset = f"unset NODULEBOOK_COHORT ({cohort}), " * (cohort is not None)
+    return InputError(
+        f"{where}: {problem}; the data have changed since the run was trained: {unset}restore "
+        "them, or train the run again"
+    )
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a folder that holds anything else than a release."""
+    path, ours = folder / MANIFEST, set[str]()
+    if path.is_file():
+        try:
+            manifest = Manifest.model_validate(read_json(path))
+        except (InputError, ValidationError):  # another program's, or too damaged to know
+            raise InputError(
+                f"{path}: is not the manifest of a release, so {folder} is not replaced: name a "
+                "new folder with --to"
+            ) from None
+        ours = {MANIFEST, *(entry.file for entry in manifest.files)}
+    check_target(folder, ours)
 
 
 def _put_checkpoint(model: keras.Model, run: str, fold: int, profile_hash: str) -> None:
@@ -290,16 +339,40 @@ def _put_checkpoint(model: keras.Model, run: str, fold: int, profile_hash: str) 
         raise InputError(f"{path}: not a checkpoint of this network ({error})") from None
 
 
-def _calibration(runs: Mapping[str, Mapping[int, Fold]]) -> dict[str, tuple[float, float]]:
-    """For each fold, the line through the logits of the other folds' test nodules; all: of all."""
+def _calibration(
+    runs: Mapping[str, Mapping[int, Fold]], report: Report
+) -> dict[str, tuple[float, float]]:
+    """For each fold, the line through the logits of the other folds' test nodules; all: of all.
+
+    A fold without a usable line keeps its networks' scores, slope 1 and intercept 0, and that is
+    reported.
+    """
     tables = [fold.probabilities for folds in runs.values() for fold in folds.values()]
     pooled = pd.concat(tables).groupby("nodule_id")[["label", "fold", "p_malignant"]].mean()
     chosen = {str(k): pooled[pooled["fold"] != k] for k in range(N_FOLDS)} | {"all": pooled}
-    return {name: _line(rows["label"].to_numpy(), rows["p_malignant"].to_numpy(float))
-            for name, rows in chosen.items()}  # fmt: skip
+    lines: dict[str, tuple[float, float]] = {}
+    for name, rows in chosen.items():
+        line = _line(rows["label"].to_numpy(int), rows["p_malignant"].to_numpy(float))
+        if isinstance(line, str):
+            which = "the mean of all folds" if name == "all" else f"fold {name}"
+            report(f"calibration of {which}: {line}; its scores stay as the networks give them")
+            line = (1.0, 0.0)
+        lines[name] = line
+    return lines
 
 
-def _line(label: NDArray[Any], p: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and intercept of the label's log odds over the score's (Platt 1999)."""
-    fitted = plain_logistic().fit(logit(p)[:, None], label.astype(int))
-    return round(float(fitted.coef_[0, 0]), 5), round(float(fitted.intercept_[0]), 5)
+def _line(label: NDArray[np.int_], p: NDArray[np.float64]) -> tuple[float, float] | str:
+    """Slope and intercept of the label's log odds over the score's (Platt 1999), or why not."""
+    score = logit(p)
+    benign, malignant = score[label == 0], score[label == 1]
+    if not len(benign) or not len(malignant):
+        return "the nodules to fit on are of one label only"
+    # Without overlap (or with one score for all) the likelihood has no maximum, and the slope is
+    # where the search happened to stop.
+    if malignant.min() >= benign.max() or malignant.max() <= benign.min():
+        return "the scores of benign and malignant nodules do not overlap, so no line can be fitted"
+    fitted = plain_logistic().fit(score[:, None], label)
+    slope, intercept = round(float(fitted.coef_[0, 0]), 5), round(float(fitted.intercept_[0]), 5)
+    if not 0 < slope <= MOST_SLOPE:
+        return f"the fitted slope is {slope:g}, but must be above 0 and at most {MOST_SLOPE:g}"
+    return slope, intercept

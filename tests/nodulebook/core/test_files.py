@@ -115,6 +115,21 @@ def test_replacing_a_folder_survives_a_kill_at_any_point(tmp_path, monkeypatch, 
     assert (target / "file").read_text() == "new"
 
 
+def test_a_link_in_a_folders_place_is_replaced_and_leaves_nothing(tmp_path):
+    linked, target, old = tmp_path / "linked", tmp_path / "target", tmp_path / ".target.old"
+    linked.mkdir()
+    (linked / "file").write_text("linked")
+    for to in (linked, tmp_path / "nowhere"):
+        for place in (target, old):  # `old`: as an earlier version left it
+            shutil.rmtree(place, ignore_errors=True)
+            place.symlink_to(to)
+        (tmp_path / "source").mkdir()
+        replace_folder(tmp_path / "source", target)
+        assert target.is_dir() and not target.is_symlink()
+        assert {p.name for p in tmp_path.iterdir()} == {"linked", "target"}
+        assert (linked / "file").read_text() == "linked"
+
+
 def test_a_full_disk_names_its_folder(tmp_path):
     with pytest.raises(OSError) as full, written_aside(tmp_path / "file"):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -15,6 +15,7 @@ from nodulebook.core import paths
 from nodulebook.core.errors import InputError
 from nodulebook.core.settings import check_fold_parameters
 from nodulebook.data.folds import read_folds
+from nodulebook.runs.contract import Fold
 from nodulebook.runs.weights import put_weights, read_weights, save_weights
 from study.experiments.folds import run_fold_without_notebook
 from study.own_scans import released, scoring
@@ -51,6 +52,28 @@ def release(packed: Path, tmp_path: Path) -> Path:
     return tmp_path / "weights"
 
 
+@pytest.fixture
+def runs(packed: Path, small_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the release's runs, which `release` finds."""
+    shutil.copytree(packed.parent / "runs", tmp_path / "runs")
+    monkeypatch.setenv("NODULEBOOK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("NODULEBOOK_PATCHES", str(small_world / "data" / "patches"))
+    return tmp_path / "runs" / "tiny-phantom"
+
+
+def change_run(run: Path, **values: Any) -> None:
+    """Write values into run.json of all folds."""
+    for path in run.glob("fold-*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def scored(p: np.ndarray, label: np.ndarray) -> dict[str, dict[int, Fold]]:
+    """A run of ten folds with these probabilities."""
+    table = pd.DataFrame({"label": label, "p_malignant": p, "fold": np.arange(len(p)) % 10})
+    table["nodule_id"] = table.index.astype(str)
+    return {"run": {k: Fold(table[table["fold"] == k], table, {}) for k in range(10)}}
+
+
 def test_the_fold_that_held_a_patient_out_answers_and_all_folds_for_others(
     packed: Path, tmp_path: Path
 ) -> None:
@@ -68,13 +91,17 @@ def test_the_fold_that_held_a_patient_out_answers_and_all_folds_for_others(
     assert table["patient_in_training"].tolist() == ["unknown", "no"]
 
 
-def test_a_score_is_the_calibrated_mean_over_the_packed_networks(packed: Path) -> None:
-    networks = released.networks_of_release(report=quiet, folder=packed)
+def test_a_score_is_the_calibrated_mean_over_the_packed_networks(release: Path) -> None:
+    path = release / "manifest.json"
+    values = json.loads(path.read_text())
+    values["calibration"]["all"] = [2.5, 0.3]
+    path.write_text(json.dumps(values))
+    networks = released.networks_of_release(report=quiet, folder=release)
     volumes = np.random.default_rng(0).random((2, 32, 32, 32), dtype=np.float32)
-    whole, manifest = networks.get(ALL), released.read_manifest(packed)
+    whole, manifest = networks.get(ALL), released.read_manifest(release)
     each = []
     for entry in manifest.files:
-        put_weights(whole.model, read_weights(packed / entry.file, whole.model))
+        put_weights(whole.model, read_weights(release / entry.file, whole.model))
         each.append(whole.model.predict(volumes[..., None], verbose=0)[:, 1])
     slope, intercept = manifest.calibration["all"]
     mean = np.mean(each, axis=0)
@@ -83,10 +110,67 @@ def test_a_score_is_the_calibrated_mean_over_the_packed_networks(packed: Path) -
     assert calibrated(mean, (1.0, 0.0)) is mean
 
 
+LABEL = np.arange(200) // 10 % 2
+NOISE = np.random.default_rng(0).normal(size=200)
+
+
 def test_calibration_of_a_fold_does_not_see_its_nodules(packed: Path) -> None:
-    lines = released.read_manifest(packed).calibration
-    assert set(lines) == {*map(str, range(10)), "all"}
-    assert len(set(lines.values())) > 1  # each fold's line is of the other folds
+    assert set(released.read_manifest(packed).calibration) == {*map(str, range(10)), "all"}
+    p = 1 / (1 + np.exp(-(LABEL - 0.5 + NOISE) / 2))
+    lines = released._calibration(scored(p, LABEL), pytest.fail)
+    assert all(0.5 < slope < 10 for slope, _ in lines.values()) and len(set(lines.values())) == 11
+    p[3::10] = 0.1
+    others = released._calibration(scored(p, LABEL), pytest.fail)
+    assert [name for name in lines if lines[name] == others[name]] == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "why"),
+    [
+        ((0.5 - LABEL + NOISE) / 2, LABEL, "the fitted slope is -"),  # turned round
+        ((LABEL - 0.5 + NOISE) / 1000, LABEL, "and at most 10"),  # almost the same for all
+        (LABEL * 4.0 + np.abs(NOISE), LABEL, "do not overlap"),
+        (-LABEL * 4.0 - np.abs(NOISE), LABEL, "do not overlap"),
+        (np.full(200, -0.4), LABEL, "do not overlap"),
+        (NOISE, np.zeros(200, int), "one label only"),
+    ],
+)
+def test_scores_that_no_line_calibrates_are_kept_and_that_is_said(
+    logits: np.ndarray, label: np.ndarray, why: str
+) -> None:
+    said: list[str] = []
+    lines = released._calibration(scored(1 / (1 + np.exp(-logits)), label), said.append)
+    assert set(lines.values()) == {(1.0, 0.0)} and len(lines) == len(said) == 11
+    assert all(why in line and "as the networks give them" in line for line in said)
+    assert said[4].startswith("calibration of fold 4: ") and "mean of all folds" in said[10]
+
+
+def test_only_the_fold_without_a_line_keeps_its_scores() -> None:
+    p = 1 / (1 + np.exp(-(LABEL * 6.0 - 3 + np.clip(NOISE, -2, 2))))
+    p[7::10] = 1 / (1 + np.exp(-NOISE[7::10]))  # the only nodules that overlap
+    said: list[str] = []
+    lines = released._calibration(scored(p, LABEL), said.append)
+    assert [name for name, line in lines.items() if line == (1.0, 0.0)] == ["7"]
+    assert len(said) == 1 and "fold 7" in said[0]
+
+
+def test_without_shifts_in_training_no_limit_is_warned_about(release: Path) -> None:
+    path = release / "manifest.json"
+    values = json.loads(path.read_text())
+    assert values["max_shift_mm"] is None
+    for written, read in ((None, None), (0.0, None), (4.0, 4.0)):  # 0.0: an older release's
+        path.write_text(json.dumps(values | {"max_shift_mm": written}))
+        assert released.networks_of_release(report=quiet, folder=release).max_shift_mm == read
+
+
+def test_a_release_is_found_in_the_home_folder(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(packed.parent))
+    home = Path("~", packed.name)
+    assert released.read_manifest(home).run == "tiny-phantom"
+    networks = released.networks_of_release(report=quiet, folder=home)
+    assert networks.get(0).members
 
 
 def test_weights_survive_half_precision_and_refuse_another_network(
@@ -189,6 +273,64 @@ def test_a_folder_of_other_files_is_not_replaced(packed: Path, tmp_path: Path) -
     assert (tmp_path / "mine.txt").read_text() == "mine"
     with pytest.raises(InputError, match="fold 0 is missing"):  # an older release may be replaced
         released.release("absent", folder=packed, report=quiet)
+
+
+def test_a_folder_with_another_programs_manifest_is_not_replaced(
+    release: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "extension"
+    other.mkdir()
+    for text in ('{"manifest_version": 3, "name": "mine"}', "[]", "{"):
+        (other / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=r"manifest\.json: is not the manifest of a release"):
+            released.release("tiny-phantom", folder=other, report=quiet)
+        assert (other / "manifest.json").read_text() == text
+    (release / "fold-0-seed-99.npz").write_text("mine")  # which the manifest does not name
+    with pytest.raises(InputError, match=r"other files \(fold-0-seed-99\.npz\)"):
+        released.release("tiny-phantom", folder=release, report=quiet)
+
+
+def test_a_link_to_a_folder_and_the_folder_one_is_in_can_be_named(
+    runs: Path, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, empty = tmp_path / "link", tmp_path / "empty"
+    link.symlink_to(release)
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    before = (release / "manifest.json").stat().st_ino
+    for to in (link, Path(".")):
+        released.release("tiny-phantom", folder=to, report=quiet)
+    assert link.is_symlink() and (release / "manifest.json").stat().st_ino != before
+    released.read_manifest(empty)
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "weights", "link", "empty"}
+
+
+def test_a_run_of_other_data_is_not_packed(runs: Path, tmp_path: Path) -> None:
+    change_run(runs, data_hash="0" * 64)
+    with pytest.raises(
+        InputError,
+        match=r"'tiny-phantom', fold 0: made with other patches.*data have changed.*again",
+    ):
+        released.release("tiny-phantom", folder=tmp_path / "w", report=quiet)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("change", ["removed", "moved"])
+def test_a_run_whose_cohort_has_lost_or_moved_a_patient_is_not_packed(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    folds = read_folds()
+    tested = pd.read_csv(runs / "fold-4" / "probabilities.csv")["patient_id"].iloc[0]
+    here = folds["patient_id"] == tested
+    now = folds[~here] if change == "removed" else folds.assign(fold=folds["fold"].mask(here, 5))
+    change_run(runs, source="own")
+    monkeypatch.setattr(released, "read_folds", lambda: now)
+    monkeypatch.setattr(paths, "OWN_COHORT", tmp_path / "mine")
+    with pytest.raises(
+        InputError, match=r"'tiny-phantom', fold 4: .*NODULEBOOK_COHORT \(.*mine\).*trained on"
+    ):
+        released.release("tiny-phantom", folder=tmp_path / "w", report=quiet)
+    assert not (tmp_path / "w").exists()
 
 
 def test_an_own_cohorts_weights_are_not_said_to_be_of_lidc(packed: Path) -> None:
