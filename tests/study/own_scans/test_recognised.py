@@ -24,6 +24,7 @@ from test_score import (  # noqa: F401
 from nodulebook.core.errors import InputError
 from nodulebook.data.patients import check_spelling
 from study.own_scans import networks as sources
+from study.own_scans.evaluate import evaluate_scores
 from study.own_scans.networks import Network, Networks
 from study.own_scans.whose import spelling
 
@@ -187,3 +188,91 @@ def test_a_scan_of_two_patients_is_refused(cohort: Cohort, tmp_path: Path) -> No
     with pytest.raises(InputError, match=said):
         score(tmp_path / "scans", path, tmp_path / "out", own, 0)
     assert not (tmp_path / "out").exists()
+
+
+def scores_and_labels() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sixty scores of thirty scans, a patient each, and labels that call the patients otherwise."""
+    rows = [(f"n{k % 2}", f"s{k // 2}", k // 2) for k in range(60)]
+    table = pd.DataFrame(rows, columns=["id", "scan", "patient_id"])
+    scores = table.assign(
+        p_malignant=[0.3 + 0.1 * (k % 4) for k in range(60)],
+        patient_id="HOSP" + table["patient_id"].astype(str),
+    )
+    labels = table.assign(
+        label=[k % 3 % 2 for k in range(60)], patient_id="STUDY" + table["patient_id"].astype(str)
+    )
+    return scores, labels
+
+
+def compared(folder: Path, scores: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    scores.to_csv(folder / "s.csv", index=False)
+    labels.to_csv(folder / "l.csv", index=False)
+    evaluate_scores(folder / "s.csv", folder / "ev", folder / "l.csv")
+    return pd.read_csv(folder / "ev" / "nodules.csv", dtype=str)
+
+
+@pytest.mark.parametrize("kind", ["scan", "patient", "unscored", "both"])
+def test_a_patient_whom_labels_name_in_one_row_only_is_not_split(tmp_path: Path, kind: str) -> None:
+    scores, labels = scores_and_labels()
+    labels.loc[1::2, "patient_id"] = ""
+    if kind == "patient":  # the second nodule is in another scan of the same patient
+        scores.loc[1::2, "scan"] += "b"
+        labels.loc[1::2, "scan"] += "b"
+    if kind == "unscored":  # the row that names the patient is of a nodule without a score
+        scores = scores.drop(index=[0, 2])
+    if kind == "both":  # merged cells in both tables
+        scores.loc[0::2, "patient_id"] = ""
+    nodules = compared(tmp_path, scores, labels)
+    assert nodules["patient_id"].nunique() == 30
+    assert nodules["patient_id"].str.startswith("STUDY").all()
+
+
+def test_patients_whom_labels_do_not_name_are_those_of_the_scores(tmp_path: Path) -> None:
+    scores, labels = scores_and_labels()
+    labels.loc[10:, "patient_id"] = ""
+    named = compared(tmp_path, scores, labels)["patient_id"]
+    assert named.nunique() == 30 and (named.str[:5] == "STUDY").sum() == 10
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("labels", r"line 3: scan 's0' is of patient 'X' here, but of 'STUDY0'"),
+        ("scans", r"line 4: patient of the scores 'HOSP0' is of patient 'STUDY1' here, but of"),
+    ],
+)
+def test_a_scan_or_patient_under_two_names_is_refused(
+    tmp_path: Path, changed: str, message: str
+) -> None:
+    scores, labels = scores_and_labels()
+    if changed == "labels":
+        labels.loc[1, "patient_id"] = "X"
+    else:
+        scores.loc[2:3, "patient_id"] = "HOSP0"
+        labels.loc[2, "patient_id"] = ""
+    with pytest.raises(InputError, match=message):
+        compared(tmp_path, scores, labels)
+
+
+def test_evaluate_says_how_many_patients_are_unknown_to_networks_of_an_own_cohort(
+    tmp_path: Path,
+) -> None:
+    scores, labels = scores_and_labels()
+    seen = ["unknown"] * 7 + ["no"] * 53
+    scores = scores.assign(label=labels["label"], patient_in_training=seen)
+    for trained_on, said in ((OWN, True), ("CT scans from LIDC-IDRI", False)):
+        scores.assign(trained_on=trained_on).to_csv(tmp_path / "s.csv", index=False)
+        lines = evaluate_scores(tmp_path / "s.csv", tmp_path / "ev")
+        text = "7 of 60 nodules are of patients of whom it is unknown"
+        assert any(line.startswith(text) for line in lines) is said
+        assert (text in (tmp_path / "ev" / "index.html").read_text()) is said
+
+
+def test_scores_are_found_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, labels = scores_and_labels()
+    (tmp_path / "o1").mkdir()
+    scores.assign(label=labels["label"]).to_csv(tmp_path / "o1" / "probabilities.csv", index=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "60 nodules" in evaluate_scores(Path("~/o1"), tmp_path / "ev")[0]
