@@ -29,7 +29,6 @@ from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootst
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
 from study.own_scans.labels import by_rating, labels_of
 from study.own_scans.meeting import with_labels
-from study.own_scans.networks import OWN
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
 from study.own_scans.positions import (
     WORLD,
@@ -98,7 +97,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
     trained = table.get("patient_in_training", pd.Series("unknown", table.index))
     seen = (trained == "yes").sum()
     # Of LIDC-IDRI, whose scans name themselves, unknown is the rule.
-    by_own = table.get("trained_on", pd.Series("", table.index)) == SOURCES[OWN]
+    by_own = table.get("trained_on", pd.Series("", table.index)) == SOURCES["own"]
     if unknown := int((by_own & ~trained.isin(["yes", "no"])).sum()):
         remarks.append(
             f"{unknown} of {len(table)} nodules are of patients of whom it is unknown whether the "
