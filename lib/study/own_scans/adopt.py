@@ -1,7 +1,7 @@
 """A user's scans and labels as a cohort to train on: `nodulebook adopt`."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from nodulebook.core.errors import InputError
 from nodulebook.core.files import folder_written_aside, write_csv
 from nodulebook.core.settings import N_FOLDS
 from nodulebook.ct.dicom_files import TWO_PATIENTS
-from nodulebook.ct.find import FoundScan
 from nodulebook.ct.folder import listed
 from nodulebook.data.folds import make_folds
 from nodulebook.data.patients import check_spelling
@@ -24,12 +23,10 @@ from study.own_scans.networks import Networks, Report
 from study.own_scans.page import LEFT_OUT, check_target
 from study.own_scans.scans import Folder
 from study.own_scans.scoring import ABSENT, by_scan, patches_of, reasons
+from study.own_scans.whose import Scans, told_patient
 
 NODULES, FOLDS = "nodules.csv", "folds.csv"
 SEVERAL = "its scan's files name several patients: say whose it is in the column patient_id"
-
-Scans = Sequence[tuple[FoundScan, NDArray[np.int64]]]
-"""Scans and the rows of their positions."""
 
 COLUMNS = ("nodule_id", "patient_id", "label", "diameter_mm")
 """Of `nodules.csv`; the last is left out where nodules without a diameter remain."""
@@ -74,7 +71,7 @@ def adopt(
     # No network yet: no spacing of slices is wider than it knows.
     anything = Networks(lambda fold: None, (0,), {}, max_spacing_mm=np.inf)  # type: ignore[arg-type,return-value]
     # Of all rows: also one without a label says whose its scan is.
-    scans = list(by_scan(table, folder, anything, reason))
+    scans = list(by_scan(table, folder, anything, reason, name))
     if len(absent := table["scan"][reason == ABSENT]):
         report(f"{folder.path} holds {listed(folder.scans.values())}, but no {absent.iloc[0]}")
     patients = _patients(name, table, scans, folder.given_patients, report)
@@ -234,7 +231,7 @@ def _patients(
         InputError: the table names two patients of one scan; or none of a scan whose files name the
             patient of scans that the table gives to several.
     """
-    told = {scan.name: _told(name, scan.name, table.loc[rows]) for scan, rows in scans}
+    told = {scan.name: told_patient(name, scan.name, table.loc[rows]) for scan, rows in scans}
     filed = {scan.name: scan.patient_id or of_files[scan.name] for scan, _ in scans}
     known: dict[str, list[str]] = {}  # patients of the table by what the files call them
     for scan_name, patient in told.items():
@@ -270,24 +267,6 @@ def _patients(
             "followed"
         )
     return patients
-
-
-def _told(name: str, scan: str, here: pd.DataFrame) -> str:
-    """The patient whom the positions of a scan name; "" where none does.
-
-    Raises:
-        InputError: they name two.
-    """
-    if "patient_id" not in here:
-        return ""
-    named = here[here["patient_id"] != ""].drop_duplicates("patient_id")
-    if len(named) > 1:
-        (line, other), (one, two) = named["line"].iloc[:2], named["patient_id"].iloc[:2]
-        raise InputError(
-            f"{name}: line {other}: patient_id is {two!r}, but {one!r} in line {line} of the same "
-            f"scan ({scan}); a scan is of one patient"
-        )
-    return str(named["patient_id"].iloc[0]) if len(named) else ""
 
 
 def _with_ruler(name: str, nodules: pd.DataFrame, report: Report) -> pd.DataFrame:

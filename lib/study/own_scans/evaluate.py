@@ -5,7 +5,7 @@ or the automatic ruler's. Intervals are over draws of patients; where the table 
 draws of scans, which makes them too narrow if patients have several.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from nodulebook.core.errors import InputError
 from nodulebook.core.files import folder_written_aside, write_csv
 from nodulebook.data.cohort import read_nodules
 from nodulebook.data.folds import make_folds
-from nodulebook.data.patients import check_spelling
+from nodulebook.patches.sources import SOURCES
 from nodulebook.runs.contract import read_run
 from nodulebook.stats.added_value import (
     combined_score,
@@ -28,6 +28,7 @@ from nodulebook.stats.added_value import (
 from nodulebook.stats.bootstrap import Interval, bootstrap_means, patient_bootstrap
 from nodulebook.stats.calibration import calibration_curve, calibration_slope
 from study.own_scans.labels import by_rating, labels_of
+from study.own_scans.meeting import with_labels
 from study.own_scans.page import PAGE, PROBABILITIES, check_target, render
 from study.own_scans.positions import (
     WORLD,
@@ -35,7 +36,6 @@ from study.own_scans.positions import (
     numbers,
     read_positions,
     refuse,
-    stem,
 )
 
 EVALUATION, NODULES = "evaluation.csv", "nodules.csv"
@@ -64,6 +64,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
     Raises:
         InputError: a table is missing or wrong, no nodule has a label, or no label a nodule.
     """
+    scored = scored.expanduser()
     check_target(to, {EVALUATION, NODULES, PAGE}, {"--scored": scored, "--labels": labels})
     of_run = scored.is_dir() and any(scored.glob("fold-*"))
     path = scored / PROBABILITIES if scored.is_dir() and not of_run else scored
@@ -71,7 +72,7 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
     remarks = [remark]
     if labels is not None:
         named = {"id"} if of_run else given_columns(path)
-        table, remark = _with_labels(table, labels, named)
+        table, remark = with_labels(table, labels, named)
         remarks.append(remark)
     remarks = [one for one in (*remarks, by_rating(table)) if one]
     table["label"] = labels_of(table)
@@ -93,7 +94,15 @@ def evaluate_scores(scored: Path, to: Path, labels: Path | None = None) -> list[
         }
     )
     measures = pd.DataFrame(_measures(nodules))
-    seen = (table.get("patient_in_training", pd.Series("unknown", table.index)) == "yes").sum()
+    trained = table.get("patient_in_training", pd.Series("unknown", table.index))
+    seen = (trained == "yes").sum()
+    # Of LIDC-IDRI, whose scans name themselves, unknown is the rule.
+    by_own = table.get("trained_on", pd.Series("", table.index)) == SOURCES["own"]
+    if unknown := int((by_own & ~trained.isin(["yes", "no"])).sum()):
+        remarks.append(
+            f"{unknown} of {len(table)} nodules are of patients of whom it is unknown whether the "
+            "network was trained on them: if it was, these numbers are too good"
+        )
     counts = nodules["label"].value_counts().reindex([0, 1], fill_value=0)
     placed = [name for name in WORLD if name in table and table[name].notna().all()]
     facts: dict[str, Any] = {
@@ -164,111 +173,6 @@ def _scores(path: Path) -> pd.DataFrame:
     if AUTO in table:
         table[AUTO] = numbers(path, table, AUTO, "a diameter in mm", empty=True)
     return table
-
-
-def _with_labels(
-    table: pd.DataFrame, labels: Path, named: Collection[str]
-) -> tuple[pd.DataFrame, str]:
-    """The nodules that a table of labels labels, with its label, patient and diameter.
-
-    `named` are the columns that the scores have. Also returns a remark on labelled rows that meet
-    no nodule.
-    """
-    given = read_positions(labels, coordinates=False)
-    label = labels_of(given)
-    if label.isna().all():
-        raise InputError(f"{labels}: no row has a label: a column label or rating is needed")
-    keys = _keys(table, given, set(named), given_columns(labels))
-    if not keys:
-        raise InputError(f"{labels}: needs a column id, or scan, as in the table of scores")
-    for spelled in (str, stem):  # a scan as it is written; else without folder and ending
-        mine, theirs = (_index(side, keys, spelled) for side in (table, given))
-        if mine.isin(theirs).any():
-            break
-    shown = [", ".join(map(str, side[0])) for side in (theirs, mine)]
-    if not mine.isin(theirs).any():
-        raise InputError(
-            f"{labels}: none of its rows is of a scored nodule: {' and '.join(keys)} {shown[0]!r}, "
-            f"where the scores have {shown[1]!r}"
-        )
-    for one, other in ((mine, theirs), (theirs, mine)):
-        twice = one[one.duplicated() & one.isin(other)]
-        if len(twice):
-            raise InputError(
-                f"{labels}: {' and '.join(keys)} {', '.join(map(str, twice[0]))!r} names several "
-                "nodules: both tables need the columns id and scan"
-            )
-    once = ~theirs.duplicated()
-    row = pd.Series(np.flatnonzero(once), theirs[once]).reindex(mine).to_numpy()
-    met = ~np.isnan(row)
-    found = given.iloc[row[met].astype(int)].set_index(table.index[met])
-    _check_patients(labels, table[met], found)
-    kept = table[met].drop(columns=["label", "rating"], errors="ignore")
-    for name in ("label", "rating", "patient_id", "diameter_mm"):
-        if name in found:
-            there = found[name].notna() & (found[name] != "")
-            kept[name] = found[name].where(there, kept.get(name, found[name]))
-    if "patient_id" in kept:
-        check_spelling(labels, kept["patient_id"])
-    more = label.notna().to_numpy() & ~theirs.isin(mine)
-    if not more.any():
-        return kept.reset_index(drop=True), ""
-    remark = f"{labels}: {more.sum()} more rows with a label are of no scored nodule, the first is "
-    remark += repr(", ".join(map(str, theirs[more][0])))
-    if not met.all():
-        first = ", ".join(map(str, mine[~met][0]))
-        remark += f"; {(~met).sum()} scored nodules have no row, the first is {first!r}"
-    return kept.reset_index(drop=True), remark
-
-
-def _check_patients(labels: Path, table: pd.DataFrame, found: pd.DataFrame) -> None:
-    """Refuse labels that give a nodule to another patient of the scores: ids that number the rows
-    of two tables in another order would meet.
-
-    Raises:
-        InputError: they do; names line and patients.
-    """
-    if "patient_id" in table and "patient_id" in found:
-        theirs, ours = found["patient_id"], table["patient_id"]
-        other = (theirs != "") & (ours != "") & (theirs != ours) & theirs.isin(set(ours))
-        row = int(other.to_numpy().argmax())
-        why = (
-            f"{ours.iloc[row]!r} in the scores. If ids are row numbers of tables in another order, "
-            "give both tables id and scan; if they name patients in two ways, leave the column out "
-            "of the labels"
-        )
-        refuse(labels, found, other, why, "patient_id")
-
-
-def _keys(table: pd.DataFrame, given: pd.DataFrame, named: set[str], has: set[str]) -> list[str]:
-    """The columns by which scores and labels meet; none where they cannot.
-
-    By scan and id where both tables have them, by id alone where one names no scan and, where ids
-    repeat, by patient and id. A table without ids is met by scan and place, or by scan alone.
-    """
-    sides = (table, given)
-    scans = "scan" in named & has and all((side["scan"] != "").any() for side in sides)
-    if "id" in has:
-        if scans:
-            return ["scan", "id"]
-        again = any(side["id"].duplicated().any() for side in sides)
-        return ["patient_id", "id"] if again and "patient_id" in named & has else ["id"]
-    if not scans:
-        return []
-    placed = all(
-        set(WORLD) <= set(side) and side[list(WORLD)].notna().to_numpy().all() for side in sides
-    )
-    return ["scan", *WORLD] if placed else ["scan"]
-
-
-def _index(table: pd.DataFrame, keys: list[str], spelled: Callable[[str], str]) -> pd.MultiIndex:
-    """The rows' keys; places to 0.001 mm, as `score` writes them."""
-    side = table[keys].copy()
-    if "scan" in side:
-        side["scan"] = side["scan"].map(spelled)
-    for name in set(WORLD) & set(keys):
-        side[name] = side[name].astype(float).round(3)
-    return pd.MultiIndex.from_frame(side)
 
 
 def _ruler(table: pd.DataFrame) -> tuple[str, pd.Series]:

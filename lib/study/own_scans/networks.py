@@ -26,6 +26,9 @@ from nodulebook.runs.weights import Weights, put_weights
 from nodulebook.stats.calibration import logit
 from study.experiments.maps import fold_with_model
 
+OWN = "own"
+"""The source of a cohort of the user's own."""
+
 ALL = -1
 """In place of a fold's number: the mean over all folds."""
 
@@ -80,6 +83,7 @@ class Networks:
     default: int | None = None  # for other patients; None: the first usable fold
     max_spacing_mm: float = 2.5  # between the slices of the training scans
     max_shift_mm: float | None = None  # of training patches from the nodule's centre, if known
+    nodules: Mapping[str, str] = field(default_factory=dict)  # of those patients, if known
     _loaded: dict[int, Network] = field(default_factory=dict)
 
     def fold_for(self, patient_id: str) -> int:
@@ -95,10 +99,31 @@ class Networks:
         return self._loaded[fold]
 
 
+def in_training(patient_id: str, network: Network, networks: Networks) -> str:
+    """Whether a network was trained on a patient: yes, no or unknown.
+
+    Args:
+        patient_id: as the networks call them, else of LIDC-IDRI; "" where neither is known.
+        network: the one that is asked.
+        networks: what it is of.
+    """
+    if patient_id in network.patients:
+        return "yes"
+    # A scan of LIDC-IDRI may be in a user's cohort under another name.
+    sure = patient_id in networks.fold_of or network.source != OWN
+    return "no" if patient_id and sure else "unknown"
+
+
 def held_out_folds() -> dict[str, int]:
     """The fold in which each patient of LIDC-IDRI with a labelled nodule is held out."""
     folds = read_folds()
     return dict(zip(folds["patient_id"], folds["fold"].astype(int), strict=True))
+
+
+def _patients_of_nodules() -> dict[str, str]:
+    """The patient of each labelled nodule; `adopt` calls nodules by scan and id."""
+    folds = read_folds()
+    return dict(zip(folds["nodule_id"], folds["patient_id"], strict=True))
 
 
 def networks_of_profile(
@@ -134,7 +159,8 @@ def networks_of_profile(
         patients = frozenset(here.train["patient_id"])
         return Network(model, profile, own.run_name, k, source, patients)
 
-    return Networks(load, range(N_FOLDS) if fold is None else (fold,), held_out_folds())
+    folds = range(N_FOLDS) if fold is None else (fold,)
+    return Networks(load, folds, held_out_folds(), nodules=_patients_of_nodules())
 
 
 def networks_of_run(
@@ -175,4 +201,4 @@ def networks_of_run(
         patients = frozenset(here.data.train["patient_id"])
         return Network(here.model, here.profile, run, k, here.store.source, patients)
 
-    return Networks(load, usable, held_out_folds())
+    return Networks(load, usable, held_out_folds(), nodules=_patients_of_nodules())

@@ -34,7 +34,8 @@ RESULTS = (
 COLUMNS = ("id", "scan", *WORLD, *RESULTS)
 """Columns of `probabilities.csv`, in the order of the positions; those of the positions' file that
 are not among them follow. `fold`: `all` for the mean over folds. `patient_in_training`: yes, no, or
-unknown where the scan is not known as one of LIDC-IDRI's."""
+unknown where the scan is not known as one of LIDC-IDRI's or, with networks that were trained on a
+cohort of the user's own, as one of that cohort's."""
 
 TICK = 2 * ZOOM
 """Screen pixels that the marks of the position reach in from a plane's edges."""

@@ -1,7 +1,7 @@
 """From positions in the user's own scans to probabilities and maps: `nodulebook score`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from nodulebook.ct.folder import listed
 from nodulebook.ct.spacing import check_spacing
 from nodulebook.ct.volume import Volume
 from nodulebook.data.contours import grid_offsets_mm
-from nodulebook.data.patients import lidc_patient
 from nodulebook.explain import gradcam
 from nodulebook.model.parts import CLASSES
 from nodulebook.model.train import ARM
@@ -26,7 +25,7 @@ from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, extract_patch, scale_to
 from nodulebook.patches.ruler import automatic_diameter_mm
 from nodulebook.patches.sources import SOURCES
 from nodulebook.runs.weights import put_weights
-from study.own_scans.networks import ALL, Network, Networks, Report
+from study.own_scans.networks import ALL, OWN, Network, Networks, Report, in_training
 from study.own_scans.page import (
     COLUMNS,
     LEFT_OUT,
@@ -38,7 +37,8 @@ from study.own_scans.page import (
     write_page,
 )
 from study.own_scans.positions import PIXELS, WORLD, stem
-from study.own_scans.scans import Folder, check_inside, pixel_world
+from study.own_scans.scans import check_inside, pixel_world
+from study.own_scans.whose import with_patients
 
 _ENDS = "trained on slices that end at the readers' marks, with"
 CAVEATS = {
@@ -117,6 +117,7 @@ def score(
     cells = {name: np.full(len(table), "", object) for name in ("scan", *WORLD, *RESULTS)}
     items: list[Item] = []
     used: dict[int, Network] = {}
+    seen: list[str] = []  # of each scan, where the networks are of an own cohort
     for scan, rows in by_scan(table, folder, networks, reason):
         n_scored = 0
         for first in range(0, len(rows), CHUNK):
@@ -126,14 +127,22 @@ def score(
                 continue
             network = networks.get(networks.fold_for(scan.patient_id))
             used[network.fold] = network
-            for row, result, item in _scored(scan, network, patches, pictures):
+            for row, result, item in _scored(scan, network, networks, patches, pictures):
                 for name, value in result.items():
                     cells[name][row] = value
                 if item is not None:
                     items.append(item)
             n_scored += len(patches)
         if n_scored:
+            if network.source == OWN:
+                seen.append(in_training(scan.patient_id, network, networks))
             report(f"scan {scan.name}: {n_scored} positions, {about(network)['which']}")
+    if without := seen.count("unknown"):
+        report(
+            f"{without} of {len(seen)} scans are not recognised as patients of the cohort that the "
+            "networks were trained on; if one of them is of such a patient, its score may be too "
+            "good: name the patient in the column patient_id, as the cohort's folds.csv does"
+        )
     lost = table.loc[reason != "", ["line", "id", "scan"]].assign(reason=reason[reason != ""])
     if (reason == ABSENT).any():
         name = table["scan"][reason == ABSENT].iloc[0]
@@ -181,9 +190,17 @@ def reasons(left_out: pd.DataFrame, most: int = 10) -> list[str]:
 
 
 def by_scan(
-    table: pd.DataFrame, folder: FoundFolder, networks: Networks, reason: NDArray[np.object_]
+    table: pd.DataFrame,
+    folder: FoundFolder,
+    networks: Networks,
+    reason: NDArray[np.object_],
+    positions_csv: str = "positions",
 ) -> Iterator[tuple[FoundScan, NDArray[np.int64]]]:
-    """The scans of the folder and the rows of their positions, those of a network together."""
+    """The scans of the folder and the rows of their positions, those of a network together.
+
+    Raises:
+        InputError: the positions name two patients of one scan.
+    """
     rows_of: dict[str, dict[str, NDArray[np.int64]]] = {}
     for name, found in table.groupby("scan", sort=False).indices.items():
         name, rows = str(name), np.asarray(found)
@@ -201,22 +218,12 @@ def by_scan(
         paths = [one for one in parts if one != name == stem(one)]
         for one in paths if len(paths) > 1 else ():
             reason[parts.pop(one)] = f"{listed(paths)} would all be scan {name}: name each scan"
-    scans = []
-    for name, parts in rows_of.items():
-        if not parts:
-            continue
-        rows, scan = np.sort(np.concatenate(list(parts.values()))), folder.scans[name]
-        if not scan.patient_id:
-            named = ("id", "patient_id", "scan as given", "id as given")
-            told = table.loc[rows, [column for column in named if column in table]]
-            patient = lidc_patient("", *np.unique(told.to_numpy(str)))
-            # A patient of the cohort that the networks were trained on, named as `adopt` does.
-            named_so = [*told.get("patient_id", []), name]
-            if isinstance(folder, Folder):
-                named_so.insert(-1, folder.given_patients[name])
-            ours = (one for one in named_so if one in networks.fold_of)
-            scan = replace(scan, patient_id=patient or next(ours, ""))
-        scans.append((scan, rows))
+    scans = [
+        (folder.scans[name], np.sort(np.concatenate(list(parts.values()))))
+        for name, parts in rows_of.items()
+        if parts
+    ]
+    scans = with_patients(positions_csv, table, scans, folder, networks)
     yield from sorted(scans, key=lambda pair: networks.fold_for(pair[0].patient_id))
 
 
@@ -324,7 +331,11 @@ def _away_mm(volume_hu: NDArray[np.float32]) -> float:
 
 
 def _scored(
-    scan: FoundScan, network: Network, patches: Sequence[_Patch], pictures: int
+    scan: FoundScan,
+    network: Network,
+    networks: Networks,
+    patches: Sequence[_Patch],
+    pictures: int,
 ) -> Iterator[tuple[int, dict[str, object], Item | None]]:
     """Row, cells of the table, and what the page shows of it, if it does."""
     seen_hu = network.seen_hu(np.array([patch.volume_hu for patch in patches]))
@@ -340,9 +351,7 @@ def _scored(
             network.model, volumes[pictured][..., None], explained[pictured]
         )
         heat = dict(zip(pictured, maps, strict=True))
-    seen = "unknown"
-    if scan.patient_id:
-        seen = "yes" if scan.patient_id in network.patients else "no"
+    seen = in_training(scan.patient_id, network, networks)
     always = [CAVEATS[network.source]] if network.source in CAVEATS else []
     if seen == "yes":
         always.append("the network was trained on this patient")
