@@ -40,6 +40,15 @@ def lidc_patient(series_uid: str, *texts: str) -> str:
     return named.pop() if len(named) == 1 else ""
 
 
+def spelling(patient: str) -> str:
+    """The form in which names of patients are compared: P-07 and p_7, or 001 and 1, have the same.
+
+    Case, leading zeros, and which of blank, point, hyphen and underscore is used make no patient.
+    """
+    key = re.sub(r"[\s_.-]+", "-", patient.casefold())
+    return re.sub(r"(?<=[a-z])-(?=[0-9])|(?<![0-9])0+(?=[0-9])", "", key)
+
+
 def check_spelling(path: Path, patients: Iterable[str]) -> None:
     """Refuse a table that spells a patient in two ways: folds and intervals would split them.
 
@@ -54,8 +63,7 @@ def check_spelling(path: Path, patients: Iterable[str]) -> None:
     """
     first: dict[str, str] = {}
     for name in patients:
-        key = re.sub(r"[\s_.-]+", "-", name.casefold())
-        key = re.sub(r"(?<=[a-z])-(?=[0-9])|(?<![0-9])0+(?=[0-9])", "", key)
+        key = spelling(name)
         if first.setdefault(key, name) != name:
             raise InputError(
                 f"{path}: patient_id {name!r} and {first[key]!r} seem to be one patient; write "

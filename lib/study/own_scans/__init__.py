@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
-    "find_scans": "scans",
-    "networks_of_profile": "networks",
-    "read_manifest": "released",
-    "release_results": "card",
-    "read_positions": "positions",
-    "score": "scoring",
+    "find_scans": "own_scans.scans",
+    "networks_of_profile": "own_scans.networks",
+    "read_manifest": "own_scans.released",
+    "release_results": "report.method.card",
+    "read_positions": "own_scans.positions",
+    "score": "own_scans.scoring",
 }
 
 
@@ -17,4 +17,4 @@ def __getattr__(name: str) -> Any:
     """The functions that chapters use; Keras is imported only where it is needed."""
     if name not in _WHERE:
         raise AttributeError(name)
-    return getattr(import_module(f"study.own_scans.{_WHERE[name]}"), name)
+    return getattr(import_module(f"study.{_WHERE[name]}"), name)

@@ -19,11 +19,10 @@ from nodulebook.model.parts import CLASSES
 from nodulebook.patches.sources.own import CUBES
 from study.own_scans.evaluate import FEWEST
 from study.own_scans.labels import by_rating, labels_of
-from study.own_scans.networks import Networks, Report
+from study.own_scans.networks import Networks, Report, Scans, told_patient
 from study.own_scans.page import LEFT_OUT, check_target
 from study.own_scans.scans import Folder
 from study.own_scans.scoring import ABSENT, by_scan, patches_of, reasons
-from study.own_scans.whose import Scans, told_patient
 
 NODULES, FOLDS = "nodules.csv", "folds.csv"
 SEVERAL = "its scan's files name several patients: say whose it is in the column patient_id"

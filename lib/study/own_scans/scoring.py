@@ -25,7 +25,7 @@ from nodulebook.patches.cube import LUNG_HU, PATCH_SIZE, extract_patch, scale_to
 from nodulebook.patches.ruler import automatic_diameter_mm
 from nodulebook.patches.sources import SOURCES
 from nodulebook.runs.weights import put_weights
-from study.own_scans.networks import ALL, OWN, Network, Networks, Report, in_training
+from study.own_scans.networks import ALL, OWN, Network, Networks, Report, in_training, with_patients
 from study.own_scans.page import (
     COLUMNS,
     LEFT_OUT,
@@ -38,7 +38,6 @@ from study.own_scans.page import (
 )
 from study.own_scans.positions import PIXELS, WORLD, stem
 from study.own_scans.scans import check_inside, pixel_world
-from study.own_scans.whose import with_patients
 
 _ENDS = "trained on slices that end at the readers' marks, with"
 CAVEATS = {

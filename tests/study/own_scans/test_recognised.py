@@ -22,11 +22,10 @@ from test_score import (  # noqa: F401
 )
 
 from nodulebook.core.errors import InputError
-from nodulebook.data.patients import check_spelling
+from nodulebook.data.patients import check_spelling, spelling
 from study.own_scans import networks as sources
 from study.own_scans.evaluate import evaluate_scores
 from study.own_scans.networks import Network, Networks
-from study.own_scans.whose import spelling
 
 WITH_PATIENT = "id,scan,x_mm,y_mm,z_mm,patient_id"
 OWN = "a cohort of the user's"

@@ -4,7 +4,7 @@ import pandas as pd
 
 from nodulebook.core import paths
 from study.experiments.shifts import SHIFTS
-from study.own_scans import card
+from study.report.method import card
 
 
 def test_each_distance_off_the_middle_has_a_row_and_so_has_the_middle(tmp_path, monkeypatch):
