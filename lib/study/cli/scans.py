@@ -142,7 +142,8 @@ def score(
         )
     else:
         networks = released.networks_of_release(fold, click.echo, weights)
-    scored = scoring.score(folder, table, to, networks, pictures, click.echo)
+    named = str(positions or cubes)
+    scored = scoring.score(folder, table, to, networks, pictures, click.echo, named)
     click.echo(f"{len(scored.table)} positions: {to / PROBABILITIES}")
     click.echo(f"page: {(to / PAGE).resolve()}")
     for line in (*scoring.reasons(scored.left_out), *scored.damaged):

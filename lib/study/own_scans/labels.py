@@ -5,6 +5,8 @@ import re
 
 import pandas as pd
 
+from nodulebook.data.patients import spelling
+
 _CANCERS = {
     "malignant", "malignancy", "cancer", "carcinoma", "adenocarcinoma", "carcinoid", "metastasis",
     "metastases", "metastatic", "sarcoma", "lymphoma", "melanoma", "mesothelioma", "nsclc", "sclc",
@@ -59,6 +61,8 @@ def value_of(name: str, cell: str) -> str:
     """A cell of a column, in the form in which it is compared: 1 and 1.0 are the same."""
     if name == "label":
         return str(label_of(cell))
+    if name == "patient_id":
+        return spelling(cell)
     try:
         return str(float(cell.replace(",", ".")))
     except ValueError:

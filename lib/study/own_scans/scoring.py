@@ -88,6 +88,7 @@ def score(
     networks: Networks,
     pictures: int = 100,
     report: Report = print,
+    positions_csv: str = "positions",
 ) -> Scored:
     """Give each position a probability, and write the table and a page of maps.
 
@@ -99,6 +100,7 @@ def score(
         networks: of the release or of a run.
         pictures: how many positions the page shows, the first ones; the CSV file has all.
         report: gets a line of progress now and then.
+        positions_csv: the table's name, for messages.
 
     Returns:
         What was written.
@@ -117,7 +119,7 @@ def score(
     items: list[Item] = []
     used: dict[int, Network] = {}
     seen: list[str] = []  # of each scan, where the networks are of an own cohort
-    for scan, rows in by_scan(table, folder, networks, reason):
+    for scan, rows in by_scan(table, folder, networks, reason, positions_csv):
         n_scored = 0
         for first in range(0, len(rows), CHUNK):
             part = table.loc[rows[first : first + CHUNK]]
@@ -193,7 +195,7 @@ def by_scan(
     folder: FoundFolder,
     networks: Networks,
     reason: NDArray[np.object_],
-    positions_csv: str = "positions",
+    positions_csv: str,
 ) -> Iterator[tuple[FoundScan, NDArray[np.int64]]]:
     """The scans of the folder and the rows of their positions, those of a network together.
 

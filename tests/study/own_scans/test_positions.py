@@ -145,6 +145,7 @@ def test_a_label_comes_before_a_rating_and_three_has_none(tmp_path: Path) -> Non
         "x_mm,y_mm,z_mm,rating,malignancy\n1,2,3,4,4.0\n",
         "x_mm,y_mm,z_mm,patient_id,PatientID,rating\n1,2,3,one,,4\n",
         "x_mm,y_mm,z_mm,label,malignant_lbl,rating\n1,2,3,1,1.0,4\n",
+        "x_mm,y_mm,z_mm,patient_id,PatientID,rating\n1,2,3,P-07,p7,4\n",
         "x_mm,y_mm,z_mm,malignancy,malignancy_mean\n1,2,3,5;3;4,4\n",  # as in data/nodules.csv
     ],
 )

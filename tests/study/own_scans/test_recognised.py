@@ -183,7 +183,7 @@ def test_a_scan_of_two_patients_is_refused(cohort: Cohort, tmp_path: Path) -> No
         tmp_path / "p.csv", "1,a,12,-7,30,P1", "2,a,12,-7,30,P2", header=WITH_PATIENT
     )
     own = cohort.networks({"P1": 0, "P2": 4})
-    said = r"line 3: patient_id is 'P2', but 'P1' in line 2 of the same scan \(a\)"
+    said = r"p\.csv: line 3: patient_id is 'P2', but 'P1' in line 2 of the same scan \(a\)"
     with pytest.raises(InputError, match=said):
         score(tmp_path / "scans", path, tmp_path / "out", own, 0)
     assert not (tmp_path / "out").exists()

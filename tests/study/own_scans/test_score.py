@@ -154,7 +154,8 @@ def quiet(line: str) -> None:
 def score(
     scans: Path, rows: Path, out: Path, networks: Networks, pictures: int = 100, report=quiet
 ) -> scoring.Scored:
-    return scoring.score(find_scans(scans), read_positions(rows), out, networks, pictures, report)
+    table = read_positions(rows)
+    return scoring.score(find_scans(scans), table, out, networks, pictures, report, str(rows))
 
 
 # ----------------------------------------------------------------------- positions and patches
